@@ -1,0 +1,55 @@
+// The wire types between control plane and adapter: the specification on the adapter's stdin, and the control socket.
+
+import type { Isolation, Limits } from '../model/service.ts'
+
+/** One JSON document on the adapter's stdin, then end of file. Secrets are in `env` and stand nowhere else. */
+export interface AdapterSpec {
+  readonly service: string
+  /** The client group: a client's name, or `*` for a slot that all clients share. */
+  readonly group: string
+  readonly isolation: Isolation
+  readonly limits: Limits
+  /** Unix socket for Envoy. */
+  readonly httpSocket: string
+  /** Unix socket for the control plane. */
+  readonly controlSocket: string
+  readonly server: LocalServer | AttachedServer
+}
+
+/** Started by the adapter: once per session (`session`), or once per declared capabilities (`client`, `shared`). */
+export interface LocalServer {
+  readonly kind: 'process'
+  readonly command: readonly string[]
+  readonly cwd: string
+  /** The whole environment of the process. */
+  readonly env: Readonly<Record<string, string>>
+}
+
+/** Runs already in a container; the adapter attaches to its one stdin through the Engine API. */
+export interface AttachedServer {
+  readonly kind: 'container'
+  readonly engine: { readonly socketPath: string } | { readonly host: string; readonly port: number }
+  readonly id: string
+  readonly name: string
+}
+
+/** The answer of `GET /status` on the control socket, and each line of `GET /watch` (newline-delimited JSON). */
+export interface AdapterStatus {
+  readonly pid: number
+  readonly service: string
+  readonly group: string
+  readonly sessions: number
+  /** Requests that have no answer yet. */
+  readonly requests: number
+  /** Streams open to clients, GET and POST. */
+  readonly streams: number
+  readonly processes: number
+  /** The end of the last process that ended by itself or could not be started, in words; absent: none did. */
+  readonly lastFailure?: string
+}
+
+/** One line on file descriptor 3 once both sockets listen, then the descriptor is closed. */
+export interface AdapterReady {
+  readonly ready: true
+  readonly pid: number
+}

@@ -1,0 +1,67 @@
+// Services: an MCP server under a name and a port, and what stands behind it.
+
+export type Isolation = 'session' | 'client' | 'shared'
+export type Era = 'auto' | 'legacy' | 'modern' | 'dual'
+
+/** What one service grants its requests. Times in milliseconds, sizes in bytes. */
+export interface Limits {
+  /** Requests that one slot runs at once. */
+  readonly concurrency: number
+  /** Requests that may be in a slot beyond those; one more is answered 429. */
+  readonly queue: number
+  /** From a request's arrival to its answer; progress does not extend it. */
+  readonly timeoutMs: number
+  /** The largest request body and the largest message of the server. */
+  readonly messageBytes: number
+}
+
+/** Where the value of a secret comes from; the value itself is read when a process starts and kept nowhere. */
+export type SecretSource =
+  | { readonly from: 'env'; readonly name: string }
+  | { readonly from: 'file'; readonly path: string }
+  | { readonly from: 'exec'; readonly command: readonly string[] }
+
+/** A stdio server that an adapter starts as a local process, once per session or client group. */
+export interface ProcessBackend {
+  readonly kind: 'process'
+  /** Program and arguments; no shell. */
+  readonly command: readonly string[]
+  readonly cwd: string
+  readonly env: Readonly<Record<string, string>>
+  readonly secrets: Readonly<Record<string, SecretSource>>
+}
+
+/** Containers that run already, found by label, one stdin each. */
+export interface ContainerBackend {
+  readonly kind: 'containers'
+  readonly containers: readonly Container[]
+}
+
+/** The facts kept of a container's inspection. */
+export interface Container {
+  /** The engine's name in the configuration. */
+  readonly engine: string
+  readonly id: string
+  readonly name: string
+  /** The client that it is for (label `berth.client`); undefined: for all of them. */
+  readonly client: string | undefined
+  readonly state: 'running' | 'unhealthy' | 'stopped'
+  /** ISO time of the last start: the same container started again has a new stdin, so it is a new process. */
+  readonly startedAt: string
+}
+
+export interface Service {
+  readonly name: string
+  /** Who says so: the configuration, an engine, or only the memory of an engine's container that is gone. */
+  readonly source: 'config' | 'docker' | 'memory'
+  /** Where the definition stands, for problems: `berth.yaml:3`, `container mcp-files`. */
+  readonly where: string
+  /** The port asked for; undefined: the lowest free one, kept across restarts. */
+  readonly port: number | undefined
+  readonly isolation: Isolation
+  readonly era: Era
+  readonly limits: Limits
+  /** Globs over the names of the clients that may use it. */
+  readonly clients: readonly string[]
+  readonly backend: ProcessBackend | ContainerBackend
+}

@@ -1,0 +1,47 @@
+// Slots: (service, client group), the unit that is started on demand: one adapter, its processes, its Envoy clusters.
+
+import { EVERYONE } from './names.ts'
+import type { Container, Service } from './service.ts'
+
+/**
+ * - `asleep`: no adapter; the route names a cluster that does not exist yet, so the first request asks for it.
+ * - `starting`: asked for; Envoy holds the requests.
+ * - `up`: the adapter listens on `socket`.
+ * - `failed`: the last start failed; requests are answered 503 with `reason` until the back-off ends.
+ */
+export type SlotState = 'asleep' | 'starting' | 'up' | 'failed'
+
+export interface Slot {
+  readonly service: string
+  /** A client's name, or EVERYONE. */
+  readonly group: string
+  /** Part of the slot's cluster names; a new one for each life of the slot. */
+  readonly generation: number
+  readonly state: SlotState
+  /** The Unix socket of the adapter when `up`. */
+  readonly socket?: string
+  /** Why it failed, in words for the client. */
+  readonly reason?: string
+}
+
+/** The client group that serves a client of a service, or why none can at this moment. */
+export function groupFor(service: Service, client: string): { group: string } | { down: string } {
+  if (service.backend.kind === 'process') return { group: service.isolation === 'shared' ? EVERYONE : client }
+  const container = containerFor(service, client)
+  if (!container) return { down: `No container of service ${service.name} serves client ${client}.` }
+  if (container.state !== 'running') return { down: downReason(service, container) }
+  return { group: container.client ?? EVERYONE }
+}
+
+/** A client's own container if there is one, else the one for everybody. */
+export function containerFor(service: Service, client: string): Container | undefined {
+  if (service.backend.kind !== 'containers') return undefined
+  const { containers } = service.backend
+  return containers.find((c) => c.client === client) ?? containers.find((c) => c.client === undefined)
+}
+
+function downReason(service: Service, container: Container): string {
+  return container.state === 'unhealthy'
+    ? `The container ${container.name} of service ${service.name} is unhealthy.`
+    : `The container ${container.name} of service ${service.name} is stopped.`
+}
