@@ -45,7 +45,8 @@ export interface Container {
   readonly name: string
   /** The client that it is for (label `berth.client`); undefined: for all of them. */
   readonly client: string | undefined
-  readonly state: 'running' | 'unhealthy' | 'stopped'
+  /** `unreachable`: its engine does not answer, so nobody knows. */
+  readonly state: 'running' | 'unhealthy' | 'stopped' | 'unreachable'
   /** ISO time of the last start: the same container started again has a new stdin, so it is a new process. */
   readonly startedAt: string
 }

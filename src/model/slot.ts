@@ -41,7 +41,7 @@ export function containerFor(service: Service, client: string): Container | unde
 }
 
 function downReason(service: Service, container: Container): string {
-  return container.state === 'unhealthy'
-    ? `The container ${container.name} of service ${service.name} is unhealthy.`
-    : `The container ${container.name} of service ${service.name} is stopped.`
+  return container.state === 'unreachable'
+    ? `The engine ${container.engine} of service ${service.name} does not answer.`
+    : `The container ${container.name} of service ${service.name} is ${container.state}.`
 }
