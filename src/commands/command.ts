@@ -1,0 +1,48 @@
+// The shape of a command: one module of this folder each, with these names as its exports, listed in cli.ts.
+
+import type { Writable } from 'node:stream'
+
+export interface CommandOption {
+  readonly type: 'boolean' | 'string'
+  readonly short?: string
+  /** What stands for the value in the help, e.g. `NAME`. */
+  readonly value?: string
+  readonly summary: string
+}
+
+export interface Command {
+  readonly name: string
+  /** One line in the list of commands. */
+  readonly summary: string
+  /** What follows `berth <name>`, e.g. `<service> [tool] [json]`; empty: the command takes no arguments. */
+  readonly usage: string
+  /** Beside those that every command has: `-c`, `--home`, `--json`, `--help`. */
+  readonly options: Readonly<Record<string, CommandOption>>
+  /** Resolves to the exit code: 0, or 1 for a failure that it has already told. Throws UsageError, OperatorError. */
+  run(context: CommandContext): Promise<number>
+}
+
+export interface CommandContext {
+  readonly args: readonly string[]
+  readonly options: Readonly<Record<string, string | boolean | undefined>>
+  /** `--json` was given: standard output holds one JSON document and nothing else. */
+  readonly json: boolean
+  /** The configuration file named by `-c` or BERTH_CONFIG, absolute; undefined: `berth.yaml` or the quickstart. */
+  readonly configFile: string | undefined
+  /** The state folder, absolute; it need not exist. */
+  readonly home: string
+  /** The folder of downloads, absolute; it need not exist. */
+  readonly cache: string
+  readonly env: Readonly<Record<string, string | undefined>>
+  readonly stdout: Writable & { readonly isTTY?: boolean }
+  readonly stderr: Writable & { readonly isTTY?: boolean }
+  /** One line (or several) to standard output. */
+  print(text: string): void
+  /** One line (or several) to standard error: progress, warnings. */
+  note(text: string): void
+}
+
+/** The command line itself is wrong: exit code 2. The message says what was expected. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError'
+}
