@@ -19,7 +19,7 @@ export interface Command {
   /** Beside those that every command has: `-c`, `--home`, `--json`, `--help`. */
   readonly options: Readonly<Record<string, CommandOption>>
   /** Resolves to the exit code: 0, or 1 for a failure that it has already told. Throws UsageError, OperatorError. */
-  run(context: CommandContext): Promise<number>
+  readonly run: (context: CommandContext) => Promise<number>
 }
 
 export interface CommandContext {
@@ -37,9 +37,9 @@ export interface CommandContext {
   readonly stdout: Writable & { readonly isTTY?: boolean }
   readonly stderr: Writable & { readonly isTTY?: boolean }
   /** One line (or several) to standard output. */
-  print(text: string): void
+  readonly print: (text: string) => void
   /** One line (or several) to standard error: progress, warnings. */
-  note(text: string): void
+  readonly note: (text: string) => void
 }
 
 /** The command line itself is wrong: exit code 2. The message says what was expected. */
