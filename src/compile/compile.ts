@@ -1,0 +1,60 @@
+// The compiler: the whole world in, every Envoy resource out. Pure: equal input gives equal output (design §4).
+
+import type { Client } from '../model/client.ts'
+import type { Service } from '../model/service.ts'
+import type { Slot } from '../model/slot.ts'
+import { clustersOf } from './cluster.ts'
+import { gatewayListener, scopedRoute, serviceListener } from './listener.ts'
+import type { Resource } from './resource.ts'
+import { serviceRoutes, type RouteOptions } from './route.ts'
+
+export interface World {
+  /** Services that have a port, with it. */
+  readonly services: readonly { readonly service: Service; readonly port: number }[]
+  readonly clients: readonly Client[]
+  readonly slots: readonly Slot[]
+  readonly bind: string
+  readonly gatewayPort: number
+  readonly routes: RouteOptions
+}
+
+export interface Resources {
+  readonly listeners: readonly Resource[]
+  readonly scopedRoutes: readonly Resource[]
+  readonly routes: readonly Resource[]
+  /** Served on the on-demand stream only. */
+  readonly clusters: readonly Resource[]
+}
+
+export function compile(world: World): Resources {
+  const services = [...world.services].sort((a, b) => order(a.service.name, b.service.name))
+  const slots = new Map(world.slots.map((slot) => [slotKey(slot.service, slot.group), slot]))
+  return {
+    listeners: [
+      gatewayListener(world.gatewayPort, world.bind),
+      ...services.map(({ service, port }) => serviceListener(service.name, port, world.bind)),
+    ],
+    scopedRoutes: services.map(({ service }) => scopedRoute(service.name)),
+    routes: services.map(({ service }) =>
+      serviceRoutes(service, world.clients, (group) => slotFor(slots, service.name, group), world.routes),
+    ),
+    clusters: [...slots.values()]
+      .sort((a, b) => order(slotKey(a.service, a.group), slotKey(b.service, b.group)))
+      .flatMap(clustersOf),
+  }
+}
+
+/** Slots nobody has asked for are not in the world yet; their first generation is the service's. */
+function slotFor(slots: ReadonlyMap<string, Slot>, service: string, group: string): Slot {
+  const slot = slots.get(slotKey(service, group))
+  if (!slot) throw new Error(`compile: no slot ${service}|${group} in the world`)
+  return slot
+}
+
+function slotKey(service: string, group: string): string {
+  return `${service}|${group}`
+}
+
+function order(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0
+}

@@ -1,0 +1,165 @@
+// Listeners: their bytes depend on service, port and bind address only, because a changed listener cuts every open
+// stream on it (envoy-measured.md A §2). Everything that may change stands in the routes.
+
+import { GATEWAY, listenerName } from '../model/names.ts'
+import { ADS_SOURCE, extension, type Json, type Resource } from './resource.ts'
+
+/** JSON-RPC codes of Envoy's own answers: refused requests, and failures behind Envoy. */
+const REFUSED = -32000
+const FAILED = -32603
+
+/** The listener of one service. */
+export function serviceListener(service: string, port: number, bind: string): Resource {
+  return listener(service, port, bind, { rds: { route_config_name: service, config_source: ADS_SOURCE } })
+}
+
+/**
+ * The listener of all services under `/<service>/mcp`: the first path segment chooses the same RouteConfiguration that
+ * the service's own listener uses (envoy-measured.md A §13).
+ */
+export function gatewayListener(port: number, bind: string): Resource {
+  return listener(GATEWAY, port, bind, {
+    scoped_routes: {
+      name: GATEWAY,
+      scope_key_builder: {
+        fragments: [{ header_value_extractor: { name: ':path', element_separator: '/', index: 1 } }],
+      },
+      rds_config_source: ADS_SOURCE,
+      scoped_rds: { scoped_rds_config_source: ADS_SOURCE },
+    },
+  })
+}
+
+/** The scope that leads the gateway to a service's routes. */
+export function scopedRoute(service: string): Resource {
+  return {
+    name: service,
+    json: { name: service, route_configuration_name: service, key: { fragments: [{ string_key: service }] } },
+  }
+}
+
+function listener(owner: string, port: number, bind: string, routes: { readonly [key: string]: Json }): Resource {
+  const name = listenerName(owner, port)
+  return {
+    name,
+    json: {
+      name,
+      address: { socket_address: { address: bind, port_value: port } },
+      // Long streams are not spread again once accepted, so they are spread when they come.
+      connection_balance_config: { exact_balance: {} },
+      per_connection_buffer_limit_bytes: 1024 * 1024,
+      filter_chains: [{ filters: [connectionManager(owner, routes)] }],
+    },
+  }
+}
+
+function connectionManager(owner: string, routes: { readonly [key: string]: Json }): Json {
+  return extension(
+    'envoy.filters.network.http_connection_manager',
+    'envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager',
+    {
+      stat_prefix: owner,
+      server_name: 'berth',
+      use_remote_address: true,
+      normalize_path: true,
+      merge_slashes: true,
+      path_with_escaped_slashes_action: 'REJECT_REQUEST',
+      // Streams live for hours and a held request waits for its slot: neither may be cut for being quiet (A §5.1 (8)).
+      stream_idle_timeout: '0s',
+      request_headers_timeout: '10s',
+      request_timeout: '300s',
+      max_request_headers_kb: 32,
+      common_http_protocol_options: {
+        idle_timeout: '3600s',
+        max_headers_count: 100,
+        headers_with_underscores_action: 'REJECT_REQUEST',
+      },
+      ...routes,
+      http_filters: [
+        extension('envoy.filters.http.on_demand', 'envoy.extensions.filters.http.on_demand.v3.OnDemand'),
+        extension('envoy.filters.http.router', 'envoy.extensions.filters.http.router.v3.Router', {
+          suppress_envoy_headers: true,
+        }),
+      ],
+      local_reply_config: { mappers: LOCAL_REPLIES },
+    },
+  )
+}
+
+/**
+ * Whatever Envoy answers itself is a JSON-RPC error that says what to do (contract, "What a client gets"). The first
+ * mapper that fits wins; texts of direct responses come from the routes.
+ */
+const LOCAL_REPLIES: Json = [
+  // A slot whose start failed: a cluster without an endpoint that carries the reason (cluster.ts).
+  reply({ flags: ['UH'] }, FAILED, '%CLUSTER_METADATA(berth:reason)%', { retryAfter: 1 }),
+  reply(
+    { flags: ['NC'] },
+    FAILED,
+    'The service did not start in time. Try again; `berth problems` and `berth ls` say why it is slow.',
+    { retryAfter: 5 },
+  ),
+  reply(
+    { flags: ['UF', 'UC', 'LR', 'UR', 'UPE'] },
+    FAILED,
+    'The connection to the server was lost. Try again; a session of it has ended, so initialize again.',
+    { status: 502 },
+  ),
+  reply(
+    { flags: ['NR'] },
+    REFUSED,
+    'Unknown service or path. The gateway serves /<service>/mcp; `berth ls` lists the services.',
+    { status: 404 },
+  ),
+  reply({ flags: ['SI', 'UT', 'DT'] }, FAILED, 'The request timed out.', { status: 504 }),
+  reply({ statusFrom: 503, statusTo: 503 }, FAILED, '%LOCAL_REPLY_BODY%', { retryAfter: 5 }),
+  reply({ statusFrom: 500, statusTo: 599 }, FAILED, '%LOCAL_REPLY_BODY% (%RESPONSE_CODE_DETAILS%)'),
+  reply({ statusFrom: 403, statusTo: 404 }, REFUSED, '%LOCAL_REPLY_BODY%'),
+  reply(
+    { statusFrom: 400, statusTo: 499 },
+    REFUSED,
+    'Refused by the proxy: %LOCAL_REPLY_BODY% (%RESPONSE_CODE_DETAILS%)',
+  ),
+]
+
+type Condition = { readonly flags: readonly string[] } | { readonly statusFrom: number; readonly statusTo: number }
+
+function reply(
+  condition: Condition,
+  code: number,
+  message: string,
+  change: { readonly status?: number; readonly retryAfter?: number } = {},
+): Json {
+  return {
+    filter: filterOf(condition),
+    ...(change.status === undefined ? {} : { status_code: change.status }),
+    ...(change.retryAfter === undefined
+      ? {}
+      : {
+          headers_to_add: [
+            {
+              header: { key: 'retry-after', value: String(change.retryAfter) },
+              append_action: 'OVERWRITE_IF_EXISTS_OR_ADD',
+            },
+          ],
+        }),
+    body_format_override: {
+      content_type: 'application/json',
+      // Envoy has not read the body, so it does not know the request's id.
+      json_format: { jsonrpc: '2.0', id: null, error: { code, message } },
+    },
+  }
+}
+
+function filterOf(condition: Condition): Json {
+  if ('flags' in condition) return { response_flag_filter: { flags: [...condition.flags] } }
+  return {
+    and_filter: { filters: [compare('GE', condition.statusFrom), compare('LE', condition.statusTo)] },
+  }
+}
+
+function compare(op: 'GE' | 'LE', status: number): Json {
+  return {
+    status_code_filter: { comparison: { op, value: { default_value: status, runtime_key: 'berth.local_reply' } } },
+  }
+}

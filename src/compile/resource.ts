@@ -1,0 +1,24 @@
+// The shape of what compilation yields: canonical Envoy proto-JSON, one list per resource type.
+
+export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json }
+
+/** One xDS resource before encoding. */
+export interface Resource {
+  readonly name: string
+  readonly json: { readonly [key: string]: Json }
+}
+
+const PREFIX = 'type.googleapis.com/'
+
+/** A protobuf `Any` in proto-JSON: the message's fields beside its type. */
+export function any(type: string, fields: { readonly [key: string]: Json } = {}): { readonly [key: string]: Json } {
+  return { '@type': PREFIX + type, ...fields }
+}
+
+/** A named extension with its configuration, as Envoy's `TypedExtensionConfig` and its many look-alikes have it. */
+export function extension(name: string, type: string, fields: { readonly [key: string]: Json } = {}): Json {
+  return { name, typed_config: any(type, fields) }
+}
+
+/** Where Envoy gets a resource of the aggregated stream from. */
+export const ADS_SOURCE: Json = { ads: {}, resource_api_version: 'V3', initial_fetch_timeout: '0s' }

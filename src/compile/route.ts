@@ -1,0 +1,218 @@
+// Routes: who a client is, which slot serves it, and words for everybody who is not served. One RouteConfiguration per
+// service is used by the service's listener and by the gateway (design §5).
+
+import { ANONYMOUS, mayUse, type Client } from '../model/client.ts'
+import { clusterName, streamClusterName } from '../model/names.ts'
+import type { Service } from '../model/service.ts'
+import { groupFor, type Slot } from '../model/slot.ts'
+import { any, extension, type Json, type Resource } from './resource.ts'
+
+export interface RouteOptions {
+  /** Host names a request may be addressed to, without ports: everything else is a rebinding attack. */
+  readonly hosts: readonly string[]
+  /** The longest that Envoy holds a request for a slot that starts, in seconds. */
+  readonly holdSeconds: number
+}
+
+/** Header that names the client, where no authentication does (contract, "Who the client is"). */
+export const CLIENT_HEADER = 'x-mcp-client'
+
+/** The routes of one service. `slotOf` finds the slot of a client group. */
+export function serviceRoutes(
+  service: Service,
+  clients: readonly Client[],
+  slotOf: (group: string) => Slot,
+  options: RouteOptions,
+): Resource {
+  const served = clients.filter((client) => mayUse(client, service)).sort((a, b) => (a.name < b.name ? -1 : 1))
+  return {
+    name: service.name,
+    json: {
+      name: service.name,
+      ignore_port_in_host_matching: true,
+      virtual_hosts: [
+        {
+          name: 'local',
+          domains: [...options.hosts],
+          matcher: clientMatcher(service, served, slotOf),
+          typed_per_filter_config: { 'envoy.filters.http.on_demand': onDemand(options.holdSeconds) },
+        },
+        {
+          name: 'other',
+          domains: ['*'],
+          routes: [refuse(403, `This Host is not served. Use ${options.hosts.join(' or ')}.`)],
+        },
+      ],
+    },
+  }
+}
+
+/**
+ * Origin first, then the header, then the path, then nobody (contract, "Who the client is"). The map look-ups take the
+ * same time for one client and for a thousand (envoy-measured.md B §1).
+ */
+function clientMatcher(service: Service, served: readonly Client[], slotOf: (group: string) => Slot): Json {
+  const byHeader: Record<string, Json> = {}
+  const byPath: Record<string, Json> = {}
+  const unknown = routeAction('unknown', [
+    refuse(
+      403,
+      `This client may not use service ${service.name}. Declare it under clients in berth.yaml, or ask for one of: ` +
+        `${served.map((client) => client.name).join(', ') || 'none'}.`,
+    ),
+  ])
+  for (const path of [`/clients/`, `/${service.name}/clients/`]) byPath[path] = unknown
+  for (const client of served) {
+    const own = [`/clients/${client.name}/mcp`, `/${service.name}/clients/${client.name}/mcp`]
+    const target = targetOf(service, client, slotOf)
+    // The client may name itself in header and path alike; only a path of another client is refused.
+    byHeader[client.name] = routeAction(
+      client.name,
+      clientRoutes(service, ['/mcp', `/${service.name}/mcp`, ...own], target),
+    )
+    for (const path of own) byPath[path] = routeAction(client.name, clientRoutes(service, [path], target, client.name))
+  }
+  const anonymous = served.find((client) => client.name === ANONYMOUS)
+  const nobody = anonymous
+    ? routeAction(
+        ANONYMOUS,
+        clientRoutes(service, ['/mcp', `/${service.name}/mcp`], targetOf(service, anonymous, slotOf), ANONYMOUS),
+      )
+    : routeAction('nameless', [
+        refuse(
+          403,
+          `Service ${service.name} serves named clients only. Send your name in the header ${CLIENT_HEADER}.`,
+        ),
+      ])
+  return {
+    matcher_list: {
+      matchers: [
+        {
+          predicate: {
+            and_matcher: { predicate: [present('origin'), { not_matcher: matches('origin', LOCAL_ORIGIN) }] },
+          },
+          on_match: routeAction('origin', [
+            refuse(
+              403,
+              'This Origin is not allowed. Web pages may call from http://localhost or http://127.0.0.1 only.',
+            ),
+          ]),
+        },
+        {
+          predicate: present(CLIENT_HEADER),
+          on_match: {
+            matcher: {
+              // Envoy refuses an empty map.
+              ...(served.length === 0
+                ? {}
+                : { matcher_tree: { input: headerInput(CLIENT_HEADER), exact_match_map: { map: byHeader } } }),
+              on_no_match: unknown,
+            },
+          },
+        },
+      ],
+    },
+    on_no_match: {
+      matcher: {
+        matcher_tree: { input: headerInput(':path'), prefix_match_map: { map: byPath } },
+        on_no_match: nobody,
+      },
+    },
+  }
+}
+
+const LOCAL_ORIGIN = String.raw`https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?`
+
+/** What stands behind a client at this moment: a slot, or words why there is none. */
+type Target = { readonly slot: Slot } | { readonly down: string }
+
+function targetOf(service: Service, client: Client, slotOf: (group: string) => Slot): Target {
+  const found = groupFor(service, client.name)
+  if ('down' in found) return found
+  const slot = slotOf(found.group)
+  return slot.state === 'failed' ? { down: slot.reason ?? 'The service could not be started.' } : { slot }
+}
+
+/** @param name sets the client's header for the adapter, where the request did not carry it. */
+function clientRoutes(service: Service, paths: readonly string[], target: Target, name?: string): Json[] {
+  if ('down' in target) return [refuse(503, target.down)]
+  const { group, generation } = target.slot
+  const header =
+    name === undefined
+      ? {}
+      : {
+          request_headers_to_add: [
+            { header: { key: CLIENT_HEADER, value: name }, append_action: 'OVERWRITE_IF_EXISTS_OR_ADD' },
+          ],
+        }
+  const routes = paths.flatMap((path) => {
+    const rewrite = path === '/mcp' ? {} : { prefix_rewrite: '/mcp' }
+    return [
+      {
+        match: { path, headers: [{ name: ':method', string_match: { exact: 'GET' } }] },
+        route: { cluster: streamClusterName(service.name, group, generation), timeout: '0s', ...rewrite },
+        ...header,
+      },
+      {
+        match: { path },
+        route: {
+          cluster: clusterName(service.name, group, generation),
+          timeout: '0s',
+          ...rewrite,
+          // Only what cannot have had an effect yet is tried again (design §5).
+          retry_policy: {
+            retry_on: 'connect-failure,refused-stream',
+            num_retries: 3,
+            retry_back_off: { base_interval: '0.025s', max_interval: '0.25s' },
+          },
+        },
+        ...header,
+      },
+    ]
+  })
+  return [...routes, refuse(404, `Unknown path. Service ${service.name} serves /mcp.`)]
+}
+
+/**
+ * The first request of a slot makes Envoy ask for its cluster on a stream of its own and holds the request. Not over
+ * ADS, which ends every hold after 15 s; the short fetch time-out lets a second name be asked for while the first is
+ * still held (envoy-measured.md A §5.2).
+ */
+function onDemand(holdSeconds: number): Json {
+  return any('envoy.extensions.filters.http.on_demand.v3.PerRouteConfig', {
+    odcds: {
+      timeout: `${holdSeconds}s`,
+      source: {
+        resource_api_version: 'V3',
+        initial_fetch_timeout: '0.05s',
+        api_config_source: {
+          api_type: 'DELTA_GRPC',
+          transport_api_version: 'V3',
+          grpc_services: [{ envoy_grpc: { cluster_name: 'xds' } }],
+        },
+      },
+    },
+  })
+}
+
+function routeAction(name: string, routes: readonly Json[]): Json {
+  return { action: extension(name, 'envoy.config.route.v3.RouteList', { routes }) }
+}
+
+function refuse(status: number, words: string): Json {
+  return { match: { prefix: '/' }, direct_response: { status, body: { inline_string: words } } }
+}
+
+function headerInput(header: string): Json {
+  return extension(header, 'envoy.type.matcher.v3.HttpRequestHeaderMatchInput', { header_name: header })
+}
+
+function present(header: string): Json {
+  return matches(header, '.+')
+}
+
+function matches(header: string, regex: string): Json {
+  return {
+    single_predicate: { input: headerInput(header), value_match: { safe_regex: { google_re2: {}, regex } } },
+  }
+}

@@ -1,0 +1,184 @@
+// What Berth remembers across restarts, in one SQLite file: leases of ports, generations of slots, refused resources,
+// and the processes it started, so that whoever comes next can adopt or end them.
+
+import { DatabaseSync, type StatementSync } from 'node:sqlite'
+
+import type { Lease } from '../model/port.ts'
+
+/** A service that had a port, as `mcp_services` keeps it (design §9). */
+export interface StoredService extends Lease {
+  readonly source: 'config' | 'docker'
+}
+
+/** A process that Berth started detached. */
+export interface ProcessRecord {
+  readonly kind: 'envoy' | 'adapter'
+  /** `envoy`, or the cluster name of the slot's life. */
+  readonly name: string
+  readonly pid: number
+  /** Tells this process from a later one with the same pid. */
+  readonly birth: string
+  /** Of what it was started with; a different one now means it must be replaced. */
+  readonly fingerprint: string
+  /** Unix sockets that it listens on. */
+  readonly sockets: readonly string[]
+}
+
+export interface RefusedResource {
+  readonly typeUrl: string
+  readonly name: string
+  readonly version: string
+  readonly message: string
+}
+
+export interface Store {
+  services(): StoredService[]
+  setServices(services: readonly StoredService[]): void
+  /** Generations beyond a slot's first one: `service|group` to generation. */
+  generations(): Map<string, number>
+  setGeneration(slot: string, generation: number): void
+  refused(): RefusedResource[]
+  setRefused(refused: readonly RefusedResource[]): void
+  processes(): ProcessRecord[]
+  addProcess(record: ProcessRecord): void
+  removeProcess(pid: number, birth: string): void
+  /**
+   * Takes the place of the one control plane of this state folder.
+   * @param alive whether the process of an earlier owner still runs
+   * @returns undefined when taken, else the pid of the owner that is in the way
+   */
+  takeOwnership(pid: number, birth: string, alive: (pid: number, birth: string) => boolean): number | undefined
+  owner(): { readonly pid: number; readonly birth: string } | undefined
+  dropOwnership(pid: number): void
+  close(): void
+}
+
+const SCHEMA = `
+  CREATE TABLE IF NOT EXISTS mcp_services (
+    name TEXT PRIMARY KEY, port INTEGER NOT NULL, container_id TEXT, status TEXT, source TEXT NOT NULL,
+    released_at INTEGER, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL) STRICT;
+  CREATE TABLE IF NOT EXISTS generations (slot TEXT PRIMARY KEY, generation INTEGER NOT NULL) STRICT;
+  CREATE TABLE IF NOT EXISTS refused (
+    type_url TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL, message TEXT NOT NULL,
+    PRIMARY KEY (type_url, name)) STRICT;
+  CREATE TABLE IF NOT EXISTS processes (
+    kind TEXT NOT NULL, name TEXT NOT NULL, pid INTEGER NOT NULL, birth TEXT NOT NULL, fingerprint TEXT NOT NULL,
+    sockets TEXT NOT NULL, PRIMARY KEY (pid, birth)) STRICT;
+  CREATE TABLE IF NOT EXISTS owner (one INTEGER PRIMARY KEY CHECK (one = 1), pid INTEGER NOT NULL, birth TEXT NOT NULL) STRICT;
+`
+
+/** @throws when the file cannot be opened or is no database of Berth */
+export function openStore(file: string): Store {
+  const db = new DatabaseSync(file, { timeout: 5000 })
+  // WAL lets `berth down` read while a control plane writes; FULL is not needed: a lost lease is only a changed port.
+  db.exec(`PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; ${SCHEMA}`)
+  const statements = new Map<string, StatementSync>()
+  const sql = (text: string): StatementSync => {
+    let statement = statements.get(text)
+    if (!statement) statements.set(text, (statement = db.prepare(text)))
+    return statement
+  }
+  const transaction = <T>(work: () => T): T => {
+    db.exec('BEGIN IMMEDIATE')
+    try {
+      const result = work()
+      db.exec('COMMIT')
+      return result
+    } catch (error) {
+      db.exec('ROLLBACK')
+      throw error
+    }
+  }
+
+  return {
+    services: () =>
+      sql('SELECT name, port, source, released_at FROM mcp_services ORDER BY name')
+        .all()
+        .map((row) => ({
+          service: String(row.name),
+          port: Number(row.port),
+          source: row.source === 'docker' ? 'docker' : 'config',
+          releasedAt: row.released_at === null ? undefined : Number(row.released_at),
+        })),
+    setServices: (services) =>
+      transaction(() => {
+        const kept = new Set(services.map(({ service }) => service))
+        for (const row of sql('SELECT name FROM mcp_services').all())
+          if (!kept.has(String(row.name))) sql('DELETE FROM mcp_services WHERE name = ?').run(String(row.name))
+        for (const { service, port, source, releasedAt } of services)
+          sql(`INSERT INTO mcp_services (name, port, source, released_at, created_at, updated_at)
+               VALUES (?, ?, ?, ?, unixepoch(), unixepoch())
+               ON CONFLICT (name) DO UPDATE SET port = excluded.port, source = excluded.source,
+                 released_at = excluded.released_at, updated_at = excluded.updated_at`).run(
+            service,
+            port,
+            source,
+            releasedAt ?? null,
+          )
+      }),
+    generations: () =>
+      new Map(
+        sql('SELECT slot, generation FROM generations')
+          .all()
+          .map((row) => [String(row.slot), Number(row.generation)]),
+      ),
+    setGeneration(slot, generation) {
+      sql(`INSERT INTO generations (slot, generation) VALUES (?, ?)
+           ON CONFLICT (slot) DO UPDATE SET generation = excluded.generation`).run(slot, generation)
+    },
+    refused: () =>
+      sql('SELECT type_url, name, version, message FROM refused')
+        .all()
+        .map((row) => ({
+          typeUrl: String(row.type_url),
+          name: String(row.name),
+          version: String(row.version),
+          message: String(row.message),
+        })),
+    setRefused: (refused) =>
+      transaction(() => {
+        sql('DELETE FROM refused').run()
+        for (const { typeUrl, name, version, message } of refused)
+          sql('INSERT OR REPLACE INTO refused (type_url, name, version, message) VALUES (?, ?, ?, ?)').run(
+            typeUrl,
+            name,
+            version,
+            message,
+          )
+      }),
+    processes: () =>
+      sql('SELECT kind, name, pid, birth, fingerprint, sockets FROM processes ORDER BY rowid')
+        .all()
+        .map((row) => ({
+          kind: row.kind === 'envoy' ? 'envoy' : 'adapter',
+          name: String(row.name),
+          pid: Number(row.pid),
+          birth: String(row.birth),
+          fingerprint: String(row.fingerprint),
+          sockets: JSON.parse(String(row.sockets)) as string[],
+        })),
+    addProcess({ kind, name, pid, birth, fingerprint, sockets }) {
+      sql(
+        'INSERT OR REPLACE INTO processes (kind, name, pid, birth, fingerprint, sockets) VALUES (?, ?, ?, ?, ?, ?)',
+      ).run(kind, name, pid, birth, fingerprint, JSON.stringify(sockets))
+    },
+    removeProcess(pid, birth) {
+      sql('DELETE FROM processes WHERE pid = ? AND birth = ?').run(pid, birth)
+    },
+    takeOwnership: (pid, birth, alive) =>
+      transaction(() => {
+        const row = sql('SELECT pid, birth FROM owner').get()
+        if (row && Number(row.pid) !== pid && alive(Number(row.pid), String(row.birth))) return Number(row.pid)
+        sql('INSERT OR REPLACE INTO owner (one, pid, birth) VALUES (1, ?, ?)').run(pid, birth)
+        return undefined
+      }),
+    owner() {
+      const row = sql('SELECT pid, birth FROM owner').get()
+      return row && { pid: Number(row.pid), birth: String(row.birth) }
+    },
+    dropOwnership(pid) {
+      sql('DELETE FROM owner WHERE pid = ?').run(pid)
+    },
+    close: () => db.close(),
+  }
+}
