@@ -3,33 +3,7 @@
 
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
 
-import type { Lease } from '../model/port.ts'
-
-/** A service that had a port, as `mcp_services` keeps it (design §9). */
-export interface StoredService extends Lease {
-  readonly source: 'config' | 'docker'
-}
-
-/** A process that Berth started detached. */
-export interface ProcessRecord {
-  readonly kind: 'envoy' | 'adapter'
-  /** `envoy`, or the cluster name of the slot's life. */
-  readonly name: string
-  readonly pid: number
-  /** Tells this process from a later one with the same pid. */
-  readonly birth: string
-  /** Of what it was started with; a different one now means it must be replaced. */
-  readonly fingerprint: string
-  /** Unix sockets that it listens on. */
-  readonly sockets: readonly string[]
-}
-
-export interface RefusedResource {
-  readonly typeUrl: string
-  readonly name: string
-  readonly version: string
-  readonly message: string
-}
+import type { ProcessRecord, RefusedResource, StoredService } from '../model/record.ts'
 
 export interface Store {
   services(): StoredService[]

@@ -1,0 +1,31 @@
+// What is remembered of the world beyond one control plane's life.
+
+import type { Lease } from './port.ts'
+
+/** A process that Berth started detached, so that whoever comes next can adopt or end it. */
+export interface ProcessRecord {
+  readonly kind: 'envoy' | 'adapter'
+  /** `envoy`, or the cluster name of the slot's life. */
+  readonly name: string
+  readonly pid: number
+  /** Tells this process from a later one with the same pid. */
+  readonly birth: string
+  /** Of what it was started with; a different one now means that it must be replaced. */
+  readonly fingerprint: string
+  /** Unix sockets that it listens on. */
+  readonly sockets: readonly string[]
+}
+
+/** A service that had a port, as `mcp_services` keeps it (design §9). */
+export interface StoredService extends Lease {
+  readonly source: 'config' | 'docker'
+}
+
+/** A resource that Envoy refused; its bytes are not sent again. */
+export interface RefusedResource {
+  readonly typeUrl: string
+  readonly name: string
+  readonly version: string
+  /** Why, shortened: Envoy quotes whole resources, which may hold secrets. */
+  readonly message: string
+}

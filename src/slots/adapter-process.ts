@@ -1,0 +1,174 @@
+// One adapter process as the control plane sees it: started with its specification on stdin, or adopted, watched over
+// its control socket, drained and ended.
+
+import { request } from 'node:http'
+import type { Readable } from 'node:stream'
+import { rmSync } from 'node:fs'
+
+import type { AdapterReady, AdapterSpec, AdapterStatus } from '../adapter/spec.ts'
+import type { ProcessRecord } from '../model/record.ts'
+import type { ProcessRecords } from './envoy.ts'
+import { end, gone, lastLines, runs, startDetached, type Identity } from './process.ts'
+
+/** From the start of the program until both sockets listen: ~60 ms when idle, seconds on a machine under load. */
+const START_DEADLINE_MS = 20_000
+/** A status line is some hundred bytes. */
+const LINE_BYTES = 64 * 1024
+
+export interface AdapterProgram {
+  /** The Node.js binary and the bundled adapter. */
+  readonly command: readonly [string, ...string[]]
+  readonly records: ProcessRecords
+}
+
+export interface AdapterEvents {
+  readonly status: (status: AdapterStatus) => void
+  /** The process is gone, whoever ended it. */
+  readonly ended: () => void
+}
+
+export class AdapterProcess {
+  readonly identity: Identity
+  readonly httpSocket: string
+  readonly #controlSocket: string
+  readonly #records: ProcessRecords
+  readonly #events: AdapterEvents
+  readonly #released = new AbortController()
+
+  private constructor(identity: Identity, sockets: readonly string[], records: ProcessRecords, events: AdapterEvents) {
+    this.identity = identity
+    this.httpSocket = sockets[0]!
+    this.#controlSocket = sockets[1]!
+    this.#records = records
+    this.#events = events
+    void this.#watch()
+  }
+
+  /**
+   * @param name the cluster name of the slot's life
+   * @throws when the program does not start, ends, or does not listen in time; with its last words
+   */
+  static async start(
+    program: AdapterProgram,
+    name: string,
+    spec: AdapterSpec,
+    fingerprint: string,
+    logFile: string,
+    events: AdapterEvents,
+  ): Promise<AdapterProcess> {
+    const sockets = [spec.httpSocket, spec.controlSocket]
+    const { child, identity } = await startDetached(
+      program.command,
+      logFile,
+      { PATH: process.env.PATH ?? '' },
+      { stdin: 'pipe', ready: 'pipe' },
+    )
+    // The record comes before the specification: without the latter the program ends by itself.
+    program.records.addProcess({ kind: 'adapter', name, ...identity, fingerprint, sockets })
+    try {
+      const listening = readyLine(child.stdio[3] as Readable)
+      child.stdin!.on('error', () => {}) // it ended early: the ready line will not come, and that is told
+      child.stdin!.end(JSON.stringify(spec))
+      await listening
+    } catch (error) {
+      await end(identity, 0)
+      forget(program.records, identity, sockets)
+      const words = lastLines(logFile, 3)
+      throw new Error(`the adapter did not start: ${(error as Error).message}${words && `; its last words: ${words}`}`)
+    }
+    return new AdapterProcess(identity, sockets, program.records, events)
+  }
+
+  /** @returns undefined when the recorded process is gone; then its record and sockets are removed */
+  static adopt(record: ProcessRecord, records: ProcessRecords, events: AdapterEvents): AdapterProcess | undefined {
+    if (runs(record)) return new AdapterProcess(record, record.sockets, records, events)
+    forget(records, record, record.sockets)
+    return undefined
+  }
+
+  /** Takes no new sessions, lets running requests end until the deadline, then ends with its processes. */
+  async drain(deadlineMs: number): Promise<void> {
+    await this.#call('POST', `/drain?deadline=${deadlineMs}`).catch(() => undefined)
+    // Its own shutdown ladder has two rungs of 2 s behind the deadline.
+    if (!(await gone(this.identity, deadlineMs + 6000))) await end(this.identity, 1000)
+  }
+
+  /** Lets it live on without this control plane. */
+  release(): void {
+    this.#released.abort()
+  }
+
+  #call(method: 'GET' | 'POST', path: string): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const call = request(
+        { socketPath: this.#controlSocket, method, path, signal: AbortSignal.timeout(2000) },
+        (response) => {
+          response.resume()
+          response.once('end', resolve)
+          response.once('error', reject)
+        },
+      )
+      call.once('error', reject)
+      call.end()
+    })
+  }
+
+  /** The connection's end is the sign of death: noticed in milliseconds, also for a process that is nobody's child. */
+  async #watch(): Promise<void> {
+    while (!this.#released.signal.aborted) {
+      await this.#follow().catch(() => undefined)
+      if (this.#released.signal.aborted) return
+      if (await gone(this.identity, 250)) {
+        forget(this.#records, this.identity, [this.httpSocket, this.#controlSocket])
+        this.#events.ended()
+        return
+      }
+    }
+  }
+
+  #follow(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const call = request(
+        { socketPath: this.#controlSocket, path: '/watch', signal: this.#released.signal },
+        (response) => {
+          let text = ''
+          response.setEncoding('utf8')
+          response.on('data', (chunk: string) => {
+            text += chunk
+            const lines = text.split('\n')
+            text = lines.pop()!
+            if (text.length > LINE_BYTES) call.destroy(new Error('a status line without end'))
+            const newest = lines.findLast((line) => line !== '')
+            if (newest !== undefined) this.#events.status(JSON.parse(newest) as AdapterStatus)
+          })
+          response.once('error', reject)
+          response.once('close', resolve)
+        },
+      )
+      call.once('error', reject)
+      call.end()
+    })
+  }
+}
+
+function readyLine(pipe: Readable): Promise<AdapterReady> {
+  return new Promise((resolve, reject) => {
+    let text = ''
+    const deadline = setTimeout(() => {
+      reject(new Error(`it did not listen within ${START_DEADLINE_MS / 1000} s`))
+    }, START_DEADLINE_MS)
+    pipe.setEncoding('utf8')
+    pipe.on('data', (chunk: string) => (text += chunk))
+    pipe.once('error', reject)
+    pipe.once('close', () => {
+      clearTimeout(deadline)
+      if (text.includes('\n')) resolve(JSON.parse(text) as AdapterReady)
+      else reject(new Error('it ended before it listened'))
+    })
+  })
+}
+
+function forget(records: ProcessRecords, identity: Identity, sockets: readonly string[]): void {
+  records.removeProcess(identity.pid, identity.birth)
+  for (const socket of sockets) rmSync(socket, { force: true })
+}

@@ -1,0 +1,32 @@
+// Envoy's admin interface on its Unix socket.
+
+import { request } from 'node:http'
+
+/** A configuration dump of 100 services is some MB. */
+const BODY_BYTES = 256 * 1024 * 1024
+
+/** @throws when the socket does not answer in time or the body is larger than any that Envoy writes */
+export function adminRequest(
+  socketPath: string,
+  method: 'GET' | 'POST',
+  path: string,
+  deadlineMs = 5000,
+): Promise<{ readonly status: number; readonly body: string }> {
+  return new Promise((resolve, reject) => {
+    const call = request({ socketPath, method, path, signal: AbortSignal.timeout(deadlineMs) }, (response) => {
+      const chunks: Buffer[] = []
+      let size = 0
+      response.on('data', (chunk: Buffer) => {
+        size += chunk.length
+        if (size > BODY_BYTES) call.destroy(new Error(`${path}: more than ${BODY_BYTES} bytes`))
+        else chunks.push(chunk)
+      })
+      response.on('error', reject)
+      response.on('end', () => {
+        resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString('utf8') })
+      })
+    })
+    call.on('error', reject)
+    call.end()
+  })
+}

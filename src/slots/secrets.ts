@@ -1,0 +1,61 @@
+// Values of secrets, read when a process starts and kept nowhere else (contract, "Configuration").
+
+import { execFile } from 'node:child_process'
+import { readFile } from 'node:fs/promises'
+import { promisify } from 'node:util'
+
+import type { SecretSource } from '../model/service.ts'
+
+const run = promisify(execFile)
+
+/** A secret is a token or a key, not a document. */
+const SECRET_BYTES = 64 * 1024
+const EXEC_DEADLINE_MS = 10_000
+
+/**
+ * @param cwd where relative paths and programs of `exec` start: the configuration's folder
+ * @throws with the secret's name and why it cannot be read; never with a value
+ */
+export async function readSecrets(
+  secrets: Readonly<Record<string, SecretSource>>,
+  cwd: string,
+  env: NodeJS.ProcessEnv,
+): Promise<Record<string, string>> {
+  const values: Record<string, string> = {}
+  for (const [name, source] of Object.entries(secrets)) {
+    try {
+      values[name] = await valueOf(source, cwd, env)
+    } catch (error) {
+      throw new Error(`the secret ${name} cannot be read: ${words(source, error as NodeJS.ErrnoException)}`)
+    }
+  }
+  return values
+}
+
+async function valueOf(source: SecretSource, cwd: string, env: NodeJS.ProcessEnv): Promise<string> {
+  if (source.from === 'env') {
+    const value = env[source.name]
+    if (value === undefined) throw new Error(`the environment variable ${source.name} is not set`)
+    return value
+  }
+  if (source.from === 'file') {
+    const bytes = await readFile(source.path)
+    if (bytes.length > SECRET_BYTES) throw new Error(`${source.path} has more than ${SECRET_BYTES} bytes`)
+    return withoutNewline(bytes.toString('utf8'))
+  }
+  const [program, ...args] = source.command
+  const { stdout } = await run(program!, args, { cwd, timeout: EXEC_DEADLINE_MS, maxBuffer: SECRET_BYTES })
+  return withoutNewline(stdout)
+}
+
+function withoutNewline(text: string): string {
+  return text.replace(/\r?\n$/, '')
+}
+
+/** What a failed program prints may hold the secret: only its fate is told. */
+function words(source: SecretSource, error: NodeJS.ErrnoException): string {
+  if (source.from !== 'exec') return error.message
+  const program = source.command[0]
+  if (error.code === 'ENOENT') return `the program ${program} was not found`
+  return `the program ${program} failed (${String(error.code ?? 'timed out')})`
+}

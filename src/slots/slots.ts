@@ -1,0 +1,398 @@
+// The slots of this node: which exist, which are up, and the one way each moves (design §6).
+//
+//   asleep --first request--> starting --ready--> up --adapter ends, definition changes--> asleep (next generation)
+//                                 \--cannot start--> failed (next generation) --back-off ends--> asleep
+//
+// A generation is one life. Envoy asks for a cluster name only once, so whatever ends a life advances the generation, and
+// the clusters of the old one stay until no route names them any more (envoy-measured.md A §5.2).
+
+import type { AdapterStatus } from '../adapter/spec.ts'
+import { mayUse, type Client } from '../model/client.ts'
+import { clusterName, slotOfCluster } from '../model/names.ts'
+import type { Problem } from '../model/problem.ts'
+import type { ProcessRecord } from '../model/record.ts'
+import type { Service } from '../model/service.ts'
+import { containerFor, groupFor, type Slot, type SlotState } from '../model/slot.ts'
+
+/** A running adapter, as the slots need it. */
+export interface Adapter {
+  readonly pid: number
+  readonly httpSocket: string
+  drain(deadlineMs: number): Promise<void>
+  release(): void
+}
+
+export interface AdapterEvents {
+  readonly status: (status: AdapterStatus) => void
+  readonly ended: () => void
+}
+
+/** What starts adapters; a seam, so that the rules of this file can be tested without processes. */
+export interface Adapters {
+  /** @throws with the reason in words for the client */
+  start(
+    service: Service,
+    group: string,
+    generation: number,
+    fingerprint: string,
+    events: AdapterEvents,
+  ): Promise<Adapter>
+  /** @returns undefined when the recorded process is gone */
+  adopt(record: ProcessRecord, events: AdapterEvents): Adapter | undefined
+}
+
+export interface Generations {
+  generations(): Map<string, number>
+  setGeneration(slot: string, generation: number): void
+}
+
+export interface SlotsOptions {
+  readonly adapters: Adapters
+  readonly generations: Generations
+  /** Something that Envoy or people should see is different. */
+  readonly changed: () => void
+  readonly log: (message: string, fields?: object) => void
+}
+
+/** How long the clusters of an ended life stay: routes have long left them by then. */
+const CLUSTER_GRACE_MS = 2000
+/** A slot whose adapter ends sooner than this after its start has failed; later, it may simply start again. */
+const STABLE_MS = 10_000
+const FIRST_RETRY_MS = 1000
+const LAST_RETRY_MS = 30_000
+/** How long requests of a slot that is replaced or not wanted any more may still run. */
+const RETIRE_MS = 30_000
+
+interface Life {
+  readonly generation: number
+  state: SlotState
+  /** Of the service's definition that it was started with. */
+  fingerprint: string
+  adapter?: Adapter
+  status?: AdapterStatus
+  reason?: string
+  upSince?: number
+}
+
+interface Entry {
+  readonly service: string
+  readonly group: string
+  current: Life
+  /** Ended, failed or draining lives whose clusters Envoy may still use. */
+  readonly retired: Set<Life>
+  wanted: boolean
+  failures: number
+  retry?: NodeJS.Timeout
+  /** The definition to start the next life with. */
+  definition?: Service
+}
+
+/** One slot for people: `ls`, the API. */
+export interface SlotView {
+  readonly service: string
+  readonly group: string
+  readonly state: SlotState
+  readonly pid?: number
+  readonly status?: AdapterStatus
+  readonly reason?: string
+}
+
+export class Slots {
+  readonly #options: SlotsOptions
+  readonly #entries = new Map<string, Entry>()
+  readonly #generations: Map<string, number>
+  readonly #timers = new Set<NodeJS.Timeout>()
+  #closed = false
+
+  constructor(options: SlotsOptions) {
+    this.#options = options
+    this.#generations = options.generations.generations()
+  }
+
+  /** Takes over the adapters that an earlier control plane left running. Before the first `sync`. */
+  adopt(records: readonly ProcessRecord[]): void {
+    for (const record of records) {
+      const found = record.kind === 'adapter' ? slotOfCluster(record.name) : undefined
+      if (!found) continue
+      const entry = this.#entry(found.service, found.group)
+      const life: Life = {
+        generation: found.generation,
+        state: 'up',
+        fingerprint: record.fingerprint,
+        upSince: Date.now(),
+      }
+      const adapter = this.#options.adapters.adopt(record, this.#events(entry, life))
+      if (!adapter) {
+        // Envoy may still know its clusters, so its generation must not come back.
+        if (entry.current.generation <= found.generation) this.#advance(entry, found.generation)
+        continue
+      }
+      life.adapter = adapter
+      if (found.generation >= entry.current.generation) entry.current = life
+      else this.#retire(entry, life)
+      this.#options.log('adopted a running adapter', { slot: record.name, pid: record.pid })
+    }
+  }
+
+  /** Makes exactly the slots of this world exist, one for each client group of each service; starts none. */
+  sync(services: readonly Service[], clients: readonly Client[]): void {
+    for (const entry of this.#entries.values()) entry.wanted = false
+    for (const service of services) {
+      for (const client of clients) {
+        if (!mayUse(client, service)) continue
+        const found = groupFor(service, client.name)
+        if ('down' in found) continue
+        this.#want(this.#entry(service.name, found.group), service)
+      }
+    }
+    for (const entry of this.#entries.values()) if (!entry.wanted) this.#unwant(entry)
+  }
+
+  /** Envoy asks for a cluster because a request waits for it. */
+  demand(cluster: string): 'hold' | 'never' {
+    const found = slotOfCluster(cluster)
+    const entry = found && this.#entries.get(key(found.service, found.group))
+    if (!entry || entry.current.generation !== found.generation || !entry.wanted || this.#closed) return 'never'
+    if (entry.current.state === 'asleep') void this.#start(entry, entry.current)
+    return 'hold'
+  }
+
+  /** The slot that routes lead to now, for every wanted group. */
+  current(): Slot[] {
+    return [...this.#entries.values()].map((entry) => slotOf(entry, entry.current))
+  }
+
+  /** Earlier lives whose clusters are still there. */
+  retired(): Slot[] {
+    return [...this.#entries.values()].flatMap((entry) => [...entry.retired].map((life) => slotOf(entry, life)))
+  }
+
+  views(): SlotView[] {
+    return [...this.#entries.values()]
+      .filter((entry) => entry.wanted)
+      .map(({ service, group, current: { state, adapter, status, reason } }) => ({
+        service,
+        group,
+        state,
+        ...(adapter ? { pid: adapter.pid } : {}),
+        ...(status ? { status } : {}),
+        ...(reason === undefined ? {} : { reason }),
+      }))
+  }
+
+  problems(): Problem[] {
+    const problems: Problem[] = []
+    for (const { service, group, current, wanted, definition } of this.#entries.values()) {
+      const words = current.state === 'failed' ? current.reason : current.status?.lastFailure
+      if (!wanted || words === undefined) continue
+      problems.push({
+        about: `service ${service}, client ${group}`,
+        where: definition?.where ?? service,
+        message: words,
+        remedy: `Mend the service's definition or its server; \`berth logs\` of it: logs/${service}.log in the state folder.`,
+      })
+    }
+    return problems
+  }
+
+  /** Ends all adapters. @param deadlineMs how long running requests may take */
+  async stop(deadlineMs: number): Promise<void> {
+    this.#close()
+    const lives = [...this.#entries.values()].flatMap(({ current, retired }) => [current, ...retired])
+    await Promise.all(lives.map((life) => life.adapter?.drain(deadlineMs)))
+  }
+
+  /** Leaves all adapters running for the next control plane. */
+  release(): void {
+    this.#close()
+    for (const { current, retired } of this.#entries.values())
+      for (const life of [current, ...retired]) life.adapter?.release()
+  }
+
+  #close(): void {
+    this.#closed = true
+    for (const timer of this.#timers) clearTimeout(timer)
+    for (const entry of this.#entries.values()) clearTimeout(entry.retry)
+  }
+
+  #entry(service: string, group: string): Entry {
+    const name = key(service, group)
+    let entry = this.#entries.get(name)
+    if (!entry) {
+      const generation = this.#generations.get(name) ?? 1
+      const current: Life = { generation, state: 'asleep', fingerprint: '' }
+      entry = { service, group, current, retired: new Set(), wanted: false, failures: 0 }
+      this.#entries.set(name, entry)
+    }
+    return entry
+  }
+
+  #want(entry: Entry, service: Service): void {
+    entry.wanted = true
+    entry.definition = service
+    const fingerprint = fingerprintOf(service, entry.group)
+    const { current } = entry
+    if (current.fingerprint === fingerprint) return
+    if (current.state === 'up' || current.state === 'starting') this.#replace(entry)
+    else if (current.state === 'failed' && current.fingerprint !== '') {
+      // What failed is not what is defined now: the next request may try at once.
+      clearTimeout(entry.retry)
+      entry.failures = 0
+      current.state = 'asleep'
+      delete current.reason
+    }
+    entry.current.fingerprint = fingerprint
+  }
+
+  #unwant(entry: Entry): void {
+    clearTimeout(entry.retry)
+    if (entry.current.state === 'up' || entry.current.state === 'starting') this.#replace(entry)
+    if (entry.current.state === 'failed') this.#advance(entry, entry.current.generation)
+    entry.failures = 0
+    if (entry.retired.size === 0) this.#entries.delete(key(entry.service, entry.group))
+  }
+
+  /** The next request gets a new life; the running one finishes what it has. */
+  #replace(entry: Entry): void {
+    const old = entry.current
+    this.#advance(entry, old.generation)
+    this.#retire(entry, old)
+  }
+
+  #retire(entry: Entry, life: Life): void {
+    entry.retired.add(life)
+    // One that is still starting is drained as soon as it can hear it (#start).
+    if (life.adapter) void this.#drain(life.adapter)
+  }
+
+  async #drain(adapter: Adapter): Promise<void> {
+    // Routes leave the old life within milliseconds; a request that is on its way must not find it refusing.
+    await new Promise((resolve) => this.#later(() => resolve(undefined), CLUSTER_GRACE_MS))
+    await adapter.drain(RETIRE_MS)
+  }
+
+  /** A new life, asleep. Persisted before anybody can hear of it. */
+  #advance(entry: Entry, from: number): Life {
+    const generation = from + 1
+    const name = key(entry.service, entry.group)
+    this.#generations.set(name, generation)
+    this.#options.generations.setGeneration(name, generation)
+    entry.current = { generation, state: 'asleep', fingerprint: entry.current.fingerprint }
+    return entry.current
+  }
+
+  async #start(entry: Entry, life: Life): Promise<void> {
+    const service = entry.definition!
+    const slot = clusterName(entry.service, entry.group, life.generation)
+    const began = performance.now()
+    life.state = 'starting'
+    this.#options.log('starting an adapter', { slot })
+    try {
+      const adapter = await this.#options.adapters.start(
+        service,
+        entry.group,
+        life.generation,
+        life.fingerprint,
+        this.#events(entry, life),
+      )
+      life.adapter = adapter
+      life.state = 'up'
+      life.upSince = Date.now()
+      this.#options.log('adapter is up', { slot, pid: adapter.pid, ms: Math.round(performance.now() - began) })
+      if (this.#closed) return void (await adapter.drain(0))
+      if (entry.retired.has(life)) void this.#drain(adapter)
+    } catch (error) {
+      this.#failed(entry, life, `Service ${entry.service} could not be started: ${(error as Error).message}.`)
+    }
+    this.#options.changed()
+  }
+
+  #events(entry: Entry, life: Life): AdapterEvents {
+    return {
+      status: (status) => {
+        if (status.lastFailure !== life.status?.lastFailure && status.lastFailure !== undefined)
+          this.#options.log('a server has failed', {
+            slot: key(entry.service, entry.group),
+            reason: status.lastFailure,
+          })
+        life.status = status
+      },
+      ended: () => {
+        delete life.adapter
+        if (this.#closed) return
+        if (entry.current === life) {
+          const lived = Date.now() - (life.upSince ?? Date.now())
+          this.#options.log('an adapter has ended', { slot: key(entry.service, entry.group), lived_ms: lived })
+          if (lived < STABLE_MS) {
+            this.#failed(entry, life, `The adapter of service ${entry.service} ended unexpectedly.`)
+          } else {
+            entry.failures = 0
+            this.#advance(entry, life.generation)
+            this.#forgetLater(entry, life)
+          }
+        } else this.#forgetLater(entry, life)
+        this.#options.changed()
+      },
+    }
+  }
+
+  /** The held requests get the reason from the life's cluster, later ones from the route, until the back-off ends. */
+  #failed(entry: Entry, life: Life, reason: string): void {
+    life.state = 'failed'
+    life.reason = reason
+    const isCurrent = entry.current === life
+    this.#forgetLater(entry, life)
+    if (!isCurrent) return
+    const next = this.#advance(entry, life.generation)
+    next.state = 'failed'
+    next.reason = reason
+    const wait = Math.min(FIRST_RETRY_MS * 2 ** entry.failures, LAST_RETRY_MS)
+    entry.failures += 1
+    this.#options.log('a slot has failed', { slot: key(entry.service, entry.group), reason, retry_ms: wait })
+    entry.retry = setTimeout(() => {
+      if (entry.current !== next) return
+      next.state = 'asleep'
+      delete next.reason
+      this.#options.changed()
+    }, wait)
+  }
+
+  #forgetLater(entry: Entry, life: Life): void {
+    entry.retired.add(life)
+    this.#later(() => {
+      entry.retired.delete(life)
+      if (!entry.wanted && entry.retired.size === 0) this.#entries.delete(key(entry.service, entry.group))
+      this.#options.changed()
+    }, CLUSTER_GRACE_MS)
+  }
+
+  #later(work: () => void, ms: number): void {
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer)
+      work()
+    }, ms)
+    this.#timers.add(timer)
+  }
+}
+
+function slotOf(entry: Entry, { generation, state, adapter, reason }: Life): Slot {
+  return {
+    service: entry.service,
+    group: entry.group,
+    generation,
+    state,
+    ...(adapter ? { socket: adapter.httpSocket } : {}),
+    ...(reason === undefined ? {} : { reason }),
+  }
+}
+
+function key(service: string, group: string): string {
+  return `${service}|${group}`
+}
+
+/** What an adapter must be replaced for. */
+function fingerprintOf(service: Service, group: string): string {
+  const { isolation, limits, backend } = service
+  const behind = backend.kind === 'process' ? backend : containerFor(service, group)
+  return JSON.stringify([isolation, limits, behind])
+}
