@@ -1,0 +1,178 @@
+// Loads the text of a configuration: all of its mistakes together, or what it says in the words of the model.
+
+import { resolve } from 'node:path'
+import { KNOWN_CLIENTS, type Client } from '../model/client.ts'
+import type { Problem } from '../model/problem.ts'
+import type { SecretSource, Service } from '../model/service.ts'
+import { DEFAULT_LIMITS } from './limits.ts'
+import { mistakesOf, problemAt, type Mistake } from './mistakes.ts'
+import { usesOfNotYet } from './not-yet.ts'
+import { brokenRules, DEFAULT_PORTS } from './rules.ts'
+import { file as fileSchema, type File, type WrittenSecret, type WrittenService } from './schema.ts'
+import { readYaml, type Path, type YamlSource } from './yaml-source.ts'
+
+export interface Config {
+  /** In the order of the file. */
+  readonly services: readonly Service[]
+  /** The known clients, as the file changes them, and those of the file. */
+  readonly clients: readonly Client[]
+  /** `auto`: the file does not speak of engines. An empty list: none. */
+  readonly engines: readonly EngineAddress[] | 'auto'
+  readonly ports: Ports
+  /** A loopback address, IPv4 or IPv6. */
+  readonly bind: string
+}
+
+/** A Docker engine. With neither socket nor host it is the one that `DOCKER_HOST` or Docker's default socket names. */
+export interface EngineAddress {
+  readonly name: string
+  readonly socketPath?: string
+  readonly host?: string
+  readonly port?: number
+}
+
+export interface Ports {
+  /** Both ends included. */
+  readonly services: { readonly from: number; readonly to: number }
+  readonly gateway: number
+  readonly api: number
+  readonly dashboard: number
+  readonly metrics: number
+  /** How long the port of a service that is gone is kept for its return, in milliseconds. */
+  readonly graceMs: number
+}
+
+export interface ConfigText {
+  readonly text: string
+  /** The file as problems shall name it, e.g. `berth.yaml`. */
+  readonly file: string
+  /** The absolute folder that relative paths start from and local processes run in. */
+  readonly folder: string
+}
+
+/** More mistakes than anyone reads; the rest is counted. */
+const MAX_PROBLEMS = 100
+
+/** That of the clients that exist without being written. */
+const DEFAULT_TIER = 'pro'
+
+const DEFAULT_GRACE_MS = 10 * 60_000
+
+/** Reads no file, environment or clock, and never throws, whatever the text is. Problems are sorted by line. */
+export function loadConfig({ text, file, folder }: ConfigText): { config: Config } | { problems: Problem[] } {
+  const source = readYaml(text)
+  const found = source.mistakes.map(({ offset, message, remedy }) => ({
+    offset,
+    problem: { about: 'configuration', where: `${file}:${source.lineOf(offset)}`, message, remedy },
+  }))
+  const inOrder = () => bounded(found.sort((a, b) => a.offset - b.offset).map(({ problem }) => problem))
+  if (!source.readable) return { problems: inOrder() }
+
+  const parsed = fileSchema.safeParse(source.value)
+  for (const mistake of [
+    ...(parsed.error ? mistakesOf(parsed.error, source.value) : []),
+    ...usesOfNotYet(source.value),
+    ...brokenRules(source.value),
+  ]) {
+    const offset = source.offsetOf(mistake.path)
+    found.push({ offset, problem: problemAt(mistake, `${file}:${source.lineOf(offset)}`, source.value) })
+  }
+  if (!parsed.success || found.length > 0) return { problems: inOrder() }
+  return { config: configOf(parsed.data ?? {}, source, file, folder) }
+}
+
+function bounded(problems: Problem[]): Problem[] {
+  const last = problems[MAX_PROBLEMS - 1]
+  if (problems.length <= MAX_PROBLEMS || !last) return problems
+  const message = `There are ${problems.length - MAX_PROBLEMS + 1} more mistakes.`
+  const rest = { ...last, about: 'configuration', message, remedy: 'Correct those above first.' }
+  return [...problems.slice(0, MAX_PROBLEMS - 1), rest]
+}
+
+function configOf(written: File, source: YamlSource, file: string, folder: string): Config {
+  const whereIs = (...path: Path) => `${file}:${source.lineOf(source.offsetOf(path))}`
+  const { services, mcpServers, mcp } = written
+  return {
+    services: [
+      ...Object.entries(services ?? {}).map(([name, service]) =>
+        serviceOf(name, service, whereIs('services', name), folder),
+      ),
+      ...Object.entries(mcpServers ?? {})
+        .filter(([, server]) => !server.disabled)
+        .map(([name, { command, args, env, cwd }]) => {
+          const service = { command: [command ?? '', ...(args ?? [])], env }
+          return serviceOf(name, service, whereIs('mcpServers', name), resolve(folder, cwd ?? '.'))
+        }),
+      ...(mcp?.services ?? []).map(({ name, wrapper, port }, index) =>
+        serviceOf(name, { command: wrapper, port }, whereIs('mcp', 'services', index), folder),
+      ),
+    ],
+    clients: clientsOf(written),
+    engines:
+      written.docker?.map(({ name, host }) => ({
+        name,
+        ...host,
+      })) ?? 'auto',
+    ports: portsOf(written.ports),
+    bind: written.bind ?? '127.0.0.1',
+  }
+}
+
+function serviceOf(name: string, written: Partial<WrittenService>, where: string, cwd: string): Service {
+  const secrets = Object.entries(written.secrets ?? {}).map(([key, secret]) => [key, secretOf(secret, cwd)] as const)
+  return {
+    name,
+    source: 'config',
+    where,
+    port: written.port,
+    isolation: written.isolation ?? 'session',
+    era: written.era ?? 'auto',
+    limits: {
+      concurrency: written.limits?.concurrency ?? DEFAULT_LIMITS.concurrency,
+      queue: written.limits?.queue ?? DEFAULT_LIMITS.queue,
+      timeoutMs: written.limits?.timeout ?? DEFAULT_LIMITS.timeoutMs,
+      messageBytes: written.limits?.message ?? DEFAULT_LIMITS.messageBytes,
+    },
+    clients: written.clients ?? ['*'],
+    backend: {
+      kind: 'process',
+      command: written.command ?? [],
+      cwd,
+      env: written.env ?? {},
+      secrets: Object.fromEntries(secrets),
+    },
+  }
+}
+
+function secretOf({ env, file, exec }: WrittenSecret, folder: string): SecretSource {
+  if (env !== undefined) return { from: 'env', name: env }
+  if (file !== undefined) return { from: 'file', path: resolve(folder, file) }
+  return { from: 'exec', command: exec ?? [] }
+}
+
+/** A known client keeps what the file does not say about it. */
+function clientsOf(written: File): Client[] {
+  const clients = new Map(KNOWN_CLIENTS.map((client) => [client.name, client]))
+  const all = [...Object.entries(written.clients ?? {}), ...Object.entries(written.mcp?.clients ?? {})]
+  for (const [name, client] of all) {
+    const known = clients.get(name)
+    const services = client && 'services' in client ? client.services : undefined
+    clients.set(name, {
+      name,
+      tier: client?.tier ?? known?.tier ?? DEFAULT_TIER,
+      services: services ?? known?.services ?? ['*'],
+    })
+  }
+  return [...clients.values()]
+}
+
+function portsOf(written: File['ports']): Ports {
+  return {
+    services: written?.services ?? DEFAULT_PORTS.services,
+    gateway: written?.gateway ?? DEFAULT_PORTS.gateway,
+    api: written?.api ?? DEFAULT_PORTS.api,
+    dashboard: written?.dashboard ?? DEFAULT_PORTS.dashboard,
+    metrics: written?.metrics ?? DEFAULT_PORTS.metrics,
+    graceMs: written?.grace ?? DEFAULT_GRACE_MS,
+  }
+}

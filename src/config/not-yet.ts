@@ -1,0 +1,91 @@
+// Keys that the contract has and this version does not carry out. Using one is a mistake and never ignored: a service
+// that seems isolated, limited or authenticated and is not would be a hole.
+
+import type { Mistake } from './mistakes.ts'
+import { mistake } from './scalars.ts'
+import type { Path } from './yaml-source.ts'
+
+interface NotYet {
+  /** Keys from the top; `*` stands for any key or list item. */
+  readonly key: string
+  /** Words that are carried out; any other is not, and the mistake shows it. */
+  readonly words?: readonly string[]
+  /** Values that change nothing against what this version does. */
+  readonly harmless?: (value: unknown) => boolean
+  readonly remedy: string
+}
+
+const LABELS = 'write `command`, or start the container yourself and give it the label `berth.service`'
+const REMOVE = 'Remove it.'
+
+const NOT_YET: readonly NotYet[] = [
+  { key: 'services.*.image', remedy: `Remove it and ${LABELS}.` },
+  { key: 'services.*.runtime', words: ['auto', 'process'], remedy: `Remove it and ${LABELS}.` },
+  { key: 'services.*.era', words: ['auto', 'legacy'], remedy: 'Remove it or write `legacy`.' },
+  { key: 'services.*.scale', remedy: 'Remove it: each slot starts with its first request.' },
+  { key: 'services.*.release', remedy: REMOVE },
+  { key: 'services.*.envoy', remedy: REMOVE },
+  { key: 'services.*.tools', harmless: isAllTools, remedy: 'Remove it, and expose all tools of the service or none.' },
+  { key: 'services.*.network', words: ['none'], remedy: 'Remove it, or set the network of the container you start.' },
+  { key: 'services.*.volumes', remedy: 'Remove it, or set the volumes of the container you start.' },
+  { key: 'services.*.resources', remedy: 'Remove it, or set the limits of the container you start.' },
+  { key: 'services.*.secrets.*.store', remedy: 'Write {env: NAME}, {file: path} or {exec: [program]} instead.' },
+  { key: 'clients.*.tools', harmless: isAllToolsByService, remedy: 'Remove it, and name the services in `services`.' },
+  { key: 'tiers.*', remedy: 'Remove it and use one of the tiers free, pro, enterprise.' },
+  { key: 'auth.mode', words: ['none'], remedy: 'Remove it or write `none`: clients then name themselves.' },
+  { key: 'auth.jwt', remedy: REMOVE },
+  { key: 'docker.*.managed', words: ['false'], remedy: 'Remove it and start the engine yourself.' },
+  { key: 'docker.*.tls', remedy: 'Remove it and reach the engine by unix:///path/of/docker.sock.' },
+  {
+    key: 'docker.*.host',
+    harmless: (value) => typeof value !== 'string' || !value.startsWith('ssh://'),
+    remedy: 'Reach the engine by unix:///path/of/docker.sock or tcp://host:port.',
+  },
+  { key: 'consul', remedy: REMOVE },
+  { key: 'mcp.services.*.resource_limits', remedy: REMOVE },
+  { key: 'mcp.clients.*.rate_limit', remedy: 'Remove it.' },
+  {
+    key: 'mcp.clients.*.concurrent_requests',
+    remedy: 'Remove it; `limits.concurrency` of a service bounds each slot.',
+  },
+]
+
+/** A mistake for every use of such a key in a document as it was read. */
+export function usesOfNotYet(document: unknown): Mistake[] {
+  return NOT_YET.flatMap(({ key, words, harmless, remedy }) =>
+    [...matches(document, key.split('.'))]
+      .filter(({ value }) => value !== null && !harmless?.(value))
+      .filter(({ value }) => !words || (typeof value === 'string' && !words.includes(value.toLowerCase())))
+      .map(({ path, value }) => ({
+        path,
+        message: mistake('is not available in this version of Berth.', remedy),
+        ...(words && { value: String(value) }),
+      })),
+  )
+}
+
+function* matches(value: unknown, keys: string[], path: Path = []): Generator<{ path: Path; value: unknown }> {
+  const [key, ...rest] = keys
+  if (key === undefined) {
+    yield { path, value }
+  } else if (Array.isArray(value)) {
+    if (key === '*') for (const [index, item] of value.entries()) yield* matches(item, rest, [...path, index])
+  } else if (typeof value === 'object' && value !== null) {
+    for (const [name, member] of Object.entries(value)) {
+      if (key === '*' || key === name) yield* matches(member, rest, [...path, name])
+    }
+  }
+}
+
+function isAllTools(value: unknown): boolean {
+  const { allow = null, deny = null } = Object(value) as { allow?: unknown; deny?: unknown }
+  return (allow === null || isAll(allow)) && (deny === null || (Array.isArray(deny) && deny.length === 0))
+}
+
+function isAllToolsByService(value: unknown): boolean {
+  return Object.values(Object(value) as object).every(isAll)
+}
+
+function isAll(value: unknown): boolean {
+  return Array.isArray(value) && value.length === 1 && value[0] === '*'
+}

@@ -1,0 +1,208 @@
+// The rules between values: names, ports, clients. They read the document as it was written, not what the schema made of
+// it, so that one wrong value elsewhere does not hide them: all mistakes are reported together.
+
+import { KNOWN_CLIENTS, KNOWN_TIERS } from '../model/client.ts'
+import { CLIENT_NAME, GATEWAY, nearest, SERVICE_NAME } from '../model/names.ts'
+import { valueAt, type Mistake } from './mistakes.ts'
+import { mistake, port, portRange, shown } from './scalars.ts'
+import type { Path } from './yaml-source.ts'
+
+/** Ports that are used when the file says nothing (contract, "Ports"). */
+export const DEFAULT_PORTS = {
+  services: { from: 11_100, to: 11_199 },
+  gateway: 10_005,
+  api: 18_080,
+  dashboard: 18_081,
+  metrics: 19_090,
+}
+
+export function brokenRules(document: unknown): Mistake[] {
+  const services = [...declared(document, ['services'], ['mcpServers'], ['mcp', 'services'])].filter(isEnabled)
+  const clients = [...declared(document, ['clients'], ['mcp', 'clients'])]
+  const engines = [...declared(document, ['docker'])]
+  return [
+    ...services.flatMap((service) => [...serviceName(service), ...whatRuns(service), ...oneSourceEach(service)]),
+    ...sameName(services),
+    ...sameName(clients),
+    ...sameName(engines),
+    ...clients.flatMap((client) => [...clientName(client), ...knownTier(client, document)]),
+    ...knownClients(services, clients),
+    ...servicePorts(services, document),
+    ...ownPorts(document),
+  ]
+}
+
+/** Something that the file gives a name to. */
+interface Declared {
+  readonly name: string
+  readonly path: Path
+  readonly shape: string
+  readonly value: Readonly<Record<string, unknown>>
+}
+
+/** Entries of mappings by key, of lists by their `name`; what has neither form is the schema's to report. */
+function* declared(document: unknown, ...places: string[][]): Generator<Declared> {
+  for (const place of places) {
+    const entries = valueAt(document, place)
+    if (typeof entries !== 'object' || entries === null) continue
+    for (const [key, entry] of Object.entries(entries)) {
+      const value = Object(entry) as Record<string, unknown>
+      const name = Array.isArray(entries) ? value['name'] : key
+      const path = [...place, Array.isArray(entries) ? Number(key) : key]
+      if (typeof name === 'string') yield { name, path, shape: place[0]!, value }
+    }
+  }
+}
+
+function isEnabled({ shape, value }: Declared): boolean {
+  return shape !== 'mcpServers' || String(value['disabled']).toLowerCase() !== 'true'
+}
+
+function* serviceName({ name, path }: Declared): Generator<Mistake> {
+  if (name === GATEWAY) {
+    const wrong = 'is the name of the address that reaches every service.'
+    yield { path, message: mistake(wrong, 'Choose another name.') }
+  } else if (!SERVICE_NAME.test(name)) {
+    const wrong = 'is no service name: it becomes part of host names, so small letters, digits and hyphens, at most 63.'
+    yield { path, message: mistake(wrong, `Call it ${shown(possibleName(name))}.`) }
+  }
+}
+
+/** A service name like the one that was meant. */
+function possibleName(name: string): string {
+  const trimmed = (text: string) => text.replace(/^-+|-+$/g, '')
+  const label = trimmed(trimmed(name.toLowerCase().replace(/[^a-z0-9]+/g, '-')).slice(0, 63))
+  return label === '' || label === GATEWAY ? 'my-server' : label
+}
+
+function* whatRuns({ path, shape, value }: Declared): Generator<Mistake> {
+  const type = value['type'] ?? 'stdio'
+  if (shape === 'mcpServers' && (value['url'] !== undefined || (typeof type === 'string' && type !== 'stdio'))) {
+    const wrong = 'belongs to a server that is reached by HTTP already; Berth serves servers that speak stdio.'
+    const key = value['url'] === undefined ? 'type' : 'url'
+    yield { path: [...path, key], message: mistake(wrong, 'Remove the entry and let clients use its own address.') }
+  } else if ((value['command'] ?? value['image'] ?? value['wrapper'] ?? null) === null) {
+    const key = shape === 'mcp' ? 'wrapper' : 'command'
+    const example = shape === 'mcpServers' ? 'Write the program to start.' : 'Write [program, argument, ...].'
+    yield { path: [...path, key], message: mistake('is missing: nothing says what to start.', example) }
+  }
+}
+
+function* oneSourceEach({ path, value }: Declared): Generator<Mistake> {
+  for (const section of ['env', 'secrets']) {
+    for (const name of Object.keys(Object(value[section]) as object)) {
+      const at = [...path, section, name]
+      // What execve cannot carry; everything else is a name that some program may want.
+      if (name === '' || /[=\0]/.test(name)) {
+        const wrong = 'is no name of an environment variable.'
+        yield { path: at, message: mistake(wrong, 'Write a name without the sign =.') }
+      } else if (section === 'secrets' && Object.hasOwn(Object(value['env']) as object, name)) {
+        yield { path: at, message: mistake('stands in `env` too.', 'Remove one of the two.') }
+      }
+    }
+  }
+}
+
+function* sameName(entries: readonly Declared[]): Generator<Mistake> {
+  const first = new Map<string, Declared>()
+  for (const entry of entries) {
+    const other = first.get(entry.name)
+    if (other) {
+      const wrong = `is defined a second time (the first is in \`${other.path.slice(0, -1).join('.')}\`).`
+      yield { path: entry.path, message: mistake(wrong, 'Rename or remove one of the two.') }
+    } else {
+      first.set(entry.name, entry)
+    }
+  }
+}
+
+function* clientName({ name, path }: Declared): Generator<Mistake> {
+  if (CLIENT_NAME.test(name)) return
+  const wrong = 'is no client name.'
+  const remedy = 'Use at most 63 letters, digits, dots, hyphens and underscores, a letter or digit first.'
+  yield { path, message: mistake(wrong, remedy) }
+}
+
+function* knownTier({ path, value }: Declared, document: unknown): Generator<Mistake> {
+  const tier = value['tier']
+  // A tier of one's own is reported where it is defined (not-yet.ts).
+  const tiers = [...KNOWN_TIERS, ...Object.keys(Object(valueAt(document, ['tiers'])) as object)]
+  if (typeof tier !== 'string' || tiers.includes(tier)) return
+  const meant = nearest(tier, tiers)
+  const remedy = meant ? `Did you mean ${shown(meant)}?` : `Write one of ${KNOWN_TIERS.map(shown).join(', ')}.`
+  yield { path: [...path, 'tier'], message: mistake(`names no tier: ${shown(tier)}.`, remedy) }
+}
+
+/** Patterns may fit nobody yet; a whole name that nobody has is a misspelling. */
+function* knownClients(services: readonly Declared[], clients: readonly Declared[]): Generator<Mistake> {
+  const names = [...KNOWN_CLIENTS, ...clients].map(({ name }) => name)
+  for (const { path, shape, value } of services) {
+    if (shape !== 'services' || !Array.isArray(value['clients'])) continue
+    for (const [index, name] of value['clients'].entries()) {
+      // No client can have such a name; the schema reports it.
+      if (typeof name !== 'string' || !CLIENT_NAME.test(name) || names.includes(name)) continue
+      const meant = nearest(name, names)
+      const remedy = meant ? `Did you mean ${shown(meant)}?` : `Declare it: clients: {${name}: {}}.`
+      yield { path: [...path, 'clients', index], message: mistake(`names no client: ${shown(name)}.`, remedy) }
+    }
+  }
+}
+
+const OWN = ['gateway', 'api', 'dashboard', 'metrics'] as const
+
+interface PortsInUse {
+  readonly own: Readonly<Record<(typeof OWN)[number], number | undefined>>
+  readonly range: { readonly from: number; readonly to: number } | undefined
+}
+
+/** The ports as written, defaults where nothing is; undefined where it is unreadable, which the schema reports. */
+function portsIn(document: unknown): PortsInUse {
+  const written = Object(valueAt(document, ['ports'])) as Record<string, unknown>
+  const own = (key: (typeof OWN)[number]) => port.safeParse(written[key] ?? String(DEFAULT_PORTS[key])).data
+  const range = portRange.safeParse(
+    written['services'] ?? `${DEFAULT_PORTS.services.from}-${DEFAULT_PORTS.services.to}`,
+  ).data
+  return {
+    own: { gateway: own('gateway'), api: own('api'), dashboard: own('dashboard'), metrics: own('metrics') },
+    range,
+  }
+}
+
+function* servicePorts(services: readonly Declared[], document: unknown): Generator<Mistake> {
+  const { own, range } = portsIn(document)
+  const users = new Map<number, string>()
+  for (const { name, path: above, value } of services) {
+    const asked = port.safeParse(value['port']).data
+    if (asked === undefined) continue
+    const path = [...above, 'port']
+    const taken = OWN.find((key) => own[key] === asked)
+    const other = users.get(asked)
+    users.set(asked, name)
+    if (taken) {
+      const wrong = `is ${asked}, which Berth uses itself (\`ports.${taken}\`).`
+      yield { path, message: mistake(wrong, 'Choose one from the range of services, `ports.services`.') }
+    } else if (range && (asked < range.from || asked > range.to)) {
+      const wrong = `is ${asked}, outside the range of services, ${range.from} to ${range.to}.`
+      yield { path, message: mistake(wrong, 'Choose one inside it, or widen `ports.services`.') }
+    } else if (other !== undefined) {
+      const wrong = `is ${asked}, which service ${shown(other)} has.`
+      yield { path, message: mistake(wrong, 'Give one of the two another port.') }
+    }
+  }
+}
+
+function* ownPorts(document: unknown): Generator<Mistake> {
+  const { own, range } = portsIn(document)
+  for (const [index, key] of OWN.entries()) {
+    const number = own[key]
+    if (number === undefined) continue
+    const same = OWN.slice(0, index).find((other) => own[other] === number)
+    if (same) {
+      const wrong = `is ${number}, the same as \`ports.${same}\`.`
+      yield { path: ['ports', key], message: mistake(wrong, 'Give one of the two another port.') }
+    } else if (range && number >= range.from && number <= range.to) {
+      const wrong = `is ${number}, inside the range of services, ${range.from} to ${range.to}.`
+      yield { path: ['ports', key], message: mistake(wrong, 'Choose one outside `ports.services`.') }
+    }
+  }
+}

@@ -1,0 +1,225 @@
+// The shape of the configuration file: Berth's own keys and the two foreign shapes (contract, "Configuration").
+// Rules between values are in rules.ts; keys that this version knows but does not carry out are in not-yet.ts.
+
+import { z } from 'zod'
+import {
+  command,
+  cores,
+  duration,
+  filled,
+  glob,
+  integer,
+  mistake,
+  oneOf,
+  port,
+  portRange,
+  rate,
+  size,
+  variable,
+  yesOrNo,
+} from './scalars.ts'
+import { splitWords } from './words.ts'
+
+/**
+ * A mapping with these keys and no others. zod names only the keys that it does not know, so the message carries those
+ * that it does, for `mistakes.ts` to find the nearest.
+ */
+function keys<Shape extends z.ZodRawShape>(shape: Shape) {
+  return z.strictObject(shape, {
+    error: (issue) => (issue.code === 'unrecognized_keys' ? Object.keys(shape).join(' ') : undefined),
+  })
+}
+
+/** A key may be absent, or written with nothing behind it. */
+function optional<T extends z.ZodType>(schema: T) {
+  return schema.nullish().transform((value): z.output<T> | undefined => value ?? undefined)
+}
+
+const optionalText = optional(filled)
+
+/** Environment variables by name. */
+function byVariable<T extends z.ZodType>(schema: T) {
+  return z.record(z.string(), schema)
+}
+
+const secret = keys({
+  env: optionalText,
+  file: optionalText,
+  exec: optional(command),
+  store: optionalText,
+}).refine(
+  (source) => Object.values(source).filter((value) => value !== undefined).length === 1,
+  mistake('must say where the value comes from, once.', 'Write one of {env: NAME}, {file: path}, {exec: [program]}.'),
+)
+
+const limits = keys({
+  concurrency: optional(integer(1, 1000)),
+  queue: optional(integer(0, 10_000)),
+  timeout: optional(duration('100ms', '24h')),
+  message: optional(size('1KB', '256MB')),
+})
+
+const service = keys({
+  command: optional(command),
+  image: optionalText,
+  runtime: optional(oneOf('auto', 'dind', 'docker', 'process')),
+  isolation: optional(oneOf('session', 'client', 'shared')),
+  port: optional(port),
+  era: optional(oneOf('auto', 'legacy', 'modern', 'dual')),
+  env: optional(byVariable(variable)),
+  secrets: optional(byVariable(secret)),
+  volumes: optional(z.array(filled)),
+  network: optionalText,
+  resources: optional(
+    keys({ cpu: optional(cores), memory: optional(size('4MB', '1024GB')), pids: optional(integer(1, 1_000_000)) }),
+  ),
+  scale: optional(
+    keys({
+      min: optional(integer(0, 1000)),
+      max: optional(integer(1, 1000)),
+      idle: optional(duration('1s', '7d')),
+      warm: optional(integer(0, 1000)),
+    }),
+  ),
+  limits: optional(limits),
+  tools: optional(keys({ allow: optional(z.array(filled)), deny: optional(z.array(filled)) })),
+  clients: optional(z.array(glob)),
+  release: optional(keys({ canary: optional(keys({ image: filled, weight: optional(integer(0, 100)) })) })),
+  // Envoy's own knobs: their names are not fixed yet.
+  envoy: optional(z.record(z.string(), z.unknown())),
+})
+
+const client = keys({
+  tier: optionalText,
+  services: optional(z.array(glob)),
+  tools: optional(z.record(z.string(), z.array(filled))),
+})
+
+const tier = keys({
+  requests_per_minute: optional(rate),
+  concurrent_requests: optional(integer(1, 10_000)),
+  cpu: optional(cores),
+  memory: optional(size('4MB', '1024GB')),
+})
+
+const auth = keys({
+  mode: optional(oneOf('none', 'jwt', 'optional')),
+  jwt: optional(
+    keys({
+      secret: optional(secret),
+      jwks: optionalText,
+      issuer: optionalText,
+      audience: optionalText,
+      claim: optionalText,
+    }),
+  ),
+})
+
+/** Where an engine listens; `ssh://` is read so that not-yet.ts can speak of it. */
+const engineHost = z.string().transform((text, context): { socketPath?: string; host?: string; port?: number } => {
+  if (text.startsWith('ssh://')) return {}
+  if (/^unix:\/\/\/[^\0]+$/.test(text)) return { socketPath: text.slice('unix://'.length) }
+  const tcp = /^tcp:\/\/(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,5}))?\/?$/.exec(text)
+  const number = Number(tcp?.[3] ?? 2375)
+  if (tcp && number >= 1 && number <= 65_535) return { host: (tcp[1] ?? tcp[2])!, port: number }
+  // The address is not shown: people write passwords into addresses.
+  context.addIssue({
+    code: 'custom',
+    message: mistake('is no address of a Docker engine.', 'Write unix:///path/of/docker.sock or tcp://host:port.'),
+  })
+  return z.NEVER
+})
+
+const engine = keys({
+  name: z
+    .string()
+    .regex(
+      /^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$/,
+      mistake('is no name for an engine.', 'Use letters, digits and hyphens.'),
+    ),
+  managed: optional(yesOrNo),
+  host: optional(engineHost),
+  tls: optionalText,
+})
+
+const loopback = z.string().superRefine((text, context) => {
+  if (/^127(?:\.(?:25[0-5]|2[0-4]\d|1?\d?\d)){3}$/.test(text) || text === '::1') return
+  const wrong =
+    text === 'localhost'
+      ? 'must be an address, not a name.'
+      : 'is not a loopback address, and unauthenticated access from elsewhere is refused.'
+  context.addIssue({ code: 'custom', message: mistake(wrong, 'Write 127.0.0.1.') })
+})
+
+const mcpServer = keys({
+  command: z
+    .string()
+    .min(1, mistake('is empty.', 'Write the program to start.'))
+    .refine((text) => !text.includes('\0'), mistake('holds a NUL character.', 'Remove it.'))
+    .nullish(),
+  args: optional(z.array(variable)),
+  env: optional(byVariable(variable)),
+  cwd: optionalText,
+  type: optional(z.string()),
+  disabled: optional(yesOrNo),
+  url: z.unknown().optional(),
+  headers: z.unknown().optional(),
+})
+
+/** A command as a list, or as one line that is split into words. */
+const wrapper = z.preprocess((value, context) => {
+  if (typeof value !== 'string') return value
+  const split = splitWords(value)
+  if ('words' in split) return split.words
+  context.addIssue({ code: 'custom', message: mistake(`${split.error}.`, 'Write it as [program, argument, ...].') })
+  return z.NEVER
+}, command)
+
+const wrapped = keys({
+  name: z.string(),
+  wrapper,
+  port: optional(port),
+  // Read and not used: Envoy and the adapter watch the process themselves.
+  health_check_path: optionalText,
+  resource_limits: optional(z.record(z.string(), z.unknown())),
+})
+
+const wrappedClient = keys({
+  tier: optionalText,
+  rate_limit: z.unknown().optional(),
+  concurrent_requests: z.unknown().optional(),
+})
+
+const ports = keys({
+  services: optional(portRange),
+  gateway: optional(port),
+  api: optional(port),
+  dashboard: optional(port),
+  metrics: optional(port),
+  grace: optional(duration('0s', '7d')),
+})
+
+/** A whole file. Every scalar comes in as text, an empty one as null (yaml-source.ts). */
+export const file = optional(
+  keys({
+    services: optional(z.record(z.string(), service)),
+    mcpServers: optional(z.record(z.string(), mcpServer)),
+    mcp: optional(
+      keys({
+        services: optional(z.array(wrapped)),
+        clients: optional(z.record(z.string(), optional(wrappedClient))),
+      }),
+    ),
+    clients: optional(z.record(z.string(), optional(client))),
+    tiers: optional(z.record(z.string(), optional(tier))),
+    auth: optional(auth),
+    docker: optional(z.array(engine)),
+    consul: optional(keys({ address: optionalText })),
+    ports: optional(ports),
+    bind: optional(loopback),
+  }),
+)
+
+export type File = Partial<NonNullable<z.output<typeof file>>>
+export type WrittenService = NonNullable<File['services']>[string]
+export type WrittenSecret = NonNullable<WrittenService['secrets']>[string]
