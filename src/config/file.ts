@@ -99,8 +99,8 @@ export async function* watchConfigFile(
   let last: FileState | undefined
   while (!signal.aborted) {
     let state = await look()
-    const gapEnds = performance.now() + gapMs
-    while (last && 'text' in last && isGap(state) && performance.now() < gapEnds && !signal.aborted) {
+    const gapEnds = last && 'text' in last ? performance.now() + gapMs : 0
+    while (isGap(state) && performance.now() < gapEnds && !signal.aborted) {
       await changes.wait(gapEnds - performance.now())
       await changes.settle(quietMs, latestMs)
       state = await look()
