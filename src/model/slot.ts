@@ -28,7 +28,14 @@ export interface Slot {
 export function groupFor(service: Service, client: string): { group: string } | { down: string } {
   if (service.backend.kind === 'process') return { group: service.isolation === 'shared' ? EVERYONE : client }
   const container = containerFor(service, client)
-  if (!container) return { down: `No container of service ${service.name} serves client ${client}.` }
+  if (!container) {
+    const gone = service.backend.containers.length === 0
+    return {
+      down: gone
+        ? `The container of service ${service.name} is gone. Start it again; its port is kept for a while.`
+        : `No container of service ${service.name} serves client ${client}.`,
+    }
+  }
   if (container.state !== 'running') return { down: downReason(service, container) }
   return { group: container.client ?? EVERYONE }
 }

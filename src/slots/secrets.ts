@@ -57,5 +57,5 @@ function words(source: SecretSource, error: NodeJS.ErrnoException): string {
   if (source.from !== 'exec') return error.message
   const program = source.command[0]
   if (error.code === 'ENOENT') return `the program ${program} was not found`
-  return `the program ${program} failed (${String(error.code ?? 'timed out')})`
+  return `the program ${program} failed (${error.code ?? 'timed out'})`
 }

@@ -6,6 +6,8 @@
 // A generation is one life. Envoy asks for a cluster name only once, so whatever ends a life advances the generation, and
 // the clusters of the old one stay until no route names them any more (envoy-measured.md A §5.2).
 
+import { createHash } from 'node:crypto'
+
 import type { AdapterStatus } from '../adapter/spec.ts'
 import { mayUse, type Client } from '../model/client.ts'
 import { clusterName, slotOfCluster } from '../model/names.ts'
@@ -199,7 +201,7 @@ export class Slots {
   async stop(deadlineMs: number): Promise<void> {
     this.#close()
     const lives = [...this.#entries.values()].flatMap(({ current, retired }) => [current, ...retired])
-    await Promise.all(lives.map((life) => life.adapter?.drain(deadlineMs)))
+    await Promise.all(lives.map(async (life) => life.adapter?.drain(deadlineMs)))
   }
 
   /** Leaves all adapters running for the next control plane. */
@@ -234,7 +236,7 @@ export class Slots {
     const { current } = entry
     if (current.fingerprint === fingerprint) return
     if (current.state === 'up' || current.state === 'starting') this.#replace(entry)
-    else if (current.state === 'failed' && current.fingerprint !== '') {
+    else if (current.state === 'failed') {
       // What failed is not what is defined now: the next request may try at once.
       clearTimeout(entry.retry)
       entry.failures = 0
@@ -299,8 +301,8 @@ export class Slots {
       life.state = 'up'
       life.upSince = Date.now()
       this.#options.log('adapter is up', { slot, pid: adapter.pid, ms: Math.round(performance.now() - began) })
-      if (this.#closed) return void (await adapter.drain(0))
-      if (entry.retired.has(life)) void this.#drain(adapter)
+      if (this.#closed) await adapter.drain(0)
+      else if (entry.retired.has(life)) void this.#drain(adapter)
     } catch (error) {
       this.#failed(entry, life, `Service ${entry.service} could not be started: ${(error as Error).message}.`)
     }
@@ -394,5 +396,8 @@ function key(service: string, group: string): string {
 function fingerprintOf(service: Service, group: string): string {
   const { isolation, limits, backend } = service
   const behind = backend.kind === 'process' ? backend : containerFor(service, group)
-  return JSON.stringify([isolation, limits, behind])
+  return createHash('sha256')
+    .update(JSON.stringify([isolation, limits, behind]))
+    .digest('base64url')
+    .slice(0, 16)
 }

@@ -1,0 +1,46 @@
+// One list of services out of what the configuration says, what engines show and what is remembered.
+
+import type { Problem } from './problem.ts'
+import type { StoredService } from './record.ts'
+import type { Limits, Service } from './service.ts'
+
+/** The configuration's services first: a container cannot take over a name that the operator has written down. */
+export function mergeServices(
+  configured: readonly Service[],
+  found: readonly Service[],
+): { readonly services: readonly Service[]; readonly problems: readonly Problem[] } {
+  const names = new Set(configured.map(({ name }) => name))
+  const problems = found
+    .filter(({ name }) => names.has(name))
+    .map(({ name, where }) => ({
+      about: `service ${name}`,
+      where,
+      message: 'A service of this name is in the configuration, so this container is not served.',
+      remedy: 'Give the container another label berth.service, or rename the configured service.',
+    }))
+  return { services: [...configured, ...found.filter(({ name }) => !names.has(name))], problems }
+}
+
+/**
+ * Services of engines that are gone but whose ports are still theirs: they are served with 503 and not 404, because the
+ * container may only be on its way to a new version.
+ */
+export function rememberedServices(
+  stored: readonly StoredService[],
+  present: ReadonlySet<string>,
+  limits: Limits,
+): Service[] {
+  return stored
+    .filter(({ service, source }) => source === 'docker' && !present.has(service))
+    .map(({ service, port }) => ({
+      name: service,
+      source: 'memory',
+      where: `port ${port}`,
+      port,
+      isolation: 'shared',
+      era: 'auto',
+      limits,
+      clients: ['*'],
+      backend: { kind: 'containers', containers: [] },
+    }))
+}

@@ -1,0 +1,199 @@
+// The gRPC server that Envoy connects to: the aggregated stream, and the one on which it asks for clusters on demand. It
+// moves messages between the wire and streams without transport (stream.ts).
+
+import { rmSync } from 'node:fs'
+
+import { Server, ServerCredentials, type ServerDuplexStream, type UntypedServiceImplementation } from '@grpc/grpc-js'
+
+import type { RefusedResource } from '../model/record.ts'
+import { SnapshotCache, type Quarantine, type Resources } from './cache.ts'
+import { type DeltaDiscoveryRequest, type DeltaDiscoveryResponse, loadServices } from './services.ts'
+import { DeltaStream, type Missing, type StreamEvents } from './stream.ts'
+import type { DeltaRequest, DeltaResponse } from './subscription.ts'
+import { CDS } from './type-urls.ts'
+
+export interface XdsOptions {
+  readonly refused: readonly RefusedResource[]
+  /** What Envoy refuses changed: to be kept across restarts. */
+  readonly setRefused: (refused: readonly RefusedResource[]) => void
+  /** Envoy asks for a cluster that does not exist: will it come? */
+  readonly demand: (cluster: string) => 'hold' | 'never'
+  /** A stream came or went, or Envoy accepted or refused something. */
+  readonly changed: () => void
+  readonly log: (message: string, fields?: object) => void
+}
+
+/** Counted over this control plane's life. */
+export interface XdsCounters {
+  /** Resources sent, in any version. */
+  sent: number
+  removed: number
+  acknowledged: number
+  refused: number
+}
+
+/** Envoy quotes the whole resource in some refusals; neither logs nor people want all of it. */
+const MESSAGE_LENGTH = 300
+
+type Call = ServerDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>
+
+export class XdsServer {
+  readonly counters: XdsCounters = { sent: 0, removed: 0, acknowledged: 0, refused: 0 }
+  readonly #options: XdsOptions
+  readonly #refused: Map<string, RefusedResource>
+  readonly #cache: SnapshotCache
+  readonly #server = new Server({ 'grpc.max_receive_message_length': -1 })
+  /** Open streams; the aggregated one is in both. */
+  readonly #calls = new Map<DeltaStream, Call>()
+  #aggregated: DeltaStream | undefined
+  #version: string | undefined
+
+  constructor(options: XdsOptions) {
+    this.#options = options
+    this.#refused = new Map(options.refused.map((entry) => [refusedKey(entry.typeUrl, entry.name), entry]))
+    this.#cache = new SnapshotCache(this.#quarantine())
+    const { ads, cds } = loadServices()
+    this.#server.addService(ads, this.#implementation('DeltaAggregatedResources', true))
+    this.#server.addService(cds, this.#implementation('DeltaClusters', false))
+  }
+
+  /** The first snapshot must have been published: an Envoy that is running would drop what it is not told of. */
+  async listen(socketPath: string): Promise<void> {
+    rmSync(socketPath, { force: true })
+    await new Promise<void>((resolve, reject) => {
+      this.#server.bindAsync(`unix:${socketPath}`, ServerCredentials.createInsecure(), (error) => {
+        if (error) reject(error)
+        else resolve()
+      })
+    })
+  }
+
+  /** Envoy's streams never end by themselves, so they are cut. */
+  close(): void {
+    this.#server.forceShutdown()
+  }
+
+  /** Version of the connected Envoy; undefined: none is connected. */
+  get connected(): string | undefined {
+    return this.#aggregated && (this.#version ?? 'unknown')
+  }
+
+  /** @param changes type URL to the names that changed or went */
+  publish(resources: Resources, changes: ReadonlyMap<string, Iterable<string>>): void {
+    this.#cache.publish(resources)
+    for (const [stream, call] of this.#calls) this.#send(call, stream.update(changes))
+  }
+
+  /** True when the connected Envoy has acknowledged the newest form of all resources of these types. */
+  synced(typeUrls: readonly string[]): boolean {
+    const stream = this.#aggregated
+    return stream !== undefined && typeUrls.every((typeUrl) => stream.synced(typeUrl))
+  }
+
+  refusals(): RefusedResource[] {
+    return [...this.#refused.values()]
+  }
+
+  #implementation(method: string, aggregated: boolean): UntypedServiceImplementation {
+    return { [method]: (call: Call) => this.#open(call, aggregated) }
+  }
+
+  #open(call: Call, aggregated: boolean): void {
+    const { demand } = this.#options
+    // Clusters of slots are served on demand only; whatever else is asked for there does not exist.
+    const serves = aggregated ? (typeUrl: string) => typeUrl !== CDS : (typeUrl: string) => typeUrl === CDS
+    const missing: Missing = aggregated ? () => 'gone' : demand
+    const stream = new DeltaStream(this.#cache, serves, missing, this.#events)
+    this.#calls.set(stream, call)
+    if (aggregated) this.#aggregated = stream
+    const close = (): void => {
+      if (!this.#calls.delete(stream)) return
+      if (this.#aggregated === stream) this.#aggregated = undefined
+      this.#options.log('xDS stream closed', { aggregated })
+      this.#options.changed()
+    }
+    call.on('data', (message: DeltaDiscoveryRequest) => {
+      if (message.node) this.#greet(message.node, aggregated)
+      this.#send(call, stream.request(requestOf(message)))
+      if (message.response_nonce) this.#options.changed()
+    })
+    call.on('end', () => {
+      call.end()
+      close()
+    })
+    call.on('cancelled', close)
+    call.on('error', close)
+  }
+
+  #greet(node: NonNullable<DeltaDiscoveryRequest['node']>, aggregated: boolean): void {
+    const version = node.user_agent_build_version?.version
+    if (version) this.#version = `${version.major_number}.${version.minor_number}.${version.patch}`
+    this.#options.log('Envoy connected', { node: node.id, version: this.#version, aggregated })
+  }
+
+  #send(call: Call, responses: readonly DeltaResponse[]): void {
+    // One response of a type is under way at a time, so what waits here for a slow reader is bounded.
+    for (const { typeUrl, nonce, resources, removed } of responses)
+      call.write({
+        type_url: typeUrl,
+        nonce,
+        resources: resources.map(({ name, version, value }) => ({
+          name,
+          version,
+          resource: { type_url: typeUrl, value },
+        })),
+        removed_resources: removed,
+        control_plane: { identifier: 'berth' },
+      })
+  }
+
+  readonly #events: StreamEvents = {
+    sent: ({ resources, removed }) => {
+      this.counters.sent += resources.length
+      this.counters.removed += removed.length
+    },
+    acknowledged: () => {
+      this.counters.acknowledged += 1
+    },
+    refused: (typeUrl, name, message) => {
+      this.counters.refused += 1
+      this.#options.log('Envoy refused a resource', { type: typeUrl, name, message: shorten(message) })
+    },
+  }
+
+  #quarantine(): Quarantine {
+    const keep = (): void => this.#options.setRefused(this.refusals())
+    return {
+      has: (typeUrl, name, version) => this.#refused.get(refusedKey(typeUrl, name))?.version === version,
+      add: (typeUrl, name, version, message) => {
+        this.#refused.set(refusedKey(typeUrl, name), { typeUrl, name, version, message: shorten(message) })
+        keep()
+      },
+      keepOnly: (typeUrl, name, version) => {
+        const entry = this.#refused.get(refusedKey(typeUrl, name))
+        if (!entry || entry.version === version) return
+        this.#refused.delete(refusedKey(typeUrl, name))
+        keep()
+      },
+    }
+  }
+}
+
+function requestOf(message: DeltaDiscoveryRequest): DeltaRequest {
+  return {
+    typeUrl: message.type_url || CDS,
+    subscribe: message.resource_names_subscribe,
+    unsubscribe: message.resource_names_unsubscribe,
+    initialVersions: new Map(Object.entries(message.initial_resource_versions)),
+    nonce: message.response_nonce,
+    error: message.error_detail ? message.error_detail.message : undefined,
+  }
+}
+
+function refusedKey(typeUrl: string, name: string): string {
+  return `${typeUrl} ${name}`
+}
+
+function shorten(message: string): string {
+  return message.length > MESSAGE_LENGTH ? `${message.slice(0, MESSAGE_LENGTH)}…` : message
+}
