@@ -1,0 +1,83 @@
+// The Docker engines of the bed, as tests use them. Importing this file makes the engine ready: that may take a minute
+// on a fresh machine, and no hook's time limit applies to it.
+
+import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process'
+import { request } from 'node:http'
+import { describe, inject } from 'vitest'
+import { run } from './command.ts'
+import type { EngineFacts } from './engines.ts'
+
+export { NODE_IMAGE, SMALL_IMAGE } from './image.ts'
+
+export interface BedEngine {
+  readonly name: string
+  /** As in DOCKER_HOST. */
+  readonly host: string
+  readonly socketPath: string
+  /** Runs `docker …` against this engine: its output, trimmed. Rejects with what docker said. */
+  cli(...args: readonly string[]): Promise<string>
+  /** The same as a child process, for a test that talks to a container's stdio. */
+  spawn(...args: readonly string[]): ChildProcessWithoutNullStreams
+}
+
+/** An engine of one test file alone, which it may stop and crash. Running or not, the bed ends it with the run. */
+export interface SpareEngine extends BedEngine {
+  /** Resolves when it answers again. */
+  start(): Promise<void>
+  /** As `systemctl stop docker`: its containers stop, too. */
+  stop(): Promise<void>
+  /** As `kill -9`: dockerd is gone at once. */
+  kill(): Promise<void>
+}
+
+const main = await ask<EngineFacts>('/main').then(engineOf, (error: Error) => error)
+if (main instanceof Error && process.env['CI'] === 'true') throw main
+
+/**
+ * A suite that needs Docker. Where no engine can run it is skipped, and the bed has said why; with CI=true the file
+ * fails instead. The shared engine has containers of other test files in it: use names of your own, and remove them.
+ */
+export function describeWithDocker(name: string, suite: (docker: BedEngine) => void): void {
+  if (main instanceof Error) describe.skip(name, () => undefined)
+  else describe(name, () => suite(main))
+}
+
+/** Starts a further engine; it has only SMALL_IMAGE. The name is a short word, unique among the test files. */
+export async function spareEngine(name: string): Promise<SpareEngine> {
+  const engine = engineOf(await ask<EngineFacts>(`/spare/${name}`))
+  const change = (what: string) => async (): Promise<void> => {
+    await ask(`/spare/${name}/${what}`)
+  }
+  return { ...engine, start: change('start'), stop: change('stop'), kill: change('kill') }
+}
+
+function engineOf({ name, socketPath, cli }: EngineFacts): BedEngine {
+  return {
+    name,
+    host: `unix://${socketPath}`,
+    socketPath,
+    cli: (...args) => run(cli.program, args, { env: cli.env }),
+    spawn: (...args) => spawn(cli.program, args, { env: cli.env }),
+  }
+}
+
+/** Asks the bed in the main process of the run (global-setup.ts). */
+function ask<T>(path: string): Promise<T> {
+  const address = inject('bed')
+  if (address === undefined) throw new Error("vitest.config.ts lacks globalSetup: ['test/bed/global-setup.ts']")
+  return new Promise((resolve, reject) => {
+    const call = request({ socketPath: address, path, method: 'POST', agent: false }, (response) => {
+      let body = ''
+      response.setEncoding('utf8')
+      response.on('data', (part: string) => (body += part))
+      response.on('error', reject)
+      response.on('end', () => {
+        const answer = JSON.parse(body) as T & { readonly reason?: string }
+        if (response.statusCode === 200) resolve(answer)
+        else reject(new Error(answer.reason))
+      })
+    })
+    call.on('error', reject)
+    call.end()
+  })
+}
