@@ -1,0 +1,106 @@
+// The OpenAPI 3.1 document of the control API: exactly the routes of app.ts (test/api/app.test.ts compares them).
+
+import { type ZodType, toJSONSchema } from 'zod'
+
+import { problem, serviceRow, slotRow, status } from './view.ts'
+
+const SCHEMAS: Readonly<Record<string, ZodType>> = {
+  Status: status,
+  Service: serviceRow,
+  Slot: slotRow,
+  Problem: problem,
+}
+
+const reference = (name: string) => ({ $ref: `#/components/schemas/${name}` })
+const listOf = (name: string) => ({ type: 'array', items: reference(name) })
+const json = (description: string, schema: object) => ({ description, content: { 'application/json': { schema } } })
+const failure = (description: string) => ({
+  description,
+  content: { 'application/problem+json': { schema: reference('ProblemDetails') } },
+})
+
+const PROBLEM_DETAILS = {
+  type: 'object',
+  description: 'RFC 9457.',
+  properties: {
+    status: { type: 'integer' },
+    title: { type: 'string' },
+    detail: { type: 'string', description: 'What is wrong and what to do.' },
+    instance: { type: 'string', description: 'The path of the request.' },
+  },
+  required: ['status', 'title', 'detail', 'instance'],
+}
+
+const SNAPSHOT = {
+  type: 'object',
+  description: 'Type URL to name to resource in proto-JSON.',
+  additionalProperties: { type: 'object', additionalProperties: { type: 'object' } },
+}
+
+const SERVICE_NAME = { name: 'name', in: 'path', required: true, schema: { type: 'string' } }
+
+/** The document as a JSON value; `version` is that of Berth. */
+export function openApi(version: string): object {
+  const guarded = (operationId: string, summary: string, ok: object, more: object = {}) => ({
+    get: {
+      operationId,
+      summary,
+      security: [{ token: [] }],
+      responses: { 200: ok, 401: failure('The token is missing or wrong.'), ...more },
+    },
+  })
+  const open = (operationId: string, summary: string, ok: object, more: object = {}) => ({
+    get: { operationId, summary, security: [], responses: { 200: ok, ...more } },
+  })
+  const noSuch = { 404: failure('There is no such service.') }
+  return {
+    openapi: '3.1.0',
+    info: { title: 'Berth control API', version },
+    paths: {
+      '/healthz': open('alive', 'Whether the control plane lives.', json('It does.', { type: 'object' })),
+      '/readyz': open('ready', 'Whether Envoy serves every configured service.', json('It does.', { type: 'object' }), {
+        503: failure('Not yet, or no longer.'),
+      }),
+      '/openapi.json': open('openapi', 'This document.', json('OpenAPI 3.1.', { type: 'object' })),
+      '/api/v1/mcp/status': guarded(
+        'status',
+        'The control plane and Envoy.',
+        json('The state of this moment.', reference('Status')),
+      ),
+      '/api/v1/mcp/services': guarded(
+        'services',
+        'All services, by name.',
+        json('Every service that is known.', listOf('Service')),
+      ),
+      '/api/v1/mcp/services/{name}': {
+        parameters: [SERVICE_NAME],
+        ...guarded('service', 'One service.', json('The service.', reference('Service')), noSuch),
+      },
+      '/api/v1/mcp/problems': guarded(
+        'problems',
+        "Users' mistakes that wait to be put right.",
+        json('All of them; empty: none.', listOf('Problem')),
+      ),
+      '/api/v1/mcp/snapshot': guarded(
+        'snapshot',
+        'The resources that Envoy is served.',
+        json('All resources.', SNAPSHOT),
+      ),
+    },
+    components: {
+      securitySchemes: {
+        token: { type: 'http', scheme: 'bearer', description: 'The content of `admin-token` in the state folder.' },
+      },
+      schemas: { ...schemas(), ProblemDetails: PROBLEM_DETAILS },
+    },
+  }
+}
+
+function schemas(): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(SCHEMAS).map(([name, schema]) => {
+      const { $schema: _, ...rest } = toJSONSchema(schema)
+      return [name, rest]
+    }),
+  )
+}

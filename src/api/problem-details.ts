@@ -1,0 +1,18 @@
+// Errors of the control API as RFC 9457 problem details.
+
+import type { Context } from 'hono'
+
+const TITLES = {
+  401: 'Not authenticated',
+  404: 'Not found',
+  405: 'Method not allowed',
+  500: 'A mistake of Berth',
+  503: 'Not ready',
+} as const
+
+/** `detail` says what is wrong with this request and what to do. */
+export function problemDetails(context: Context, status: keyof typeof TITLES, detail: string): Response {
+  // Without `type`: about:blank, whose title is that of the status (RFC 9457 §4.2.1).
+  const body = { status, title: TITLES[status], detail, instance: context.req.path }
+  return context.body(JSON.stringify(body), status, { 'content-type': 'application/problem+json' })
+}

@@ -1,0 +1,67 @@
+// What the control API shows, as schemas: the control plane implements `View`, the OpenAPI document is made of these.
+
+import { array, boolean, enum as oneOf, int, nullable, object, optional, type output, string } from 'zod'
+
+import type { Problem } from '../model/problem.ts'
+
+const count = int().min(0)
+const pid = int().min(1)
+
+export const slotRow = object({
+  client: string().describe("A client's name, or `*` for a slot that all clients share."),
+  state: oneOf(['asleep', 'starting', 'up', 'failed']),
+  sessions: count,
+  processes: count,
+  pid: optional(pid).describe("The adapter's, while it runs."),
+})
+
+export const serviceRow = object({
+  name: string(),
+  port: nullable(int().min(1).max(65_535)).describe(
+    'Of the listener in Envoy; null: every port of the range is taken.',
+  ),
+  url: nullable(string()).describe('The MCP endpoint on the own port.'),
+  gateway_url: nullable(string()).describe('The MCP endpoint below the gateway.'),
+  state: oneOf(['up', 'asleep', 'starting', 'failed', 'down', 'no-port']),
+  health: oneOf(['healthy', 'unhealthy', 'unknown']),
+  isolation: oneOf(['session', 'client', 'shared']),
+  runtime: oneOf(['process', 'container']),
+  source: oneOf(['config', 'docker', 'memory']).describe('Where the definition comes from.'),
+  slots: array(slotRow),
+  reason: optional(string()).describe('Why it is failed or down, in words.'),
+})
+
+export const status = object({
+  pid: pid.describe("The control plane's."),
+  uptime_s: count,
+  version: string(),
+  ready: boolean().describe('Envoy serves every configured service; on-demand ones count as served.'),
+  envoy: object({
+    pid: nullable(pid).describe('null: it does not run at this moment.'),
+    version: string(),
+    state: string(),
+    restarts: count.describe('Since the control plane started.'),
+  }),
+  services: count,
+  problems: count,
+})
+
+export const problem = object({
+  about: string().describe('What it concerns, such as `service files`.'),
+  where: string().describe('Where it was found, such as `berth.yaml:12`.'),
+  message: string().describe('What is wrong.'),
+  remedy: string().describe('What to do about it.'),
+})
+
+export type SlotRow = Readonly<output<typeof slotRow>>
+export type ServiceRow = Readonly<Omit<output<typeof serviceRow>, 'slots'>> & { readonly slots: readonly SlotRow[] }
+export type Status = Readonly<output<typeof status>>
+
+/** Each call answers at once from memory, with the state of that moment; none of them rejects or waits. */
+export interface View {
+  status(): Status
+  services(): readonly ServiceRow[]
+  problems(): readonly Problem[]
+  /** The resources that Envoy is served: type URL to name to proto-JSON, without the value of any secret. */
+  snapshot(): Readonly<Record<string, Readonly<Record<string, unknown>>>>
+}

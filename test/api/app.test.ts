@@ -1,0 +1,152 @@
+import { toJSONSchema } from 'zod'
+import { describe, expect, test } from 'vitest'
+
+import { createApi } from '../../src/api/app.ts'
+import { type ServiceRow, type Status, type View, serviceRow, status } from '../../src/api/view.ts'
+import type { Problem } from '../../src/model/problem.ts'
+
+const TOKEN = 'tokentokentokentokentokentokentoken'
+
+const running: Status = {
+  pid: 10,
+  uptime_s: 5,
+  version: '0.1.0',
+  ready: true,
+  envoy: { pid: 11, version: '1.40.0', state: 'live', restarts: 0 },
+  services: 1,
+  problems: 1,
+}
+
+const files: ServiceRow = {
+  name: 'files',
+  port: 11100,
+  url: 'http://127.0.0.1:11100/mcp',
+  gateway_url: 'http://127.0.0.1:10005/files/mcp',
+  state: 'up',
+  health: 'healthy',
+  isolation: 'session',
+  runtime: 'process',
+  source: 'config',
+  slots: [{ client: 'codex', state: 'up', sessions: 1, processes: 1, pid: 12 }],
+}
+
+const mistake: Problem = { about: 'service x', where: 'berth.yaml:3', message: 'It is wrong.', remedy: 'Mend it.' }
+const snapshot = { 'type.googleapis.com/envoy.config.cluster.v3.Cluster': { 'files|codex@1': { type: 'STATIC' } } }
+
+function api(view: Partial<View> = {}, bugs: Error[] = []) {
+  const whole: View = {
+    status: () => running,
+    services: () => [files],
+    problems: () => [mistake],
+    snapshot: () => snapshot,
+    ...view,
+  }
+  return createApi({ view: whole, token: TOKEN, onBug: (error) => bugs.push(error) })
+}
+
+const authorized = { headers: { authorization: `Bearer ${TOKEN}` } }
+
+describe('what the view says is what is answered', () => {
+  test.each<[string, unknown]>([
+    ['/api/v1/mcp/status', running],
+    ['/api/v1/mcp/services', [files]],
+    ['/api/v1/mcp/services/files', files],
+    ['/api/v1/mcp/problems', [mistake]],
+    ['/api/v1/mcp/snapshot', snapshot],
+  ])('%s', async (path, body) => {
+    const response = await api().request(path, authorized)
+    expect(response.status).toBe(200)
+    expect(await response.json()).toEqual(body)
+  })
+
+  test('/healthz is 200 while Envoy is not ready, /readyz is not', async () => {
+    const app = api({ status: () => ({ ...running, ready: false }) })
+    expect((await app.request('/healthz')).status).toBe(200)
+    expect((await app.request('/readyz')).status).toBe(503)
+    expect((await api().request('/readyz')).status).toBe(200)
+  })
+})
+
+describe('the token', () => {
+  test.each([
+    ['is missing', undefined],
+    ['is another', `Bearer ${TOKEN.replace('t', 'x')}`],
+    ['is longer', `Bearer ${TOKEN}x`],
+    ['is the beginning', `Bearer ${TOKEN.slice(0, -1)}`],
+    ['is empty', 'Bearer '],
+    ['is for another scheme', `Basic ${TOKEN}`],
+  ])('%s: 401 for every path below /api, known or not', async (_, authorization) => {
+    const headers: Record<string, string> = authorization === undefined ? {} : { authorization }
+    for (const path of ['/api/v1/mcp/status', '/api/v1/mcp/snapshot', '/api/none', '/api/v1/mcp/services/files']) {
+      const response = await api().request(path, { headers })
+      expect(response.status).toBe(401)
+      expect(response.headers.get('www-authenticate')).toBe('Bearer realm="berth"')
+      expect(await response.json()).toMatchObject({ detail: expect.stringContaining('admin-token') })
+    }
+  })
+
+  test('is taken whatever the case of the scheme', async () => {
+    const headers = { authorization: `bearer ${TOKEN}` }
+    expect((await api().request('/api/v1/mcp/status', { headers })).status).toBe(200)
+  })
+})
+
+describe('errors are problem details', () => {
+  test('unknown service: the known ones are named', async () => {
+    const response = await api().request('/api/v1/mcp/services/file', authorized)
+    expect(response.status).toBe(404)
+    expect(response.headers.get('content-type')).toBe('application/problem+json')
+    expect(await response.json()).toEqual({
+      status: 404,
+      title: 'Not found',
+      detail: 'There is no service file. There are: files.',
+      instance: '/api/v1/mcp/services/file',
+    })
+  })
+
+  test('unknown path, wrong method', async () => {
+    expect((await api().request('/none')).headers.get('content-type')).toBe('application/problem+json')
+    const response = await api().request('/api/v1/mcp/status', { ...authorized, method: 'POST' })
+    expect(response.status).toBe(405)
+    expect(response.headers.get('allow')).toBe('GET, HEAD')
+    expect((await api().request('/healthz', { method: 'HEAD' })).status).toBe(200)
+  })
+
+  test('a bug is told to the owner, not to the client', async () => {
+    const bugs: Error[] = []
+    const bug = new Error('secret detail')
+    const broken = () => {
+      throw bug
+    }
+    const response = await api({ problems: broken }, bugs).request('/api/v1/mcp/problems', authorized)
+    expect(response.status).toBe(500)
+    expect(await response.text()).not.toContain('secret')
+    expect(bugs).toEqual([bug])
+  })
+})
+
+describe('/openapi.json', () => {
+  test('describes exactly the routes that there are, and which of them need the token', async () => {
+    const app = api()
+    const document = JSON.parse(await (await app.request('/openapi.json')).text())
+    expect(document).toMatchObject({ openapi: '3.1.0', info: { version: '0.1.0' } })
+    const routes = app.routes.filter(({ method }) => method === 'GET').map(({ path }) => path)
+    const described = Object.keys(document.paths)
+    expect(described.toSorted()).toEqual(routes.map((path) => path.replace(/:(\w+)/g, '{$1}')).toSorted())
+    for (const [path, { get }] of Object.entries<{ get: { security: object[]; responses: object } }>(document.paths)) {
+      const { status } = await app.request(path.replace('{name}', 'files'))
+      expect(status, path).toBe(get.security.length > 0 ? 401 : 200)
+      expect(Object.keys(get.responses), path).toContain(String(status))
+    }
+  })
+
+  test('has every schema that it refers to, and they are those of the view', async () => {
+    const text = await (await api().request('/openapi.json')).text()
+    const { schemas } = JSON.parse(text).components
+    const referred = [...text.matchAll(/"#\/components\/schemas\/(\w+)"/g)].map(([, name]) => name!)
+    expect(new Set(referred)).toEqual(new Set(['Status', 'Service', 'Problem', 'ProblemDetails']))
+    expect(Object.keys(schemas)).toEqual(expect.arrayContaining(referred))
+    expect(schemas.Status.required).toEqual(toJSONSchema(status).required)
+    expect(serviceRow.parse(files)).toEqual(files)
+  })
+})
