@@ -99,19 +99,23 @@ export async function* watchConfigFile(
   let last: FileState | undefined
   while (!signal.aborted) {
     let state = await look()
-    const gapEnds = last && 'text' in last ? performance.now() + gapMs : 0
-    while (isGap(state) && performance.now() < gapEnds && !signal.aborted) {
+    const gapEnds = last ? performance.now() + gapMs : 0
+    while (isGap(state) && !isSame(state, last) && performance.now() < gapEnds && !signal.aborted) {
       await changes.wait(gapEnds - performance.now())
       await changes.settle(quietMs, latestMs)
       state = await look()
     }
     if (signal.aborted) return
-    if (JSON.stringify(state) !== JSON.stringify(last)) {
+    if (!isSame(state, last)) {
       last = state
       yield state
     }
     if (await changes.wait(relistMs)) await changes.settle(quietMs, latestMs)
   }
+}
+
+function isSame(a: FileState, b: FileState | undefined): boolean {
+  return JSON.stringify(a) === JSON.stringify(b)
 }
 
 function isGap(state: FileState): boolean {

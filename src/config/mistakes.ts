@@ -33,7 +33,7 @@ export function problemAt({ path, message, value }: Mistake, where: string, docu
   const entity = entityOf(path, document)
   const rest = path.slice(entity.length)
   const key = rest.length > 0 ? spelled(rest) : entity.name
-  const subject = shown(value === undefined ? key : `${key}: ${value}`)
+  const subject = path.length === 0 ? 'The file' : shown(value === undefined ? key : `${key}: ${value}`)
   const [wrong, remedy] = message.split('\n')
   return { about: entity.about, where, message: `${subject} ${wrong}`, remedy: remedy ?? 'Correct it.' }
 }
@@ -52,7 +52,7 @@ function wrongType(issue: z.core.$ZodIssueInvalidType, value: unknown): string {
   // A message with a second line is one of ours, which knows more.
   if (issue.message.includes('\n')) return issue.message
   if (value === undefined) return mistake('is missing.', 'Write it.')
-  if (value === null) return mistake('has no value.', 'Write one, "" for empty text.')
+  if (value === null && issue.expected === 'string') return mistake('has no value.', 'Write one, "" for empty text.')
   switch (issue.expected) {
     case 'array':
       return mistake('must be a list.', 'Write [one, two], or one item per line after a hyphen.')
@@ -85,10 +85,12 @@ function entityOf(path: Path, document: unknown): { about: string; name: string;
     const name = typeof step === 'string' ? step : typeof inside === 'string' ? inside : `${step + 1}`
     return { about: `${kind} ${shown(name).slice(1, -1)}`, name, length }
   }
-  return { about: 'configuration', name: 'the file', length: 0 }
+  return { about: 'configuration', name: 'file', length: 0 }
 }
 
 /** `limits.timeout`, `command[2]`. */
 function spelled(path: Path): string {
-  return path.map((step, index) => (typeof step === 'number' ? `[${step}]` : `${index ? '.' : ''}${step}`)).join('')
+  return path
+    .map((step, index) => (typeof step === 'number' ? `[${step}]` : `${index ? '.' : ''}${step || '""'}`))
+    .join('')
 }

@@ -8,7 +8,7 @@ import type { Path } from './yaml-source.ts'
 interface NotYet {
   /** Keys from the top; `*` stands for any key or list item. */
   readonly key: string
-  /** Words that are carried out; any other is not, and the mistake shows it. */
+  /** The words that are not carried out, where others are; the mistake shows them. */
   readonly words?: readonly string[]
   /** Values that change nothing against what this version does. */
   readonly harmless?: (value: unknown) => boolean
@@ -22,21 +22,25 @@ const REMOVE = 'Remove it.'
 
 const NOT_YET: readonly NotYet[] = [
   { key: 'services.*.image', remedy: `Remove it and ${LABELS}.` },
-  { key: 'services.*.runtime', words: ['auto', 'process'], remedy: `Remove it and ${LABELS}.` },
-  { key: 'services.*.era', words: ['auto', 'legacy'], remedy: 'Remove it or write `legacy`.' },
+  { key: 'services.*.runtime', words: ['dind', 'docker'], remedy: `Remove it and ${LABELS}.` },
+  { key: 'services.*.era', words: ['modern', 'dual'], remedy: 'Remove it or write `legacy`.' },
   { key: 'services.*.scale', remedy: 'Remove it: each slot starts with its first request.' },
   { key: 'services.*.release', remedy: REMOVE },
   { key: 'services.*.envoy', remedy: REMOVE },
   { key: 'services.*.tools', harmless: isAllTools, remedy: 'Remove it, and expose all tools of the service or none.' },
-  { key: 'services.*.network', words: ['none'], remedy: 'Remove it, or set the network of the container you start.' },
+  {
+    key: 'services.*.network',
+    harmless: (value) => value === 'none',
+    remedy: 'Remove it, or set the network of the container you start.',
+  },
   { key: 'services.*.volumes', remedy: 'Remove it, or set the volumes of the container you start.' },
   { key: 'services.*.resources', remedy: 'Remove it, or set the limits of the container you start.' },
   { key: 'services.*.secrets.*.store', remedy: 'Write {env: NAME}, {file: path} or {exec: [program]} instead.' },
   { key: 'clients.*.tools', harmless: isAllToolsByService, remedy: 'Remove it, and name the services in `services`.' },
   { key: 'tiers.*', remedy: 'Remove it and use one of the tiers free, pro, enterprise.' },
-  { key: 'auth.mode', words: ['none'], remedy: 'Remove it or write `none`: clients then name themselves.' },
+  { key: 'auth.mode', words: ['jwt', 'optional'], remedy: 'Remove it or write `none`: clients then name themselves.' },
   { key: 'auth.jwt', remedy: REMOVE },
-  { key: 'docker.*.managed', words: ['false'], remedy: 'Remove it and start the engine yourself.' },
+  { key: 'docker.*.managed', words: ['true'], remedy: 'Remove it and start the engine yourself.' },
   { key: 'docker.*.tls', remedy: 'Remove it and reach the engine by unix:///path/of/docker.sock.' },
   {
     key: 'docker.*.host',
@@ -58,7 +62,7 @@ export function usesOfNotYet(document: unknown): Mistake[] {
   return NOT_YET.flatMap(({ key, words, harmless, as, remedy }) =>
     [...matches(document, key.split('.'))]
       .filter(({ value }) => value !== null && !harmless?.(value))
-      .filter(({ value }) => !words || (typeof value === 'string' && !words.includes(value.toLowerCase())))
+      .filter(({ value }) => !words || (typeof value === 'string' && words.includes(value.toLowerCase())))
       .map(({ path, value }) => ({
         path,
         message: mistake('is not available in this version of Berth.', remedy),

@@ -37,7 +37,9 @@ interface Declared {
   readonly name: string
   readonly path: Path
   readonly shape: string
+  /** What stands behind the name; no keys where that is not a mapping, which the schema reports where it matters. */
   readonly value: Readonly<Record<string, unknown>>
+  readonly isMapping: boolean
 }
 
 /** Entries of mappings by key, of lists by their `name`; what has neither form is the schema's to report. */
@@ -46,10 +48,11 @@ function* declared(document: unknown, ...places: string[][]): Generator<Declared
     const entries = valueAt(document, place)
     if (typeof entries !== 'object' || entries === null) continue
     for (const [key, entry] of Object.entries(entries)) {
-      const value = Object(entry) as Record<string, unknown>
+      const isMapping = typeof entry === 'object' && entry !== null && !Array.isArray(entry)
+      const value = isMapping ? (entry as Record<string, unknown>) : {}
       const name = Array.isArray(entries) ? value['name'] : key
       const path = [...place, Array.isArray(entries) ? Number(key) : key]
-      if (typeof name === 'string') yield { name, path, shape: place[0]!, value }
+      if (typeof name === 'string') yield { name, path, shape: place[0]!, value, isMapping }
     }
   }
 }
@@ -64,24 +67,28 @@ function* serviceName({ name, path }: Declared): Generator<Mistake> {
     yield { path, message: mistake(wrong, 'Choose another name.') }
   } else if (!SERVICE_NAME.test(name)) {
     const wrong = 'is no service name: it becomes part of host names, so small letters, digits and hyphens, at most 63.'
-    yield { path, message: mistake(wrong, `Call it ${shown(possibleName(name))}.`) }
+    yield { path, message: mistake(wrong, `Call it \`${possibleName(name)}\`.`) }
   }
 }
 
 /** A service name like the one that was meant. */
 function possibleName(name: string): string {
   const trimmed = (text: string) => text.replace(/^-+|-+$/g, '')
-  const label = trimmed(trimmed(name.toLowerCase().replace(/[^a-z0-9]+/g, '-')).slice(0, 63))
+  const plain = name.normalize('NFKD').replace(/\p{M}/gu, '').toLowerCase()
+  const label = trimmed(trimmed(plain.replace(/[^a-z0-9]+/g, '-')).slice(0, 63))
   return label === '' || label === GATEWAY ? 'my-server' : label
 }
 
-function* whatRuns({ path, shape, value }: Declared): Generator<Mistake> {
+function* whatRuns({ path, shape, value, isMapping }: Declared): Generator<Mistake> {
+  const written = Object.keys(value).filter((key) => (value[key] ?? null) !== null)
+  const names = written.map((key) => nearest(key, ['command', 'wrapper', 'image']))
   const type = value['type'] ?? 'stdio'
   if (shape === 'mcpServers' && (value['url'] !== undefined || (typeof type === 'string' && type !== 'stdio'))) {
     const wrong = 'belongs to a server that is reached by HTTP already; Berth serves servers that speak stdio.'
     const key = value['url'] === undefined ? 'type' : 'url'
     yield { path: [...path, key], message: mistake(wrong, 'Remove the entry and let clients use its own address.') }
-  } else if ((value['command'] ?? value['image'] ?? value['wrapper'] ?? null) === null) {
+    // A misspelled `command` is reported as such.
+  } else if (isMapping && names.every((name) => name === undefined)) {
     const key = shape === 'mcp' ? 'wrapper' : 'command'
     const example = shape === 'mcpServers' ? 'Write the program to start.' : 'Write [program, argument, ...].'
     yield { path: [...path, key], message: mistake('is missing: nothing says what to start.', example) }
@@ -177,7 +184,7 @@ function* servicePorts(services: readonly Declared[], document: unknown): Genera
     const path = [...above, 'port']
     const taken = OWN.find((key) => own[key] === asked)
     const other = users.get(asked)
-    users.set(asked, name)
+    users.set(asked, other ?? name)
     if (taken) {
       const wrong = `is ${asked}, which Berth uses itself (\`ports.${taken}\`).`
       yield { path, message: mistake(wrong, 'Choose one from the range of services, `ports.services`.') }

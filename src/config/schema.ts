@@ -173,7 +173,7 @@ const wrapper = z.preprocess((value, context) => {
   if ('words' in split) return split.words
   context.addIssue({ code: 'custom', message: mistake(`${split.error}.`, 'Write it as [program, argument, ...].') })
   return z.NEVER
-}, command)
+}, optional(command))
 
 const wrapped = keys({
   name: z.string(),

@@ -55,13 +55,15 @@ export function readYaml(text: string): YamlSource {
   })
   // Our own words, because those of the parser quote the text, which may hold a secret.
   const mistakes: SyntaxMistake[] = [...document.errors, ...document.warnings].map(({ code, pos }) => ({
-    offset: pos[0],
+    offset: code === 'MISSING_CHAR' ? startOfQuote(document, pos[0]) : pos[0],
     ...(code === 'DUPLICATE_KEY' ? keyTwice(text, pos) : WORDS[code]),
   }))
   mistakes.push(...mistakesOfNodes(document))
   const broken = (mistake: SyntaxMistake) => !mistake.message.endsWith(TWICE)
   if (mistakes.some(broken)) {
-    return { value: undefined, mistakes, readable: false, offsetOf: () => 0, lineOf }
+    // One per line: the parser stumbles over the same sign more than once.
+    const firsts = new Map(mistakes.toReversed().map((mistake) => [lineOf(mistake.offset), mistake]))
+    return { value: undefined, mistakes: [...firsts.values()], readable: false, offsetOf: () => 0, lineOf }
   }
   let value: unknown
   try {
@@ -97,6 +99,17 @@ function mistakesOfNodes(document: Document.Parsed): SyntaxMistake[] {
     },
   })
   return found
+}
+
+/** Where the quoted text begins that ends at `end`: a missing quote is noticed at the end of the file. */
+function startOfQuote(document: Document.Parsed, end: number): number {
+  let start = end
+  visit(document, {
+    Scalar(_, { type, range }) {
+      if (type?.startsWith('QUOTE') && range && range[0] < end && range[1] >= end) start = range[0]
+    },
+  })
+  return start
 }
 
 function offsetOf(document: Document.Parsed, path: Path): number {
@@ -142,7 +155,7 @@ const WORDS: Readonly<Record<ErrorCode, { message: string; remedy: string }>> = 
   BAD_PROP_ORDER: { message: 'An anchor or tag stands in the wrong place.', remedy: ANCHORS },
   BAD_SCALAR_START: { message: 'Plain text cannot start with this character.', remedy: 'Put the text in quotes.' },
   BLOCK_AS_IMPLICIT_KEY: { message: 'A list or mapping stands where a key should.', remedy: BRACKETS },
-  BLOCK_IN_FLOW: { message: 'An indented block stands inside brackets.', remedy: BRACKETS },
+  BLOCK_IN_FLOW: { message: 'Something inside brackets does not end where it should.', remedy: BRACKETS },
   DUPLICATE_KEY: { message: `A key ${TWICE}`, remedy: 'Remove one of the two.' },
   IMPOSSIBLE: { message: 'This is not valid YAML.', remedy: BRACKETS },
   KEY_OVER_1024_CHARS: { message: 'A key is longer than 1024 characters.', remedy: BRACKETS },
