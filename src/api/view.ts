@@ -42,6 +42,9 @@ export const status = object({
     state: string(),
     restarts: count.describe('Since the control plane started.'),
   }),
+  xds: object({ sent: count, removed: count, acknowledged: count, refused: count }).describe(
+    'Resources over xDS since the control plane started; none are sent to an Envoy that has them already.',
+  ),
   services: count,
   problems: count,
 })

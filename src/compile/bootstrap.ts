@@ -1,6 +1,6 @@
 // Envoy's bootstrap: the two xDS streams and the admin interface on Unix sockets. Everything else comes over xDS.
 
-import { ADS_SOURCE, any, type Json } from './resource.ts'
+import { ADS_SOURCE, any, type Json, XDS_SERVICE } from './resource.ts'
 
 export interface BootstrapOptions {
   /** Unique among the Envoys of one control plane. */
@@ -21,15 +21,7 @@ export function bootstrap(options: BootstrapOptions): { readonly [key: string]: 
         api_type: 'DELTA_GRPC',
         transport_api_version: 'V3',
         set_node_on_first_message_only: true,
-        grpc_services: [
-          {
-            envoy_grpc: {
-              cluster_name: 'xds',
-              // A restarted control plane is found again at once; a missing one costs a line of log every 2 s at most.
-              retry_policy: { retry_back_off: { base_interval: '0.1s', max_interval: '2s' } },
-            },
-          },
-        ],
+        grpc_services: [XDS_SERVICE],
       },
       lds_config: ADS_SOURCE,
       cds_config: ADS_SOURCE,

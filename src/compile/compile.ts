@@ -12,7 +12,10 @@ export interface World {
   /** Services that have a port, with it. */
   readonly services: readonly { readonly service: Service; readonly port: number }[]
   readonly clients: readonly Client[]
+  /** The slot of every client group of these services. */
   readonly slots: readonly Slot[]
+  /** Earlier lives of slots, whose clusters Envoy may still use. */
+  readonly retired: readonly Slot[]
   readonly bind: string
   readonly gatewayPort: number
   readonly routes: RouteOptions
@@ -38,13 +41,10 @@ export function compile(world: World): Resources {
     routes: services.map(({ service }) =>
       serviceRoutes(service, world.clients, (group) => slotFor(slots, service.name, group), world.routes),
     ),
-    clusters: [...slots.values()]
-      .sort((a, b) => order(slotKey(a.service, a.group), slotKey(b.service, b.group)))
-      .flatMap(clustersOf),
+    clusters: [...world.slots, ...world.retired].flatMap(clustersOf).sort((a, b) => order(a.name, b.name)),
   }
 }
 
-/** Slots nobody has asked for are not in the world yet; their first generation is the service's. */
 function slotFor(slots: ReadonlyMap<string, Slot>, service: string, group: string): Slot {
   const slot = slots.get(slotKey(service, group))
   if (!slot) throw new Error(`compile: no slot ${service}|${group} in the world`)

@@ -5,7 +5,7 @@ import { ANONYMOUS, mayUse, type Client } from '../model/client.ts'
 import { clusterName, streamClusterName } from '../model/names.ts'
 import type { Service } from '../model/service.ts'
 import { groupFor, type Slot } from '../model/slot.ts'
-import { any, extension, type Json, type Resource } from './resource.ts'
+import { any, extension, type Json, type Resource, XDS_SERVICE } from './resource.ts'
 
 export interface RouteOptions {
   /** Host names a request may be addressed to, without ports: everything else is a rebinding attack. */
@@ -188,7 +188,7 @@ function onDemand(holdSeconds: number): Json {
         api_config_source: {
           api_type: 'DELTA_GRPC',
           transport_api_version: 'V3',
-          grpc_services: [{ envoy_grpc: { cluster_name: 'xds' } }],
+          grpc_services: [XDS_SERVICE],
         },
       },
     },

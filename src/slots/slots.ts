@@ -191,7 +191,7 @@ export class Slots {
         about: `service ${service}, client ${group}`,
         where: definition?.where ?? service,
         message: words,
-        remedy: `Mend the service's definition or its server; \`berth logs\` of it: logs/${service}.log in the state folder.`,
+        remedy: `Mend the service's definition or its server; logs/${service}.log in the state folder says more.`,
       })
     }
     return problems

@@ -106,6 +106,7 @@ export class XdsServer {
     const stream = new DeltaStream(this.#cache, serves, missing, this.#events)
     this.#calls.set(stream, call)
     if (aggregated) this.#aggregated = stream
+    let greeted = false
     const close = (): void => {
       if (!this.#calls.delete(stream)) return
       if (this.#aggregated === stream) this.#aggregated = undefined
@@ -113,7 +114,9 @@ export class XdsServer {
       this.#options.changed()
     }
     call.on('data', (message: DeltaDiscoveryRequest) => {
-      if (message.node) this.#greet(message.node, aggregated)
+      // On-demand streams name the node in every message.
+      if (message.node && !greeted) this.#greet(message.node, aggregated)
+      greeted = true
       this.#send(call, stream.request(requestOf(message)))
       if (message.response_nonce) this.#options.changed()
     })

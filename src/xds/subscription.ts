@@ -66,6 +66,8 @@ export class Subscription {
   readonly #known = new Map<string, string>()
   /** Names to look at when the next response may be sent. Looking late means sending only the newest version. */
   readonly #dirty = new Set<string>()
+  /** Names that must be answered although the client may have them. */
+  readonly #asked = new Set<string>()
   /** One response at a time: the next one is made when this one is answered. */
   #outstanding: Outstanding | undefined
   /** Envoy does not finish starting before its first wildcard question is answered, be it with nothing (A §1). */
@@ -136,7 +138,7 @@ export class Subscription {
     }
     this.#names.add(name)
     // A client that subscribes again may have dropped what it had: it must be sent (envoy.md §1.2).
-    this.#forget(name)
+    this.#ask(name)
   }
 
   #unsubscribe(name: string): void {
@@ -147,9 +149,10 @@ export class Subscription {
     }
     this.#names.delete(name)
     // Still wanted by the wildcard: the protocol requires an answer with the resource (envoy.md §1.2).
-    if (this.#wildcard) this.#forget(name)
+    if (this.#wildcard) this.#ask(name)
     else {
       this.#known.delete(name)
+      this.#asked.delete(name)
       this.#dirty.delete(name)
     }
   }
@@ -164,8 +167,8 @@ export class Subscription {
     return true
   }
 
-  #forget(name: string): void {
-    this.#known.delete(name)
+  #ask(name: string): void {
+    this.#asked.add(name)
     this.#dirty.add(name)
   }
 
@@ -181,12 +184,14 @@ export class Subscription {
       const resource = this.#source.get(name)
       if (resource === 'withheld') continue
       if (resource) {
-        if (this.#wants(name) && this.#known.get(name) !== resource.version) changed.push(resource)
+        const differs = this.#asked.has(name) || this.#known.get(name) !== resource.version
+        if (this.#wants(name) && differs) changed.push(resource)
       } else {
         const missing = this.#names.has(name) ? this.#source.missing(name) : 'hold'
         // Envoy never unsubscribes from on-demand names (A §5.1 (5)); what cannot come back is not kept.
         if (missing === 'never') this.#names.delete(name)
         if (this.#known.has(name) || missing !== 'hold') removed.push(name)
+        else this.#asked.delete(name)
       }
     }
     this.#dirty.clear()
@@ -207,6 +212,7 @@ export class Subscription {
     const before = new Map(now.map(({ name }) => [name, this.#known.get(name)]))
     for (const { name, version } of now) this.#known.set(name, version)
     for (const name of gone) this.#known.delete(name)
+    for (const name of [...before.keys(), ...gone]) this.#asked.delete(name)
     const response = { typeUrl: this.typeUrl, nonce: this.#nextNonce(), resources: now, removed: gone }
     this.#outstanding = { response, before }
     return response

@@ -1,0 +1,395 @@
+// The composition root: makes every part, starts them in order, and stops them in reverse. It is never on the path of a
+// request; killed, it leaves Envoy and the adapters running, and the next one adopts them (design §1).
+
+import { EventEmitter, once } from 'node:events'
+import { rmSync, writeFileSync } from 'node:fs'
+import { createServer, connect } from 'node:net'
+import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
+
+import type { Logger } from 'pino'
+
+import { createApi } from './api/app.ts'
+import { serveApi } from './api/server.ts'
+import { adminToken } from './api/token.ts'
+import type { View } from './api/view.ts'
+import { bootstrap } from './compile/bootstrap.ts'
+import { TYPE_OF } from './compile/snapshot.ts'
+import { watchConfigFile, type ConfigFile } from './config/file.ts'
+import { loadConfig, type Config, type ConfigText } from './config/load.ts'
+import { engineAddresses } from './docker/addresses.ts'
+import type { EngineAddress } from './docker/engine.ts'
+import { watchEngine } from './docker/provider.ts'
+import { OperatorError } from './model/operator-error.ts'
+import { problemLine, type Problem } from './model/problem.ts'
+import { Reconciler } from './reconcile.ts'
+import { refusalProblem, serviceRow } from './rows.ts'
+import { createAdapters } from './slots/adapters.ts'
+import { adminRequest } from './slots/admin.ts'
+import { findEnvoy } from './slots/envoy-binary.ts'
+import { EnvoyProcess } from './slots/envoy.ts'
+import { makeFolders, removeSockets, type Folders } from './slots/folders.ts'
+import { birthOf, runs } from './slots/process.ts'
+import { Slots } from './slots/slots.ts'
+import { openStore, type Store } from './store/store.ts'
+import { createCodec } from './xds/codec.ts'
+import { loadDescriptors } from './xds/descriptors.ts'
+import { XdsServer } from './xds/server.ts'
+
+export interface ControlPlaneOptions {
+  readonly home: string
+  readonly cache: string
+  /** The file to serve and watch; undefined: the text alone, as with the quickstart. */
+  readonly file: ConfigFile | undefined
+  readonly text: ConfigText
+  readonly env: NodeJS.ProcessEnv
+  readonly version: string
+  readonly log: Logger
+  /** A line for people while something takes long. */
+  readonly progress: (line: string) => void
+  /** Problems that were not there before, for people. */
+  readonly problem: (problem: Problem) => void
+  /** Ends the start early. */
+  readonly signal: AbortSignal
+}
+
+export interface ControlPlane {
+  readonly view: View
+  /** Resolves when Envoy serves every configured service. Rejects when the control plane stops before. */
+  readonly ready: Promise<void>
+  /** Drains and ends everything. Resolves when nothing is left. */
+  stop(): Promise<void>
+}
+
+/** How long running requests may take when everything stops. */
+const STOP_DEADLINE_MS = 5000
+
+/** @throws {OperatorError} with everything that is wrong and what to do */
+export async function startControlPlane(options: ControlPlaneOptions): Promise<ControlPlane> {
+  const config = configOf(options.text)
+  const folders = makeFolders(options.home)
+  const store = openOwnStore(folders)
+  try {
+    return await start(options, config, folders, store)
+  } catch (error) {
+    store.dropOwnership(process.pid)
+    store.close()
+    throw error
+  }
+}
+
+async function start(
+  options: ControlPlaneOptions,
+  firstConfig: Config,
+  folders: Folders,
+  store: Store,
+): Promise<ControlPlane> {
+  const { cache, env, log, progress, version, signal } = options
+  const startedAt = Date.now()
+  const events = new EventEmitter<{ changed: [] }>()
+  const stopped = new AbortController()
+  const adminSocket = join(folders.sockets, 'envoy.admin')
+  const xdsSocket = join(folders.sockets, 'xds')
+  let config = firstConfig
+  let engines = engineAddresses(config.engines, env)
+
+  const binary = await findEnvoy({ env, cache, engineSocket: socketOf(engines.addresses), progress, signal })
+  const codec = createCodec(await loadDescriptors(binary.path, join(cache, 'descriptors')))
+  signal.throwIfAborted()
+
+  const envoy = new EnvoyProcess({
+    binary: binary.path,
+    version: binary.version,
+    folders,
+    bootstrap: bootstrap({ node: 'berth', xdsSocket, adminSocket }),
+    adminSocket,
+    concurrency: availableParallelism(),
+    records: store,
+    changed: () => events.emit('changed'),
+    log: (message, fields) => log.info(fields, message),
+  })
+  const slots = new Slots({
+    adapters: createAdapters({
+      program: { command: [process.execPath, join(import.meta.dirname, 'adapter.cjs')], records: store },
+      folders,
+      engine: (name) => addressOf(engines.addresses, name),
+      env,
+    }),
+    generations: store,
+    changed: () => reconciler.changed(),
+    log: (message, fields) => log.info(fields, message),
+  })
+  const xds = new XdsServer({
+    refused: store.refused(),
+    setRefused: (refused) => store.setRefused(refused),
+    demand: (cluster) => slots.demand(cluster),
+    changed: () => events.emit('changed'),
+    log: (message, fields) => log.info(fields, message),
+  })
+  const problems = (): Problem[] => [
+    ...engines.problems,
+    ...reconciler.problems(),
+    ...envoy.problems(),
+    ...xds.refusals().map(refusalProblem),
+  ]
+  const told = new Set<string>()
+  const tell = (): void => {
+    const now = new Map(problems().map((problem) => [problemLine(problem), problem]))
+    for (const [line, problem] of now) if (!told.has(line)) options.problem(problem)
+    told.clear()
+    for (const line of now.keys()) told.add(line)
+  }
+
+  slots.adopt(store.processes())
+  const adopted = envoy.adopt()
+  const held = adopted ? await listenerPorts(adminSocket) : new Set<number>()
+  const reconciler = new Reconciler({
+    slots,
+    store,
+    encode: (typeUrl, json) => codec.encode(typeUrl, json),
+    publish: (snapshot, changes) => {
+      xds.publish(snapshot, changes)
+      log.info({ changes: [...changes.values()].reduce((sum, names) => sum + [...names].length, 0) }, 'published')
+    },
+    canBind: (port) => canBind(config.bind, port),
+    held,
+    reconciled: () => events.emit('changed'),
+    log: (message, fields) => log.info(fields, message),
+    now: Date.now,
+  })
+  events.on('changed', tell)
+
+  const firstRun = once(events, 'changed', { signal })
+  const watched = new Map<string, AbortController>()
+  const applyConfig = (next: Config): void => {
+    config = next
+    engines = engineAddresses(config.engines, env)
+    reconciler.setConfig(
+      config,
+      engines.addresses.map(({ name }) => name),
+    )
+    watchEngines(engines.addresses, watched, reconciler, stopped.signal)
+  }
+
+  const stop = async (): Promise<void> => {
+    if (stopped.signal.aborted) return
+    stopped.abort()
+    events.off('changed', tell)
+    reconciler.close()
+    for (const watch of watched.values()) watch.abort()
+    rmSync(join(folders.home, 'api.json'), { force: true })
+    await api?.close()
+    await envoy.drain()
+    await slots.stop(STOP_DEADLINE_MS)
+    await envoy.stop()
+    xds.close()
+    removeSockets(folders)
+    store.dropOwnership(process.pid)
+    store.close()
+  }
+
+  let api: { close(): Promise<void> } | undefined
+  try {
+    if (!held.has(config.ports.gateway) && !(await canBind(config.bind, config.ports.gateway)))
+      throw new OperatorError(
+        `Port ${config.ports.gateway} of the gateway is taken by another process ` +
+          `(\`ss -ltnp 'sport = :${config.ports.gateway}'\` names it). End it, or set ports.gateway to another port.`,
+      )
+    const view: View = {
+      status: () => ({
+        pid: process.pid,
+        uptime_s: Math.floor((Date.now() - startedAt) / 1000),
+        version,
+        ready: isReady(),
+        envoy: {
+          pid: envoy.pid ?? null,
+          version: xds.connected ?? binary.version,
+          state: envoy.state,
+          restarts: envoy.restarts,
+        },
+        xds: { ...xds.counters },
+        services: reconciler.placed.length,
+        problems: problems().length,
+      }),
+      services: () =>
+        reconciler.placed.map((placed) => serviceRow(placed, slots.views(), config.bind, config.ports.gateway)),
+      problems,
+      snapshot: () =>
+        Object.fromEntries(
+          [...reconciler.snapshot].map(([typeUrl, byName]) => [
+            typeUrl,
+            Object.fromEntries([...byName].map(([name, { json }]) => [name, json])),
+          ]),
+        ),
+    }
+    const isReady = (): boolean => envoy.state === 'running' && xds.synced(SERVED_TYPES)
+
+    api = await serveApi(
+      createApi({
+        view,
+        token: await adminToken(folders.home),
+        onBug: (error) => log.error({ err: error }, 'the control API failed'),
+      }),
+      {
+        host: config.bind,
+        port: config.ports.api,
+      },
+    )
+    applyConfig(config)
+    await firstRun
+    await xds.listen(xdsSocket)
+    if (!adopted) await envoy.start()
+    const url = `http://${config.bind}:${config.ports.api}`
+    writeFileSync(join(folders.home, 'api.json'), JSON.stringify({ url, pid: process.pid, admin: adminSocket }), {
+      mode: 0o600,
+    })
+    if (options.file) void followConfig(options.file, applyConfig, reconciler, stopped.signal)
+    const ready = whenReady(isReady, () => servedPorts(), config.bind, events, stopped.signal)
+    ready.catch(() => undefined)
+    return { view, ready, stop }
+  } catch (error) {
+    if (adopted) {
+      // What ran before this start goes on: only this control plane failed.
+      stopped.abort()
+      reconciler.close()
+      for (const watch of watched.values()) watch.abort()
+      await api?.close()
+      envoy.release()
+      slots.release()
+      xds.close()
+    } else await stop()
+    throw error
+  }
+
+  function servedPorts(): number[] {
+    return [config.ports.gateway, ...reconciler.placed.flatMap(({ port }) => (port === undefined ? [] : [port]))]
+  }
+}
+
+const SERVED_TYPES = [TYPE_OF.listeners, TYPE_OF.scopedRoutes, TYPE_OF.routes]
+
+function configOf(text: ConfigText): Config {
+  const loaded = loadConfig(text)
+  if ('config' in loaded) return loaded.config
+  const lines = loaded.problems.map(problemLine).join('\n  ')
+  throw new OperatorError(`The configuration has ${count(loaded.problems.length, 'mistake')}:\n  ${lines}`)
+}
+
+function count(n: number, noun: string): string {
+  return n === 1 ? `one ${noun}` : `${n} ${noun}s`
+}
+
+function openOwnStore(folders: Folders): Store {
+  const file = join(folders.home, 'berth.db')
+  let store: Store
+  try {
+    store = openStore(file)
+  } catch (error) {
+    throw new OperatorError(
+      `The state file ${file} cannot be used: ${(error as Error).message}. Move it away to start afresh, or set BERTH_HOME.`,
+    )
+  }
+  const other = store.takeOwnership(process.pid, birthOf(process.pid)!, (pid, birth) => runs({ pid, birth }))
+  if (other === undefined) return store
+  store.close()
+  throw new OperatorError(
+    `Berth runs already for ${folders.home}, as process ${other}. \`berth down\` ends it; BERTH_HOME names another state folder.`,
+  )
+}
+
+function socketOf(addresses: readonly EngineAddress[]): string | undefined {
+  for (const address of addresses) if ('socketPath' in address) return address.socketPath
+  return undefined
+}
+
+function addressOf(addresses: readonly EngineAddress[], name: string): EngineAddress | undefined {
+  return addresses.find((address) => address.name === name)
+}
+
+function watchEngines(
+  addresses: readonly EngineAddress[],
+  watched: Map<string, AbortController>,
+  reconciler: Reconciler,
+  stopped: AbortSignal,
+): void {
+  const wanted = new Map(addresses.map((address) => [JSON.stringify(address), address]))
+  for (const [key, watch] of watched) {
+    if (wanted.has(key)) continue
+    watch.abort()
+    watched.delete(key)
+  }
+  for (const [key, address] of wanted) {
+    if (watched.has(key)) continue
+    const watch = new AbortController()
+    watched.set(key, watch)
+    void (async () => {
+      for await (const state of watchEngine(address, {}, AbortSignal.any([watch.signal, stopped])))
+        reconciler.setEngine(state)
+    })()
+  }
+}
+
+/** A new version that is wrong is told and not applied. */
+async function followConfig(
+  file: ConfigFile,
+  apply: (config: Config) => void,
+  reconciler: Reconciler,
+  signal: AbortSignal,
+): Promise<void> {
+  let first = true
+  for await (const state of watchConfigFile(file, signal)) {
+    if ('problem' in state) {
+      reconciler.setConfigProblems([state.problem])
+      continue
+    }
+    const loaded = loadConfig({ text: state.text, file: file.name, folder: file.folder })
+    if ('problems' in loaded) reconciler.setConfigProblems(loaded.problems)
+    else if (!first || loaded.config) apply(loaded.config)
+    first = false
+  }
+}
+
+function canBind(host: string, port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer()
+    server.once('error', () => resolve(false))
+    server.listen({ host, port, exclusive: true }, () => server.close(() => resolve(true)))
+  })
+}
+
+/** Ports that an adopted Envoy holds, so that they are not taken for somebody else's. */
+async function listenerPorts(adminSocket: string): Promise<Set<number>> {
+  const { body } = await adminRequest(adminSocket, 'GET', '/listeners?format=json')
+  const { listener_statuses: listeners = [] } = JSON.parse(body) as {
+    listener_statuses?: { local_address?: { socket_address?: { port_value?: number } } }[]
+  }
+  return new Set(listeners.flatMap(({ local_address: address }) => address?.socket_address?.port_value ?? []))
+}
+
+/** Envoy acknowledges a listener before its workers accept, so the last word is a connection to each port. */
+async function whenReady(
+  isReady: () => boolean,
+  ports: () => readonly number[],
+  host: string,
+  events: EventEmitter<{ changed: [] }>,
+  signal: AbortSignal,
+): Promise<void> {
+  while (!isReady()) await once(events, 'changed', { signal })
+  await Promise.all(ports().map((port) => accepted(host, port, signal)))
+}
+
+async function accepted(host: string, port: number, signal: AbortSignal): Promise<void> {
+  for (;;) {
+    signal.throwIfAborted()
+    const open = await new Promise<boolean>((resolve) => {
+      const socket = connect({ host, port })
+      socket.once('connect', () => {
+        socket.destroy()
+        resolve(true)
+      })
+      socket.once('error', () => resolve(false))
+    })
+    if (open) return
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+}

@@ -1,0 +1,258 @@
+// The one loop: it owns what is known of the world, and turns every change of it into what Envoy and the slots should be.
+//
+// Exactly four things can happen: the configuration changes, an engine is seen differently, a slot moves, or time passes
+// (a port's grace ends, a taken port may be free). Each only says "look again"; each look goes the whole way.
+
+import { compile, type Resources, type World } from './compile/compile.ts'
+import { EMPTY, nextSnapshot, type Encode, type Snapshot } from './compile/snapshot.ts'
+import type { Config } from './config/load.ts'
+import { DEFAULT_LIMITS } from './config/limits.ts'
+import type { EngineState } from './docker/provider.ts'
+import type { LabelledContainer } from './model/container.ts'
+import { servicesFromContainers } from './model/labels.ts'
+import { allocatePorts, type Allocation, type Lease } from './model/port.ts'
+import type { Problem } from './model/problem.ts'
+import type { StoredService } from './model/record.ts'
+import type { Service } from './model/service.ts'
+import { mergeServices, rememberedServices } from './model/world.ts'
+import type { Slots } from './slots/slots.ts'
+
+export interface ReconcileOptions {
+  readonly slots: Pick<Slots, 'sync' | 'current' | 'retired' | 'problems'>
+  readonly store: { services(): StoredService[]; setServices(services: readonly StoredService[]): void }
+  readonly encode: Encode
+  readonly publish: (snapshot: Snapshot, changes: ReadonlyMap<string, Iterable<string>>) => void
+  /** Whether a port of an address can be bound by a new listener now. */
+  readonly canBind: (port: number) => Promise<boolean>
+  /** Ports that the adopted Envoy listens on already; empty when it is a new one. */
+  readonly held: ReadonlySet<number>
+  /** Something is published, or problems are different. */
+  readonly reconciled: () => void
+  readonly log: (message: string, fields?: object) => void
+  /** Milliseconds since 1970. */
+  readonly now: () => number
+}
+
+/** The first change is looked at at once, further ones together, this long after the last look. */
+const COALESCE_MS = 15
+/** A taken port is tried again this often. */
+const TAKEN_PORT_MS = 5000
+/** The longest that Envoy holds a request for a slot that starts. */
+const HOLD_SECONDS = 60
+/** What a request may be addressed to, as long as everything binds to loopback. */
+const HOSTS = ['localhost', '127.0.0.1', '[::1]']
+
+/** A service as it is served now. */
+export interface Placed {
+  readonly service: Service
+  /** Undefined: no port could be given. */
+  readonly port: number | undefined
+}
+
+export class Reconciler {
+  readonly #options: ReconcileOptions
+  #config: Config | undefined
+  #configProblems: readonly Problem[] = []
+  /** By name; undefined: it has not been seen yet, so nothing may be published. */
+  readonly #engines = new Map<string, EngineState | undefined>()
+  /** What an engine showed last, for when it does not answer. */
+  readonly #lastSeen = new Map<string, readonly LabelledContainer[]>()
+  #held: ReadonlySet<number>
+  #snapshot: Snapshot = EMPTY
+  #placed: readonly Placed[] = []
+  #problems: readonly Problem[] = []
+  #timer: NodeJS.Timeout | undefined
+  #again: NodeJS.Timeout | undefined
+  #running = false
+  #dirty = false
+  #lastRun = 0
+  #closed = false
+
+  constructor(options: ReconcileOptions) {
+    this.#options = options
+    this.#held = options.held
+  }
+
+  /** @param engines names of the engines that will be seen; those not named are forgotten */
+  setConfig(config: Config, engines: readonly string[]): void {
+    this.#config = config
+    this.#configProblems = []
+    for (const name of engines) if (!this.#engines.has(name)) this.#engines.set(name, undefined)
+    for (const name of this.#engines.keys()) {
+      if (engines.includes(name)) continue
+      this.#engines.delete(name)
+      this.#lastSeen.delete(name)
+    }
+    this.changed()
+  }
+
+  /** A new configuration is wrong, so the last good one stays. */
+  setConfigProblems(problems: readonly Problem[]): void {
+    this.#configProblems = problems
+    this.changed()
+  }
+
+  setEngine(state: EngineState): void {
+    if (!this.#engines.has(state.engine)) return
+    this.#engines.set(state.engine, state)
+    if (state.reachable) this.#lastSeen.set(state.engine, state.containers)
+    this.changed()
+  }
+
+  /** Look again, soon. */
+  changed(): void {
+    this.#dirty = true
+    if (this.#timer || this.#running || this.#closed) return
+    const wait = Math.max(0, this.#lastRun + COALESCE_MS - this.#options.now())
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined
+      void this.#run()
+    }, wait)
+  }
+
+  get snapshot(): Snapshot {
+    return this.#snapshot
+  }
+
+  get placed(): readonly Placed[] {
+    return this.#placed
+  }
+
+  get clients(): Config['clients'] {
+    return this.#config?.clients ?? []
+  }
+
+  problems(): Problem[] {
+    return [...this.#configProblems, ...this.#problems, ...this.#options.slots.problems()]
+  }
+
+  close(): void {
+    this.#closed = true
+    clearTimeout(this.#timer)
+    clearTimeout(this.#again)
+  }
+
+  async #run(): Promise<void> {
+    this.#running = true
+    this.#dirty = false
+    try {
+      if (this.#config && [...this.#engines.values()].every((state) => state !== undefined))
+        await this.#reconcile(this.#config)
+    } finally {
+      this.#running = false
+      this.#lastRun = this.#options.now()
+      if (this.#dirty) this.changed()
+    }
+  }
+
+  async #reconcile(config: Config): Promise<void> {
+    const { slots, store } = this.#options
+    const found = this.#found()
+    const merged = mergeServices(config.services, found.services)
+    const stored = store.services()
+    const { allocation, leases } = await this.#allocate(merged.services, stored, config)
+    const present = new Set(merged.services.map(({ name }) => name))
+    const services = [...merged.services, ...rememberedServices(leases, present, DEFAULT_LIMITS)]
+    if (this.#closed) return
+
+    if (JSON.stringify(leases) !== JSON.stringify(stored)) store.setServices(leases)
+    const placed = services.map((service) => ({
+      service,
+      port: service.source === 'memory' ? service.port : allocation.ports.get(service.name),
+    }))
+    slots.sync(services, config.clients)
+    const resources = compile(this.#worldOf(placed, config))
+    this.#publish(resources)
+    this.#placed = placed
+    this.#held = portsOf(placed, config)
+    this.#problems = [...found.problems, ...merged.problems, ...allocation.problems]
+    this.#lookAgain(allocation.problems.length > 0, leases, config.ports.graceMs)
+    this.#options.reconciled()
+  }
+
+  #found(): ReturnType<typeof servicesFromContainers> {
+    const containers: LabelledContainer[] = []
+    const unreachable: Problem[] = []
+    for (const [name, state] of this.#engines) {
+      const seen = this.#lastSeen.get(name) ?? []
+      if (state?.reachable === false) unreachable.push(state.problem)
+      // Nobody knows how its containers are, so they stay services, answered with 503.
+      containers.push(
+        ...(state?.reachable === false ? seen.map((each) => ({ ...each, state: 'unreachable' as const })) : seen),
+      )
+    }
+    const { services, problems } = servicesFromContainers(containers, DEFAULT_LIMITS)
+    return { services, problems: [...unreachable, ...problems] }
+  }
+
+  /** Allocates, tries whether new ports can be bound, and allocates again around those that cannot. */
+  async #allocate(
+    services: readonly Service[],
+    stored: readonly StoredService[],
+    config: Config,
+  ): Promise<{ allocation: Allocation; leases: StoredService[] }> {
+    const now = this.#options.now()
+    const { ports } = config
+    const sources = new Map(stored.map(({ service, source }) => [service, source]))
+    for (const { name, source } of services) sources.set(name, source === 'docker' ? 'docker' : 'config')
+    // While an engine does not answer nobody knows whether its containers are gone, so their ports do not run out.
+    const unknown = [...this.#engines.values()].some((state) => state && !state.reachable)
+    const leases: Lease[] = stored.map((lease) =>
+      unknown && lease.source === 'docker' && lease.releasedAt !== undefined ? { ...lease, releasedAt: now } : lease,
+    )
+    const applicants = services.map(({ name, where, port }) => ({ service: name, where, port }))
+    const blocked = new Set<number>()
+    for (;;) {
+      const allocation = allocatePorts(applicants, leases, ports.services, blocked, now, ports.graceMs)
+      const fresh = [...allocation.ports.values()].filter((port) => !this.#held.has(port))
+      const bindable = await Promise.all(fresh.map((port) => this.#options.canBind(port)))
+      const taken = fresh.filter((_, i) => !bindable[i])
+      if (taken.length === 0)
+        return {
+          allocation,
+          leases: allocation.leases.map((lease) => ({ ...lease, source: sources.get(lease.service) ?? 'config' })),
+        }
+      for (const port of taken) blocked.add(port)
+    }
+  }
+
+  #worldOf(placed: readonly Placed[], config: Config): World {
+    return {
+      services: placed.flatMap(({ service, port }) => (port === undefined ? [] : [{ service, port }])),
+      clients: config.clients,
+      slots: this.#options.slots.current(),
+      retired: this.#options.slots.retired(),
+      bind: config.bind,
+      gatewayPort: config.ports.gateway,
+      routes: { hosts: HOSTS, holdSeconds: HOLD_SECONDS },
+    }
+  }
+
+  #publish(resources: Resources): void {
+    const { snapshot, changes } = nextSnapshot(this.#snapshot, resources, this.#options.encode)
+    const first = this.#snapshot === EMPTY
+    this.#snapshot = snapshot
+    // The first snapshot is published even when it is empty: Envoy may be served from then on.
+    if (changes.size === 0 && !first) return
+    const names = new Map(
+      [...changes].map(([typeUrl, { changed, removed }]) => [
+        typeUrl,
+        [...changed.map(({ name }) => name), ...removed],
+      ]),
+    )
+    this.#options.publish(snapshot, names)
+  }
+
+  /** Time passes: a port in its grace, or one that another process holds. */
+  #lookAgain(taken: boolean, leases: readonly Lease[], graceMs: number): void {
+    clearTimeout(this.#again)
+    const ends = leases.flatMap(({ releasedAt }) => (releasedAt === undefined ? [] : [releasedAt + graceMs]))
+    const next = Math.min(...ends.map((end) => end - this.#options.now()), taken ? TAKEN_PORT_MS : Infinity)
+    if (this.#closed || next === Infinity) return
+    this.#again = setTimeout(() => this.changed(), Math.max(COALESCE_MS, Math.min(next, 2 ** 31 - 1)))
+  }
+}
+
+function portsOf(placed: readonly Placed[], config: Config): ReadonlySet<number> {
+  return new Set([config.ports.gateway, ...placed.flatMap(({ port }) => (port === undefined ? [] : [port]))])
+}

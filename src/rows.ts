@@ -1,0 +1,79 @@
+// What people and programs are shown of the world: rows of services and slots, problems of Envoy in words.
+
+import type { ServiceRow } from './api/view.ts'
+import { GATEWAY } from './model/names.ts'
+import type { Problem } from './model/problem.ts'
+import type { RefusedResource } from './model/record.ts'
+import { EVERYONE } from './model/names.ts'
+import { groupFor } from './model/slot.ts'
+import type { Placed } from './reconcile.ts'
+import type { SlotView } from './slots/slots.ts'
+
+/** @param gateway undefined while the gateway has no port */
+export function serviceRow(
+  { service, port }: Placed,
+  slots: readonly SlotView[],
+  bind: string,
+  gateway: number,
+): ServiceRow {
+  const own = slots.filter((slot) => slot.service === service.name)
+  const host = bind.includes(':') ? `[${bind}]` : bind
+  const down = downReason({ service, port })
+  const failed = own.find(({ state }) => state === 'failed')
+  const broken = own.find(({ status }) => status?.lastFailure !== undefined)
+  const state = stateOf(port, down, own)
+  const reason = down ?? failed?.reason ?? broken?.status?.lastFailure
+  return {
+    name: service.name,
+    port: port ?? null,
+    url: port === undefined ? null : `http://${host}:${port}/mcp`,
+    gateway_url: port === undefined ? null : `http://${host}:${gateway}/${service.name}/mcp`,
+    state,
+    health: (down ?? failed ?? broken) ? 'unhealthy' : state === 'up' ? 'healthy' : 'unknown',
+    isolation: service.isolation,
+    runtime: service.backend.kind === 'process' ? 'process' : 'container',
+    source: service.source,
+    slots: own
+      .filter((slot) => slot.state !== 'asleep')
+      .map(({ group, state, pid, status }) => ({
+        client: group,
+        state,
+        sessions: status?.sessions ?? 0,
+        processes: status?.processes ?? 0,
+        ...(pid === undefined ? {} : { pid }),
+      })),
+    ...(reason === undefined ? {} : { reason }),
+  }
+}
+
+function stateOf(port: number | undefined, down: string | undefined, slots: readonly SlotView[]): ServiceRow['state'] {
+  if (port === undefined) return 'no-port'
+  if (down !== undefined) return 'down'
+  for (const state of ['up', 'starting', 'failed'] as const)
+    if (slots.some((slot) => slot.state === state)) return state
+  return 'asleep'
+}
+
+/** A service of containers is down when none of them can serve; one container of several does not make it so. */
+function downReason({ service }: Placed): string | undefined {
+  if (service.backend.kind === 'process') return undefined
+  const { containers } = service.backend
+  const clients = containers.length === 0 ? [EVERYONE] : containers.map(({ client }) => client ?? EVERYONE)
+  const reasons = clients.map((client) => groupFor(service, client))
+  const [first] = reasons
+  return first && 'down' in first && reasons.every((found) => 'down' in found) ? first.down : undefined
+}
+
+/** Envoy kept its last good form of the resource, if there was one. */
+export function refusalProblem({ name, typeUrl, message }: RefusedResource): Problem {
+  const service = name.replace(/:\d+$/, '')
+  const kind = typeUrl.slice(typeUrl.lastIndexOf('.') + 1)
+  return {
+    about: service === GATEWAY ? 'gateway' : `service ${service}`,
+    where: 'envoy',
+    message: `Envoy refused the ${kind} ${name}: ${message}.`,
+    remedy: /bind|address.*in use/i.test(message)
+      ? 'End the process that holds the port, or choose another port.'
+      : 'The last good form stays in use. Change the definition of the service; `berth envoy dump` shows what was sent.',
+  }
+}

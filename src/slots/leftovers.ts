@@ -1,0 +1,26 @@
+// Ends what a control plane left running: for `berth down` when the control plane itself is gone.
+
+import type { ProcessRecords } from './envoy.ts'
+import { end, runs, signal } from './process.ts'
+
+/** Adapters let running requests finish for a moment and end their servers by a ladder of two rungs. */
+const ADAPTER_DEADLINE_MS = 10_000
+const ENVOY_DEADLINE_MS = 5000
+
+/** Resolves to how many processes were ended; their records are gone. */
+export async function endLeftovers(records: ProcessRecords): Promise<number> {
+  const found = records.processes()
+  const running = found.filter(runs)
+  // Envoy last: the answers of the adapters go through it.
+  for (const kind of ['adapter', 'envoy'] as const) {
+    const deadline = kind === 'adapter' ? ADAPTER_DEADLINE_MS : ENVOY_DEADLINE_MS
+    await Promise.all(running.filter((record) => record.kind === kind).map((record) => end(record, deadline)))
+  }
+  for (const { pid, birth } of found) records.removeProcess(pid, birth)
+  return running.length
+}
+
+/** Kills at once: the second Ctrl-C. Servers of killed adapters are ended by the kernel (design §7). */
+export function killLeftovers(records: ProcessRecords): void {
+  for (const record of records.processes()) signal(record, 'SIGKILL')
+}
