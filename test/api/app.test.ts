@@ -13,6 +13,7 @@ const running: Status = {
   version: '0.1.0',
   ready: true,
   envoy: { pid: 11, version: '1.40.0', state: 'live', restarts: 0 },
+  xds: { sent: 0, removed: 0, acknowledged: 0, refused: 0 },
   services: 1,
   problems: 1,
 }

@@ -1,0 +1,116 @@
+// The checks of `berth doctor` on what Berth talks to: ports, Docker engines, the control plane that runs.
+
+import { createServer } from 'node:net'
+
+import Docker from 'dockerode'
+
+import type { ServiceRow, Status } from '../api/view.ts'
+import type { Config, EngineAddress } from '../config/load.ts'
+import { OperatorError } from '../model/operator-error.ts'
+import type { CommandContext } from './command.ts'
+import type { Finding } from './doctor-finding.ts'
+import { running } from './running.ts'
+
+const ENGINE_TIMEOUT_MS = 3000
+/** Of the quickstart configuration. */
+const QUICKSTART_SERVICES = 3
+
+/** One finding for the gateway and the control API, one for the ports of the services. */
+export async function ports(context: CommandContext, { ports, services, bind }: Config): Promise<Finding[]> {
+  const ours = await ownPorts(context)
+  const usable = async (port: number) => ours.has(port) || (await isFree(bind, port))
+  const mend = (setting: string) => `Stop the program that holds it (ss -ltnp), or set ${setting} in the configuration.`
+
+  const findings: Finding[] = []
+  const fixed: [string, number][] = [
+    ['ports.gateway', ports.gateway],
+    ['ports.api', ports.api],
+    ...services.flatMap(({ name, port }): [string, number][] =>
+      port === undefined ? [] : [[`services.${name}.port`, port]],
+    ),
+  ]
+  for (const [setting, port] of fixed) {
+    if (await usable(port)) continue
+    findings.push({ check: 'port', state: 'failure', message: `${port} (${setting}) is taken.`, mend: mend(setting) })
+  }
+
+  const { from, to } = ports.services
+  const written = new Set(services.map(({ port }) => port))
+  const wanted = context.config ? services.filter(({ port }) => port === undefined).length : QUICKSTART_SERVICES
+  let free = 0
+  for (let port = from; port <= to && free < wanted; port++) if (!written.has(port) && (await usable(port))) free++
+  if (free < wanted) {
+    const message = `${free} of the ${wanted} that services need are free between ${from} and ${to}.`
+    findings.push({ check: 'port', state: 'failure', message, mend: mend('ports.services') })
+  }
+  if (findings.length > 0) return findings
+  const held = ours.size > 0 ? ' or held by this Berth' : ''
+  return [{ check: 'ports', state: 'ok', message: `those of the configuration are free${held}.` }]
+}
+
+/** The ports that the control plane of this state folder and its Envoy listen on. */
+async function ownPorts(context: CommandContext): Promise<ReadonlySet<number>> {
+  try {
+    const { address, get } = await running(context)
+    const services = await get<readonly ServiceRow[]>('services')
+    const urls = [address.url, ...services.flatMap(({ url, gateway_url }) => [url, gateway_url])]
+    return new Set(urls.flatMap((url) => (url === null ? [] : [Number(new URL(url).port)])))
+  } catch (error) {
+    if (error instanceof OperatorError) return new Set()
+    throw error
+  }
+}
+
+function isFree(host: string, port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer()
+    server.once('error', () => resolve(false))
+    server.listen(port, host, () => server.close(() => resolve(true)))
+  })
+}
+
+export async function engines({ env }: CommandContext, { engines }: Config): Promise<Finding[]> {
+  const check = 'Docker'
+  if (engines === 'auto') return [await engine(check, { name: 'default' }, env, 'warning')]
+  return Promise.all(engines.map((each) => engine(`${check} engine ${each.name}`, each, env, 'failure')))
+}
+
+async function engine(
+  check: string,
+  { socketPath, host, port }: EngineAddress,
+  env: CommandContext['env'],
+  missing: 'warning' | 'failure',
+): Promise<Finding> {
+  const timeout = ENGINE_TIMEOUT_MS
+  let client: Docker
+  if (socketPath !== undefined) client = new Docker({ socketPath, timeout })
+  else if (host !== undefined) client = new Docker({ protocol: 'http', host, port: port ?? 2375, timeout })
+  else client = new Docker({ timeout })
+  const where = socketPath ?? (host === undefined ? env['DOCKER_HOST'] || '/var/run/docker.sock' : `${host}:${port}`)
+  try {
+    const { Version } = await client.version()
+    return { check, state: 'ok', message: `${Version} at ${where}` }
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code === 'EACCES') {
+      const mend = 'Add this user to the group docker (then log in again), or run as one who may.'
+      return { check, state: missing, message: `this user may not use ${where}.`, mend }
+    }
+    const mend = 'Start the engine; without one, services run as local processes.'
+    return { check, state: missing, message: `none answers at ${where} (${code ?? message}).`, mend }
+  }
+}
+
+export async function runningControlPlane(context: CommandContext): Promise<Finding> {
+  const check = 'control plane'
+  try {
+    const { get } = await running(context)
+    const { pid, ready } = await get<Status>('status')
+    if (ready) return { check, state: 'ok', message: `runs, pid ${pid}, ready.` }
+    return { check, state: 'warning', message: `runs, pid ${pid}, not ready.`, mend: 'berth problems shows why.' }
+  } catch (error) {
+    if (!(error instanceof OperatorError)) throw error
+    const [message = '', ...mend] = error.message.split('\n')
+    return { check, state: 'warning', message, ...(mend.length > 0 && { mend: mend.join('\n') }) }
+  }
+}
