@@ -1,0 +1,290 @@
+// A whole Berth for a test: the built program with a state folder and ports of its own, and ways to look at what it runs.
+
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { request, type IncomingMessage } from 'node:http'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import { Client } from '@modelcontextprotocol/sdk/client/index.js'
+import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
+import { stringify } from 'yaml'
+import { vi } from 'vitest'
+
+import type { ServiceRow, Status } from '../../src/api/view.ts'
+import { testEnvoy, TEST_CACHE } from '../fixtures/envoy.ts'
+
+const PROGRAM = join(import.meta.dirname, '..', '..', 'dist', 'berth.js')
+const MODULES = join(import.meta.dirname, '..', '..', 'node_modules')
+
+/** A command that starts a reference server of this package's dependencies. */
+export function reference(server: 'everything' | 'filesystem' | 'memory', ...args: string[]): string[] {
+  return [process.execPath, join(MODULES, '@modelcontextprotocol', `server-${server}`, 'dist', 'index.js'), ...args]
+}
+
+export interface Answer {
+  readonly status: number
+  readonly headers: IncomingMessage['headers']
+  readonly body: string
+  /** The body as JSON. */
+  readonly json: { readonly error?: { readonly code: number; readonly message: string }; readonly result?: unknown }
+}
+
+export class Berth {
+  readonly folder = mkdtempSync(join(tmpdir(), 'bt-'))
+  readonly home = join(this.folder, 'h')
+  readonly file = join(this.folder, 'berth.yaml')
+  /** First of this test worker's ports; services are on those from +10. */
+  readonly base: number
+  /** In the PATH, and so in the environment, of everything that this Berth starts. */
+  readonly #mark = join('/nonexistent', this.folder.replaceAll('/', '_'))
+  readonly #clients: Client[] = []
+  #process: ChildProcess | undefined
+  output = ''
+
+  private constructor(base: number) {
+    this.base = base
+  }
+
+  /** A Berth that is not started, with ports that nobody has. */
+  static async make(): Promise<Berth> {
+    await testEnvoy() // downloads it once, before any deadline of a test counts
+    const worker = Number(process.env.VITEST_POOL_ID ?? 1)
+    for (let base = 20_000 + worker * 500; ; base += 50)
+      if ((await Promise.all([0, 1, 10, 11].map((offset) => free(base + offset)))).every(Boolean))
+        return new Berth(base)
+  }
+
+  /** Starts a Berth with a configuration and waits until it is ready. */
+  static async start(config: object): Promise<Berth> {
+    const berth = await Berth.make()
+    berth.write(config)
+    await berth.up()
+    return berth
+  }
+
+  get port(): number {
+    return this.base + 10
+  }
+
+  get gateway(): number {
+    return this.base
+  }
+
+  /** Writes the configuration, with this Berth's ports and without Docker unless it says otherwise. */
+  write(config: object): void {
+    const ports = { services: `${this.port}-${this.port + 29}`, gateway: this.gateway, api: this.base + 1 }
+    const { ports: more, ...rest } = config as { ports?: object }
+    writeFileSync(this.file, stringify({ docker: [], ...rest, ports: { ...ports, ...more } }))
+  }
+
+  /** Starts the program; resolves when it has said `ready`, rejects with its words when it ends before. */
+  async up(env: Record<string, string> = {}): Promise<void> {
+    await this.spawnUp(env)
+    await vi.waitFor(
+      () => {
+        if (this.#process?.exitCode !== null) throw new Ended(`berth up ended:\n${this.output}`)
+        if (!/^ready: /m.test(this.output)) throw new Error(`not ready:\n${this.output}`)
+      },
+      { timeout: 60_000, interval: 20 },
+    )
+  }
+
+  async spawnUp(env: Record<string, string> = {}): Promise<ChildProcess> {
+    this.output = ''
+    const child = spawn(process.execPath, [PROGRAM, 'up', '-c', this.file, '--home', this.home], {
+      env: this.#env(env),
+      cwd: this.folder,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    for (const stream of [child.stdout, child.stderr])
+      stream.setEncoding('utf8').on('data', (text: string) => (this.output += text))
+    this.#process = child
+    await once(child, 'spawn')
+    return child
+  }
+
+  /** Sends a signal to the control plane and waits until it is gone. */
+  async signal(name: NodeJS.Signals): Promise<number | null> {
+    const child = this.#process!
+    if (child.exitCode !== null || child.signalCode !== null) return child.exitCode
+    const exit = once(child, 'exit') as Promise<[number | null]>
+    child.kill(name)
+    return (await exit)[0]
+  }
+
+  /** Runs a command of the program. */
+  async cli(...args: string[]): Promise<{ code: number | null; out: string; err: string }> {
+    const child = spawn(process.execPath, [PROGRAM, ...args, '-c', this.file, '--home', this.home], {
+      env: this.#env(),
+      cwd: this.folder,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    let out = ''
+    let err = ''
+    child.stdout.setEncoding('utf8').on('data', (text: string) => (out += text))
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (err += text))
+    const [code] = (await once(child, 'close')) as [number | null]
+    return { code, out, err }
+  }
+
+  async api<T>(path: string): Promise<T> {
+    const token = readFileSync(join(this.home, 'admin-token'), 'utf8').trim()
+    const answer = await call(this.base + 1, `/api/v1/mcp${path}`, { headers: { authorization: `Bearer ${token}` } })
+    return JSON.parse(answer.body) as T
+  }
+
+  status(): Promise<Status> {
+    return this.api('/status')
+  }
+
+  services(): Promise<ServiceRow[]> {
+    return this.api('/services')
+  }
+
+  async service(name: string): Promise<ServiceRow> {
+    return this.api(`/services/${name}`)
+  }
+
+  /** Waits until a service looks as wanted. */
+  async until(name: string, wanted: (row: ServiceRow) => boolean, timeout = 15_000): Promise<ServiceRow> {
+    return vi.waitFor(
+      async () => {
+        const row = await this.service(name)
+        if (!wanted(row)) throw new Error(`service ${name} is ${JSON.stringify(row)}`)
+        return row
+      },
+      { timeout, interval: 20 },
+    )
+  }
+
+  /** One HTTP request to a port of this Berth. */
+  call(port: number, path: string, options: CallOptions = {}): Promise<Answer> {
+    return call(port, path, options)
+  }
+
+  /** One JSON-RPC request; `client` names the client in the header. */
+  post(
+    port: number,
+    message: unknown,
+    options: CallOptions & { client?: string; path?: string } = {},
+  ): Promise<Answer> {
+    const { client, path = '/mcp', headers, ...rest } = options
+    return call(port, path, {
+      method: 'POST',
+      body: typeof message === 'string' ? message : JSON.stringify(message),
+      headers: {
+        'content-type': 'application/json',
+        accept: 'application/json, text/event-stream',
+        ...(client === undefined ? {} : { 'x-mcp-client': client }),
+        ...headers,
+      },
+      ...rest,
+    })
+  }
+
+  /** The official client, connected. */
+  async connect(url: string, name?: string, capabilities: object = {}): Promise<Client> {
+    const client = new Client({ name: 'test', version: '1' }, { capabilities })
+    await this.attach(client, url, name)
+    return client
+  }
+
+  async attach(client: Client, url: string, name?: string): Promise<StreamableHTTPClientTransport> {
+    const headers: Record<string, string> = name === undefined ? {} : { 'x-mcp-client': name }
+    const transport = new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers } })
+    // The SDK's own transport does not fit its interface under exactOptionalPropertyTypes.
+    await client.connect(transport as Parameters<Client['connect']>[0])
+    this.#clients.push(client)
+    return transport
+  }
+
+  url(port: number = this.port): string {
+    return `http://127.0.0.1:${port}/mcp`
+  }
+
+  /** Every running process that this Berth has started, whoever its parent is now. */
+  processes(): { pid: number; command: string }[] {
+    return readdirSync('/proc')
+      .filter((name) => /^\d+$/.test(name))
+      .flatMap((name) => {
+        try {
+          if (!readFileSync(`/proc/${name}/environ`, 'latin1').includes(this.#mark)) return []
+          const command = readFileSync(`/proc/${name}/cmdline`, 'latin1').replaceAll('\0', ' ').trim()
+          return command === '' ? [] : [{ pid: Number(name), command }] // a zombie has no command line any more
+        } catch {
+          return [] // it ended while it was looked at
+        }
+      })
+  }
+
+  /** Drains and ends everything, whatever state it is in, and removes the folder. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#clients.map((client) => client.close().catch(() => undefined)))
+    await this.signal('SIGTERM').catch(() => undefined)
+    await this.cli('down')
+    rmSync(this.folder, { recursive: true, force: true })
+  }
+
+  #env(more: Record<string, string> = {}): NodeJS.ProcessEnv {
+    const { HOME, LANG, TMPDIR, PATH } = process.env
+    return { HOME, LANG, TMPDIR, PATH: `${PATH}:${this.#mark}`, BERTH_CACHE: TEST_CACHE, ...more }
+  }
+}
+
+class Ended extends Error {}
+
+export interface CallOptions {
+  readonly method?: string
+  readonly headers?: Record<string, string | string[]>
+  readonly body?: string | Buffer
+  /** Also for requests that are never answered. */
+  readonly signal?: AbortSignal
+}
+
+function call(
+  port: number,
+  path: string,
+  { method = 'GET', headers = {}, body, signal }: CallOptions,
+): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const outgoing = request({ host: '127.0.0.1', port, path, method, headers, agent: false, signal }, (response) => {
+      const chunks: Buffer[] = []
+      response.on('data', (chunk: Buffer) => chunks.push(chunk))
+      response.on('error', reject)
+      response.on('end', () => {
+        const text = Buffer.concat(chunks).toString('utf8')
+        resolve({
+          status: response.statusCode ?? 0,
+          headers: response.headers,
+          body: text,
+          get json() {
+            return JSON.parse(text) as Answer['json']
+          },
+        })
+      })
+    })
+    outgoing.on('error', reject)
+    outgoing.end(body)
+  })
+}
+
+function free(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer()
+    server.once('error', () => resolve(false))
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
+  })
+}
+
+/** What a client says first. */
+export function initialize(id: number | string = 1, capabilities: object = {}): object {
+  return {
+    jsonrpc: '2.0',
+    id,
+    method: 'initialize',
+    params: { protocolVersion: '2025-11-25', capabilities, clientInfo: { name: 'test', version: '1' } },
+  }
+}

@@ -1,0 +1,114 @@
+// What a client gets when something is wrong: the status, and a JSON-RPC error that says what to do.
+
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+
+import { Berth, initialize, reference } from './berth.ts'
+
+let berth: Berth
+
+beforeAll(async () => {
+  berth = await Berth.start({
+    services: {
+      everything: { command: reference('everything') },
+      private: { command: reference('memory'), clients: ['alice'] },
+      missing: { command: ['no-such-program-here', '--x'] },
+      dies: { command: [process.execPath, '-e', 'console.error("cannot open the vault"); process.exit(3)'] },
+    },
+    clients: { alice: {} },
+  })
+})
+
+afterAll(() => berth[Symbol.asyncDispose]())
+
+const port = async (name: string): Promise<number> => (await berth.service(name)).port!
+
+describe('refused by Envoy', () => {
+  test.for([
+    ['an Origin of elsewhere', { headers: { origin: 'http://evil.example' } }, 403, /Origin is not allowed/],
+    ['the Origin null', { headers: { origin: 'null' } }, 403, /Origin is not allowed/],
+    ['a Host of elsewhere', { headers: { host: 'evil.example' } }, 403, /Host is not served\. Use localhost/],
+    ['an undeclared client', { client: 'mallory' }, 403, /Declare it under clients/],
+    ['two clients at once', { headers: { 'x-mcp-client': ['alice', 'codex'] } }, 403, /may not use/],
+    ['an unknown path', { path: '/other' }, 404, /serves \/mcp/],
+    ['an undeclared client in the path', { path: '/clients/mallory/mcp' }, 403, /Declare it under clients/],
+    ["another client's path", { client: 'codex', path: '/clients/alice/mcp' }, 404, /serves \/mcp/],
+  ] as const)('%s', async ([, options, status, words]) => {
+    const answer = await berth.post(await port('everything'), initialize(), options as object)
+    expect(answer.status).toBe(status)
+    expect(answer.headers['content-type']).toBe('application/json')
+    expect(answer.json).toMatchObject({ jsonrpc: '2.0', id: null, error: { code: expect.any(Number) } })
+    expect(answer.json.error!.message).toMatch(words)
+  })
+
+  test('nobody, where only named clients are served', async () => {
+    const answer = await berth.post(await port('private'), initialize())
+    expect(answer.status).toBe(403)
+    expect(answer.json.error!.message).toMatch(/named clients only\. Send your name in the header x-mcp-client/)
+  })
+
+  test('an unknown service at the gateway', async () => {
+    const answer = await berth.post(berth.gateway, initialize(), { path: '/nope/mcp' })
+    expect(answer.status).toBe(404)
+    expect(answer.json.error!.message).toMatch(/`berth ls` lists the services/)
+  })
+
+  test('a local Origin and no Origin are served', async () => {
+    const headers = { origin: 'http://localhost:5173' }
+    expect((await berth.post(await port('everything'), initialize(), { headers })).status).toBe(200)
+    expect((await berth.post(await port('everything'), initialize())).status).toBe(200)
+  })
+})
+
+describe('refused by the adapter', () => {
+  test.for([
+    ['malformed JSON', '{"jsonrpc":', {}, 400, -32700],
+    ['a request that is none', '{"hello":1}', {}, 400, -32600],
+    ['a call without a session', { jsonrpc: '2.0', id: 5, method: 'tools/list' }, {}, 400, undefined],
+    [
+      'an unknown session',
+      { jsonrpc: '2.0', id: 5, method: 'tools/list' },
+      { 'mcp-session-id': 'A'.repeat(43) },
+      404,
+      undefined,
+    ],
+    ['a body that is not JSON by its type', 'x=1', { 'content-type': 'text/plain' }, 415, undefined],
+  ] as const)('%s', async ([, message, headers, status, code]) => {
+    const answer = await berth.post(await port('everything'), message, { headers, client: 'codex' })
+    expect(answer.status).toBe(status)
+    expect(answer.json).toMatchObject({ jsonrpc: '2.0', error: { message: expect.stringMatching(/\w+/) } })
+    if (code !== undefined) expect(answer.json.error!.code).toBe(code)
+  })
+
+  test("another client's session", async () => {
+    const answer = await berth.post(await port('everything'), initialize(), { client: 'codex' })
+    const headers = { 'mcp-session-id': String(answer.headers['mcp-session-id']) }
+    const list = { jsonrpc: '2.0', id: 2, method: 'tools/list' }
+    expect((await berth.post(await port('everything'), list, { headers, client: 'codex' })).status).toBe(200)
+    expect((await berth.post(await port('everything'), list, { headers, client: 'alice' })).status).toBe(404)
+    expect((await berth.post(await port('everything'), list, { headers })).status).toBe(404)
+  })
+})
+
+describe('a server that cannot run', () => {
+  test.for([
+    ['missing', /no-such-program-here/],
+    ['dies', /3|cannot open the vault/],
+  ] as const)('%s: 503 with the reason, and a problem', async ([name, words]) => {
+    const answer = await berth.post(await port(name), initialize(7))
+    expect(answer.status).toBe(503)
+    expect(answer.headers['retry-after']).toBeDefined()
+    expect(answer.json).toMatchObject({ id: 7, error: { message: expect.stringMatching(words) } })
+    const row = await berth.until(name, ({ reason }) => reason !== undefined)
+    expect(row.reason).toMatch(words)
+    const { out, code } = await berth.cli('problems')
+    expect(code).toBe(0)
+    expect(out).toMatch(words)
+  })
+
+  test('does not touch its neighbours', async () => {
+    const client = await berth.connect(berth.url(await port('everything')), 'alice')
+    expect(await client.callTool({ name: 'echo', arguments: { message: 'still here' } })).toMatchObject({
+      content: [{ text: 'Echo: still here' }],
+    })
+  })
+})
