@@ -1,0 +1,50 @@
+// What README.md says of the configuration is true.
+
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { loadConfig } from '../../src/config/load.ts'
+
+const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8')
+const load = (text: string) => loadConfig({ text, file: 'README.md', folder: '/etc/berth' })
+
+test('its example loads', () => {
+  const [, example] = /```yaml\n(.*?)```/s.exec(readme)!
+  expect(load(example!)).toHaveProperty('config')
+})
+
+test('the defaults of its table are those of an empty configuration', () => {
+  const loaded = load('services: {a: {command: [x]}}')
+  if ('problems' in loaded) throw new Error('does not load')
+  const { services, ports, bind } = loaded.config
+  const [service] = services
+  const defaults = new Map([...readme.matchAll(/^\| `([^|]+)` \| ([^|]+) \|/gm)].map(([, key, value]) => [key, value]))
+  const { limits } = service!
+  expect({
+    isolation: defaults.get('….isolation'),
+    era: defaults.get('….era'),
+    concurrency: defaults.get('….limits.concurrency'),
+    queue: defaults.get('….limits.queue'),
+    timeout: defaults.get('….limits.timeout'),
+    message: defaults.get('….limits.message'),
+    services: defaults.get('ports.services'),
+    gateway: defaults.get('ports.gateway'),
+    api: defaults.get('ports.api'),
+    others: defaults.get('ports.dashboard`, `ports.metrics'),
+    grace: defaults.get('ports.grace'),
+    bind: defaults.get('bind'),
+  }).toEqual({
+    isolation: `\`${service!.isolation}\``,
+    era: `\`${service!.era}\``,
+    concurrency: String(limits.concurrency),
+    queue: String(limits.queue),
+    timeout: `${limits.timeoutMs / 1000}s`,
+    message: `${limits.messageBytes / 1024 ** 2}MiB`,
+    services: `${ports.services.from}-${ports.services.to}`,
+    gateway: String(ports.gateway),
+    api: String(ports.api),
+    others: `${ports.dashboard}, ${ports.metrics}`,
+    grace: `${ports.graceMs / 60_000}m`,
+    bind,
+  })
+})
