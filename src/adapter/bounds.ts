@@ -1,0 +1,39 @@
+// What one adapter may hold: the shared ceilings of config/limits.ts and those that only the adapter knows.
+
+import { ADAPTER_BOUNDS } from '../config/limits.ts'
+
+/** Times in milliseconds, sizes in bytes. Tests pass smaller ones. */
+export const DEFAULT_BOUNDS = {
+  ...ADAPTER_BOUNDS,
+  /** How long an answer's headers are held for a plain JSON answer before the POST becomes an event stream. */
+  holdMs: 1000,
+  /** The `retry` that clients are told before they resume a stream. */
+  retryMs: 1000,
+  /** Ended streams of one session that can still be resumed, and for how long. */
+  endedStreams: 100,
+  endedStreamMs: 5 * 60 * 1000,
+  /** Bytes of events kept over all sessions, so that many sessions together stay bounded too. */
+  replayTotalBytes: 64 * 1024 * 1024,
+  /** Messages of the server that wait until a session opens a stream. */
+  waitingMessages: 100,
+  waitingBytes: 1024 * 1024,
+  /** A slow reader may stall its own process for this long; then its stream is cut and can be resumed. */
+  slowReaderMs: 30_000,
+  /** Requests of one server that no client has answered yet. */
+  asks: 1000,
+  /** Processes that sessions share, one per version and declared capabilities. */
+  sharedProcesses: 16,
+  /** Between looks for idle sessions and expired streams. */
+  sweepMs: 60_000,
+  /** Between starts of a process that keeps failing: doubling from the first to the second. */
+  restartMinMs: 1000,
+  restartMaxMs: 30_000,
+  /** A call of the Engine API. */
+  engineCallMs: 10_000,
+  /** Requests get this long to end after SIGTERM, where nobody says a deadline. */
+  drainMs: 5000,
+  /** Changes of the status are told at most this often. */
+  watchMs: 50,
+} as const
+
+export type Bounds = { readonly [Name in keyof typeof DEFAULT_BOUNDS]: number }

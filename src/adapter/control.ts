@@ -1,0 +1,54 @@
+// The control socket, for the control plane: what the adapter is doing, and the request to end (design §7).
+
+import { createServer, type Server, type ServerResponse } from 'node:http'
+
+import type { Slot } from './slot.ts'
+
+/** Serves `GET /status`, `GET /watch` and `POST /drain?deadline=<ms>`; `drain` is called for the last. */
+export function createControlServer(slot: Slot, drain: (deadlineMs: number) => void): Server {
+  const server = createServer((req, res) => {
+    const url = new URL(req.url ?? '/', 'http://adapter')
+    const route = `${req.method} ${url.pathname}`
+    if (route === 'GET /status') return reply(res, 200, slot.status)
+    if (route === 'GET /watch') return watch(slot, res)
+    if (route === 'POST /drain') {
+      const deadline = Number(url.searchParams.get('deadline') ?? slot.bounds.drainMs)
+      if (!Number.isFinite(deadline) || deadline < 0) {
+        return reply(res, 400, { error: 'deadline must be a number of milliseconds.' })
+      }
+      reply(res, 202, slot.status)
+      return drain(deadline)
+    }
+    reply(res, 404, { error: 'Use GET /status, GET /watch or POST /drain.' })
+  })
+  server.keepAliveTimeout = 0
+  return server
+}
+
+function reply(res: ServerResponse, status: number, body: unknown): void {
+  const text = JSON.stringify(body)
+  res.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) }).end(text)
+}
+
+/** The first line at once, one more after changes, until the reader goes; the end of it is the end of the adapter. */
+function watch(slot: Slot, res: ServerResponse): void {
+  res.writeHead(200, { 'content-type': 'application/x-ndjson' })
+  let timer: NodeJS.Timeout | undefined
+  let last = ''
+  const tell = () => {
+    timer = undefined
+    const line = `${JSON.stringify(slot.status)}\n`
+    // A reader that does not read gets the newest status when it does; nothing is queued for it.
+    if (line === last || res.writableNeedDrain) return
+    last = line
+    res.write(line)
+  }
+  const changed = () => void (timer ??= setTimeout(tell, slot.bounds.watchMs))
+  const stop = slot.watch(changed)
+  res.on('drain', changed)
+  res.on('close', () => {
+    stop()
+    clearTimeout(timer)
+  })
+  tell()
+}

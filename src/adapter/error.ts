@@ -1,0 +1,68 @@
+// What a client gets when something is wrong: a JSON-RPC error body with the HTTP status (contract, last table).
+
+import type { ServerResponse } from 'node:http'
+
+import { toWire } from './json.ts'
+
+/** JSON-RPC codes in use. None of them is one of the modern era's own (-32020 to -32022; mcp.md §1.4). */
+export const CODE = {
+  parse: -32700,
+  invalidRequest: -32600,
+  methodNotFound: -32601,
+  internal: -32603,
+  /** The gateway's own refusals: limits, time-outs, a server that is not there. */
+  server: -32000,
+  /** The code that SDK servers use for an unknown session. */
+  sessionNotFound: -32001,
+} as const
+
+/** An answer that is an error; `retryAfterS` in seconds becomes the header Retry-After. */
+export interface Refusal {
+  readonly status: number
+  readonly code: number
+  /** What is wrong and what to do about it. */
+  readonly message: string
+  readonly retryAfterS?: number
+  readonly allow?: string
+}
+
+/** A refusal on its way up from where the cause was found; only the HTTP side turns it into an answer. */
+export class RefusalError extends Error {
+  readonly refusal: Refusal
+
+  constructor(refusal: Refusal) {
+    super(refusal.message)
+    this.refusal = refusal
+  }
+}
+
+/** A server that did not start, with the reason in words for the client: never the environment or a secret. */
+export class StartFailure extends Error {}
+
+export function unavailable(message: string, retryAfterS = 1): Refusal {
+  return { status: 503, code: CODE.server, message, retryAfterS }
+}
+
+/** An error response as wire text; `id` is the wire text of the request's id, or `null` where it is not known. */
+export function errorMessage(id: string, code: number, message: string): string {
+  return `{"jsonrpc":"2.0","id":${id},"error":{"code":${code},"message":${toWire(JSON.stringify(message))}}}`
+}
+
+export function sendRefusal(res: ServerResponse, refusal: Refusal, id = 'null'): void {
+  const headers: Record<string, string> = {}
+  if (refusal.retryAfterS !== undefined) headers['retry-after'] = String(Math.max(1, Math.ceil(refusal.retryAfterS)))
+  if (refusal.allow !== undefined) headers['allow'] = refusal.allow
+  sendJson(res, refusal.status, errorMessage(id, refusal.code, refusal.message), headers)
+}
+
+/** Answers with wire text as it is. An answer that was begun already stays what it is. */
+export function sendJson(
+  res: ServerResponse,
+  status: number,
+  body: string,
+  headers: Record<string, string> = {},
+): void {
+  if (res.headersSent || res.destroyed) return
+  res.writeHead(status, { 'content-type': 'application/json', 'content-length': body.length, ...headers })
+  res.end(body, 'latin1')
+}

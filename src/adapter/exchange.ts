@@ -1,0 +1,108 @@
+// The answer to one POST: plain JSON when the server's first word is its answer, an event stream otherwise.
+
+import type { ServerResponse } from 'node:http'
+
+import { errorMessage, sendJson, sendRefusal, type Refusal } from './error.ts'
+import type { Session } from './session.ts'
+import type { EventStream } from './stream.ts'
+
+/**
+ * The headers are held until the first message of the server for this POST. Is it the answer, it goes out as plain
+ * JSON, byte for byte. Is it anything else, or does it take longer than `holdMs`, or does the request carry a progress
+ * token, the POST becomes an event stream: keep-alives then show that it lives, and a client that loses the connection
+ * can resume it (mcp.md §1.2). Both forms conform; JSON is the cheap one, and most calls are short.
+ *
+ * A lost connection is not a cancellation in this era: the request goes on, and a stream's events are kept.
+ */
+export class Exchange {
+  readonly #res: ServerResponse
+  readonly #session: Session | undefined
+  readonly #batch: boolean
+  readonly #onEnd: () => void
+  readonly #answers: string[] = []
+  #unanswered: number
+  #stream: EventStream | undefined
+  #holdTimer: NodeJS.Timeout | undefined
+  #ended = false
+
+  /**
+   * `requests` answers are owed; `batch`: as an array. Without a session it stays JSON. `onEnd` runs once, when
+   * everything is answered and the answer has left, or its client is gone.
+   */
+  constructor(
+    res: ServerResponse,
+    options: { session?: Session; requests: number; batch: boolean; onEnd: () => void },
+  ) {
+    this.#res = res
+    this.#session = options.session
+    this.#batch = options.batch
+    this.#unanswered = options.requests
+    this.#onEnd = options.onEnd
+    res.on('close', () => this.#settle())
+    const { session } = options
+    if (!session) return
+    session.exchanges.add(this)
+    if (session.asksWaiting) this.openStream()
+    else this.#holdTimer = setTimeout(() => this.openStream(), session.bounds.holdMs)
+  }
+
+  get session(): Session | undefined {
+    return this.#session
+  }
+
+  /** Whether a message sent now would reach its client. */
+  get reachable(): boolean {
+    return this.#stream ? this.#stream.connected : !this.#res.destroyed
+  }
+
+  /** Makes it an event stream now, if it is not one already. */
+  openStream(): void {
+    if (this.#stream || !this.#session || this.#session.ended || this.#res.destroyed || this.#res.headersSent) return
+    clearTimeout(this.#holdTimer)
+    this.#stream = this.#session.openPostStream(this.#res)
+    for (const answer of this.#answers.splice(0)) this.#stream.append(answer)
+  }
+
+  /** Sends a message of the server that relates to a request of this POST. False when nobody can get it any more. */
+  push(text: string): boolean {
+    this.openStream()
+    this.#stream?.append(text)
+    return this.#stream !== undefined
+  }
+
+  /** Gives the response to one of its requests; `headers` go with a JSON answer. */
+  answer(text: string, headers?: Record<string, string>): void {
+    this.#unanswered--
+    if (this.#stream) {
+      this.#stream.append(text)
+      if (this.#unanswered === 0) this.#stream.end()
+    } else {
+      this.#answers.push(text)
+      if (this.#unanswered === 0) {
+        sendJson(this.#res, 200, this.#batch ? `[${this.#answers.join(',')}]` : text, headers)
+      }
+    }
+    if (this.#unanswered === 0) this.#allAnswered()
+  }
+
+  /** Answers one of its requests with an error: with the refusal's status where the headers are still held. */
+  refuse(id: string, refusal: Refusal): void {
+    if (this.#stream || this.#batch) return this.answer(errorMessage(id, refusal.code, refusal.message))
+    this.#unanswered--
+    sendRefusal(this.#res, refusal, id)
+    this.#allAnswered()
+  }
+
+  #allAnswered(): void {
+    clearTimeout(this.#holdTimer)
+    this.#session?.exchanges.delete(this)
+    if (this.#session) this.#session.lastUsed = Date.now()
+    this.#settle()
+  }
+
+  #settle(): void {
+    if (this.#ended || this.#unanswered > 0 || !(this.#res.destroyed || this.#res.closed)) return
+    this.#ended = true
+    this.#onEnd()
+  }
+}

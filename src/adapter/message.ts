@@ -1,0 +1,87 @@
+// JSON-RPC messages as spans of their wire text: what a message is, and where its id and parameters stand.
+
+import { findPath, isSpaceFrom, scanObject, type Span } from './json.ts'
+
+export type Message = RequestMessage | NotificationMessage | ResponseMessage
+
+export interface RequestMessage {
+  readonly kind: 'request'
+  readonly text: string
+  readonly id: Span
+  readonly method: string
+  readonly params: Span | undefined
+}
+
+export interface NotificationMessage {
+  readonly kind: 'notification'
+  readonly text: string
+  readonly method: string
+  readonly params: Span | undefined
+}
+
+export interface ResponseMessage {
+  readonly kind: 'response'
+  readonly text: string
+  readonly id: Span
+  readonly isError: boolean
+}
+
+const MEMBERS: ReadonlySet<string> = new Set(['jsonrpc', 'id', 'method', 'params', 'result', 'error'])
+
+/** A message, or why it is none, in words for the one who sent it. */
+export function readMessage(text: string): Message | { readonly invalid: string } {
+  const scan = scanObject(text, 0, MEMBERS)
+  if (!scan || !isSpaceFrom(text, scan.end)) return { invalid: 'A JSON-RPC message is one JSON object.' }
+  const at: Record<string, Span> = {}
+  for (const member of scan.members) {
+    // Parsers disagree on which of two counts: what is checked here must be what the server reads.
+    if (at[member.key]) return { invalid: `The member "${member.key}" occurs twice.` }
+    at[member.key] = member
+  }
+  const { jsonrpc, id, method, params, result, error } = at
+  if (!jsonrpc || text.slice(jsonrpc.start, jsonrpc.end) !== '"2.0"') return { invalid: '"jsonrpc" must be "2.0".' }
+  if (id && !isId(text, id)) return { invalid: '"id" must be a string or a number.' }
+  if (method) {
+    if (text[method.start] !== '"') return { invalid: '"method" must be a string.' }
+    if (params && text[params.start] !== '{') return { invalid: '"params" must be an object.' }
+    const name = parseAt(text, method) as string
+    return id
+      ? { kind: 'request', text, id, method: name, params }
+      : { kind: 'notification', text, method: name, params }
+  }
+  if (!id || (!result && !error))
+    return { invalid: 'A message has a "method", or an "id" with a "result" or an "error".' }
+  return { kind: 'response', text, id, isError: error !== undefined }
+}
+
+/** The id of a message as it is written: the exact bytes, for giving it back with its value and type. */
+export function idText(message: RequestMessage | ResponseMessage): string {
+  return message.text.slice(message.id.start, message.id.end)
+}
+
+/** The key of an id or token in a map: equal for spellings of one value, different for `1` and `"1"`. */
+export function idKey(raw: string): string {
+  if (/^\d{1,15}$/.test(raw)) return raw
+  return JSON.stringify(JSON.parse(Buffer.from(raw, 'latin1').toString('utf8')))
+}
+
+/** The value at a path inside a message's parameters. */
+export function paramSpan(message: RequestMessage | NotificationMessage, ...path: string[]): Span | undefined {
+  return message.params && findPath(message.text, message.params.start, ...path)
+}
+
+/** A string parameter in its wire form; undefined when it is missing or not a string. */
+export function stringParam(message: RequestMessage | NotificationMessage, name: string): string | undefined {
+  const span = paramSpan(message, name)
+  return span && message.text[span.start] === '"' ? (parseAt(message.text, span) as string) : undefined
+}
+
+/** An id or a progress token: a string or a number. */
+export function isId(text: string, span: Span): boolean {
+  const first = text.charCodeAt(span.start)
+  return first === 0x22 || first === 0x2d || (first >= 0x30 && first <= 0x39)
+}
+
+function parseAt(text: string, span: Span): unknown {
+  return JSON.parse(text.slice(span.start, span.end))
+}

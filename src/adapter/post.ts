@@ -1,0 +1,191 @@
+// A POST of a client: its body, what kind of messages it carries, and what becomes of each (mcp.md §1.2).
+
+import { isUtf8 } from 'node:buffer'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+
+import { CODE, RefusalError, sendRefusal, unavailable, type Refusal } from './error.ts'
+import { Exchange } from './exchange.ts'
+import { clientOf, sessionOf, singleHeader } from './headers.ts'
+import { scanArray } from './json.ts'
+import { idText, readMessage, type Message, type RequestMessage } from './message.ts'
+import type { InitializeRequest } from './pool.ts'
+import { allowsBatches, BATCH_MESSAGES, isSupported, LATEST_VERSION, MODERN_VERSION_KEY } from './protocol.ts'
+import type { Session } from './session.ts'
+import type { Slot } from './slot.ts'
+
+/** Answers a POST. Whatever goes wrong is an answer; nothing is thrown. */
+export function receivePost(slot: Slot, req: IncomingMessage, res: ServerResponse): void {
+  if (!/^application\/json\s*(?:;|$)/i.test(req.headers['content-type'] ?? '')) {
+    const message = 'The Content-Type must be application/json.'
+    return sendRefusal(res, { status: 415, code: CODE.invalidRequest, message })
+  }
+  readBody(slot, req, (body) => {
+    if (typeof body !== 'string') return sendRefusal(res, body)
+    receive(slot, req, res, body)
+  })
+}
+
+function receive(slot: Slot, req: IncomingMessage, res: ServerResponse, text: string): void {
+  let parsed: unknown
+  try {
+    parsed = JSON.parse(text)
+  } catch {
+    return sendRefusal(res, { status: 400, code: CODE.parse, message: 'The body is not valid JSON.' })
+  }
+  const sessionId = singleHeader(req, 'mcp-session-id')
+  const batch = Array.isArray(parsed)
+  const read = batch ? readBatch(text) : readMessage(text)
+  if ('invalid' in read) return sendRefusal(res, invalid(read.invalid))
+  const messages = Array.isArray(read) ? read : [read]
+  const first = messages[0]!
+  const firstId = first.kind === 'request' && !batch ? idText(first) : 'null'
+
+  if (sessionId === undefined && isModern(parsed)) return sendRefusal(res, MODERN, firstId)
+  if (messages.some(isInitialize)) {
+    if (batch) return sendRefusal(res, invalid('initialize must not be in a batch.'))
+    if (sessionId === undefined) return void initialize(slot, req, res, first as RequestMessage, parsed)
+  }
+  const session = sessionOf(slot, req)
+  if ('status' in session) return sendRefusal(res, session, firstId)
+  if (isInitialize(first)) return sendRefusal(res, invalid('The session is initialized already.'), firstId)
+  if (batch && !allowsBatches(session.version)) {
+    return sendRefusal(res, invalid(`There are no batches in version ${session.version}. Send one message.`))
+  }
+  if (session.process.choked) {
+    return sendRefusal(res, unavailable('The server does not read its input. Try again.'), firstId)
+  }
+  deliver(slot, res, session, messages, batch, firstId)
+}
+
+function deliver(
+  slot: Slot,
+  res: ServerResponse,
+  session: Session,
+  messages: readonly Message[],
+  batch: boolean,
+  firstId: string,
+): void {
+  const requests = messages.filter((message) => message.kind === 'request')
+  if (requests.length > 0) {
+    const full = slot.begin(requests.length)
+    if (full) return sendRefusal(res, full, firstId)
+  }
+  for (const message of messages) {
+    if (message.kind === 'notification') session.process.notify(session, message)
+    if (message.kind === 'response') session.process.asks.answered(session, message)
+  }
+  // Accepted without an answer: exactly 202 and no body (mcp.md §8).
+  if (requests.length === 0) return void res.writeHead(202, { 'content-length': 0 }).end()
+  const onEnd = () => slot.finish(requests.length)
+  const exchange = new Exchange(res, { session, requests: requests.length, batch, onEnd })
+  for (const request of requests) session.process.request(exchange, session, request)
+}
+
+async function initialize(
+  slot: Slot,
+  req: IncomingMessage,
+  res: ServerResponse,
+  message: RequestMessage,
+  parsed: unknown,
+): Promise<void> {
+  const id = idText(message)
+  const full = slot.begin(1)
+  if (full) return sendRefusal(res, full, id)
+  const exchange = new Exchange(res, { requests: 1, batch: false, onEnd: () => slot.finish(1) })
+  try {
+    const { session, answer } = await slot.open(clientOf(req), initializeRequest(message, parsed))
+    // Nobody would ever use or end the session of a client that has gone.
+    if (session && !exchange.reachable) slot.close(session)
+    exchange.answer(answer, session && { 'mcp-session-id': session.id })
+  } catch (error) {
+    if (!(error instanceof RefusalError)) throw error
+    exchange.refuse(id, error.refusal)
+  }
+}
+
+function initializeRequest(message: RequestMessage, parsed: unknown): InitializeRequest {
+  const { params } = parsed as { params?: { protocolVersion?: unknown; capabilities?: unknown } }
+  const version = params?.protocolVersion
+  const capabilities = params?.capabilities
+  return {
+    message,
+    version: typeof version === 'string' && isSupported(version) ? version : LATEST_VERSION,
+    capabilities: isRecord(capabilities) ? capabilities : {},
+  }
+}
+
+function readBatch(text: string): Message[] | { readonly invalid: string } {
+  const items = scanArray(text, BATCH_MESSAGES)
+  if (!items || items.length === 0) return { invalid: `A batch has 1 to ${BATCH_MESSAGES} messages.` }
+  const messages: Message[] = []
+  for (const item of items) {
+    const message = readMessage(text.slice(item.start, item.end))
+    if ('invalid' in message) return message
+    messages.push(message)
+  }
+  return messages
+}
+
+/**
+ * Refuses the modern era in the one way that sends every dual-era client back to `initialize`: a 400 whose code is none
+ * of that era's (mcp.md §1.4, Dual-era). It is what SDK servers of the legacy era answer to a first request without
+ * a session. 404 with -32601 is not used: that is how a server *of* the modern era says that it lacks a method.
+ */
+const MODERN: Refusal = {
+  status: 400,
+  code: CODE.server,
+  message: `This server speaks MCP up to ${LATEST_VERSION}. Initialize a session first.`,
+}
+
+function isModern(parsed: unknown): boolean {
+  const params = isRecord(parsed) ? parsed['params'] : undefined
+  const meta = isRecord(params) ? params['_meta'] : undefined
+  return isRecord(meta) && meta[MODERN_VERSION_KEY] !== undefined
+}
+
+function isInitialize(message: Message): boolean {
+  return message.kind === 'request' && message.method === 'initialize'
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function invalid(message: string): Refusal {
+  return { status: 400, code: CODE.invalidRequest, message }
+}
+
+/** Reads a body as wire text. The rest of a refused one is discarded, so that the connection stays usable. */
+function readBody(slot: Slot, req: IncomingMessage, done: (body: string | Refusal) => void): void {
+  const limit = slot.spec.limits.messageBytes
+  let chunks: Buffer[] = []
+  let bytes = 0
+  let settled = false
+  const settle = (body: string | Refusal | undefined) => {
+    if (settled) return
+    settled = true
+    slot.releaseBody(bytes)
+    chunks = []
+    if (body !== undefined) done(body)
+  }
+  const tooLarge: Refusal = {
+    status: 413,
+    code: CODE.invalidRequest,
+    message: `The body is larger than ${limit} bytes (limits.message).`,
+  }
+  req.on('data', (chunk: Buffer) => {
+    if (settled) return
+    if (bytes + chunk.length > limit) return settle(tooLarge)
+    if (!slot.holdBody(chunk.length)) return settle(unavailable('Too many large requests arrive at once. Try again.'))
+    chunks.push(chunk)
+    bytes += chunk.length
+  })
+  req.on('end', () => {
+    const body = chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)
+    // One bad byte ends servers that decode their stdin strictly, for all who share them.
+    if (!isUtf8(body)) return settle({ status: 400, code: CODE.parse, message: 'The body is not valid UTF-8.' })
+    settle(body.toString('latin1'))
+  })
+  req.on('close', () => settle(undefined))
+  if (Number(req.headers['content-length']) > limit) settle(tooLarge)
+}

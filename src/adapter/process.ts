@@ -1,0 +1,359 @@
+// One running server and the JSON-RPC traffic with it: ids, progress tokens, cancellation, time-outs, its end.
+
+import type { Isolation, Limits } from '../model/service.ts'
+import type { Bounds } from './bounds.ts'
+import { CODE, errorMessage, RefusalError, unavailable, type Refusal } from './error.ts'
+import type { Exchange } from './exchange.ts'
+import { oneLine, scanArray, scanObject, splice, type Span } from './json.ts'
+import type { Log } from './log.ts'
+import {
+  idKey,
+  idText,
+  isId,
+  paramSpan,
+  readMessage,
+  stringParam,
+  type NotificationMessage,
+  type RequestMessage,
+  type ResponseMessage,
+} from './message.ts'
+import { BATCH_MESSAGES, LATEST_VERSION } from './protocol.ts'
+import { AskTable, routeNotification } from './routing.ts'
+import type { Session } from './session.ts'
+import type { StartStdio, StdioServer } from './stdio.ts'
+
+export interface ProcessContext {
+  readonly bounds: Bounds
+  readonly limits: Limits
+  readonly isolation: Isolation
+  readonly log: Log
+  /** An id that no other request of this adapter has: a re-attached server may still answer an earlier one. */
+  nextId(): number
+  /** Called once when it has ended; its sessions are still attached. `asked`: by `stop`. */
+  ended(process: ServerProcess, reason: string, asked: boolean): void
+}
+
+/** What a finished `initialize` gave: the server's own response, and where its id stands in it. */
+export interface Handshake {
+  readonly response: string
+  readonly id: Span
+  /** Undefined when the server refused. */
+  readonly version: string | undefined
+}
+
+/** A request that the server has not answered yet. */
+export interface Pending {
+  readonly method: string
+  /** Undefined for the adapter's own requests. */
+  readonly call?: { readonly exchange: Exchange; readonly session: Session; readonly id: string }
+  /** The client's progress token as it is written, where the server was given another. */
+  readonly token?: string
+  readonly tokenKey?: string
+  readonly timer: NodeJS.Timeout
+  settle(response: ResponseMessage): void
+  fail(refusal: Refusal): void
+}
+
+const META_TOKEN = ['_meta', 'progressToken'] as const
+
+export class ServerProcess {
+  /** Several sessions may be attached. */
+  readonly shared: boolean
+  readonly isolation: Isolation
+  readonly sessions = new Set<Session>()
+  readonly pending = new Map<number, Pending>()
+  /** The pending request of a progress token. */
+  readonly tokens = new Map<string, Pending>()
+  /** Sessions by the resource that they subscribed to; kept for shared processes. */
+  readonly subscriptions = new Map<string, Set<Session>>()
+  readonly asks: AskTable
+  lastUsed = Date.now()
+
+  readonly #context: ProcessContext
+  #stdio: StdioServer | undefined
+  #handshake: Promise<Handshake> | undefined
+  #initializedSent = false
+  #holds = 0
+  #endReason: string | undefined
+  #stopping: Promise<void> | undefined
+
+  constructor(context: ProcessContext, shared: boolean) {
+    this.#context = context
+    this.shared = shared
+    this.isolation = context.isolation
+    this.asks = new AskTable(this, context.bounds.asks)
+  }
+
+  get alive(): boolean {
+    return this.#stdio !== undefined && this.#endReason === undefined && this.#stopping === undefined
+  }
+
+  get life(): string | undefined {
+    return this.#stdio?.life
+  }
+
+  /** Whether the server is so far behind with its input that nothing more should be given to it. */
+  get choked(): boolean {
+    return (this.#stdio?.backlogBytes ?? 0) > this.#context.limits.messageBytes
+  }
+
+  /** Rejects with a StartFailure. */
+  async start(start: StartStdio): Promise<void> {
+    const stdio = await start({
+      line: (text) => this.#line(text),
+      oversized: (head, tail) => this.#oversized(head, tail),
+      ended: (reason) => this.#ended(reason),
+    })
+    this.#stdio = stdio
+    if (this.#holds > 0) stdio.pause()
+  }
+
+  /** The handshake of a life of this server that an earlier attachment had. */
+  adopt(handshake: Handshake): void {
+    this.#handshake = Promise.resolve(handshake)
+    this.#initializedSent = true
+  }
+
+  /**
+   * Sends `initialize` the first time, and gives everybody its result. Rejects with a RefusalError when the server
+   * ends or is silent for too long.
+   */
+  handshake(request: string): Promise<Handshake> {
+    this.#handshake ??= this.#initialize(request)
+    return this.#handshake
+  }
+
+  /** Passes `notifications/initialized` on, once: a second one would be a second handshake to the server. */
+  initialized(text: string): void {
+    if (this.#initializedSent) return
+    this.#initializedSent = true
+    this.write(text)
+  }
+
+  /** Sends a client's request under an id of its own; the exchange gets the response, or a refusal. */
+  request(exchange: Exchange, session: Session, message: RequestMessage): void {
+    this.lastUsed = Date.now()
+    if (this.#subscribed(exchange, session, message)) return
+    const id = this.#context.nextId()
+    const clientId = idText(message)
+    const changes: [Span, string][] = [[message.id, String(id)]]
+    const tokenSpan = paramSpan(message, ...META_TOKEN)
+    let tokens: { token: string; tokenKey: string } | undefined
+    if (tokenSpan && isId(message.text, tokenSpan)) {
+      const token = message.text.slice(tokenSpan.start, tokenSpan.end)
+      // Sessions choose tokens without knowing of each other; one alone keeps its own.
+      tokens = { token, tokenKey: this.shared ? String(id) : idKey(token) }
+      if (this.shared) changes.push([tokenSpan, String(id)])
+    }
+    this.#track(id, {
+      method: message.method,
+      call: { exchange, session, id: clientId },
+      ...tokens,
+      settle: (response) => exchange.answer(splice(response.text, [response.id, clientId])),
+      fail: (refusal) => exchange.refuse(clientId, refusal),
+    })
+    this.write(splice(message.text, ...changes.toSorted(([a], [b]) => a.start - b.start)))
+    if (tokens) exchange.openStream()
+  }
+
+  /** Passes a client's notification on, where it concerns this server. */
+  notify(session: Session, message: NotificationMessage): void {
+    if (message.method === 'notifications/initialized') return this.initialized(message.text)
+    if (message.method === 'notifications/cancelled') return this.#cancelledByClient(session, message)
+    // A server that all clients share was told of no roots.
+    if (message.method === 'notifications/roots/list_changed' && this.isolation === 'shared') return
+    this.write(message.text)
+  }
+
+  /** Takes a session off: what it still waits for is cancelled and refused, what it was asked is answered. */
+  detach(session: Session, refusal: Refusal): void {
+    if (!this.sessions.delete(session)) return
+    this.lastUsed = Date.now()
+    for (const [id, pending] of this.pending) {
+      if (pending.call?.session !== session) continue
+      this.#drop(id, pending)
+      this.#cancel(id, 'The session has ended.')
+      pending.fail(refusal)
+    }
+    this.asks.sessionEnded(session)
+    for (const uri of this.subscriptions.keys()) {
+      if (this.#unsubscribe(session, uri)) this.#requestUnsubscribe(uri)
+    }
+  }
+
+  /** Stops reading the server until the returned function is called. */
+  hold(): () => void {
+    if (this.#holds++ === 0) this.#stdio?.pause()
+    let held = true
+    return () => {
+      if (!held) return
+      held = false
+      if (--this.#holds === 0) this.#stdio?.resume()
+    }
+  }
+
+  /** Ends it; resolves when it is gone. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stdio ? this.#stdio.stop() : Promise.resolve()
+    return this.#stopping
+  }
+
+  write(text: string): void {
+    if (this.#endReason === undefined) this.#stdio?.write(oneLine(text))
+  }
+
+  async #initialize(request: string): Promise<Handshake> {
+    const id = this.#context.nextId()
+    const idSpan = scanObject(request, 0, new Set(['id']))!.members[0]!
+    const response = await new Promise<ResponseMessage>((settle, reject) => {
+      if (this.#endReason !== undefined) return reject(new RefusalError(this.#endRefusal(this.#endReason)))
+      this.#track(id, { method: 'initialize', settle, fail: (refusal) => reject(new RefusalError(refusal)) })
+      this.write(splice(request, [idSpan, String(id)]))
+    })
+    return { response: response.text, id: response.id, version: response.isError ? undefined : versionOf(response) }
+  }
+
+  #track(id: number, pending: Omit<Pending, 'timer'>): void {
+    const timer = setTimeout(() => this.#timedOut(id), this.#context.limits.timeoutMs)
+    const tracked: Pending = { ...pending, timer }
+    this.pending.set(id, tracked)
+    if (tracked.tokenKey !== undefined) this.tokens.set(tracked.tokenKey, tracked)
+  }
+
+  #drop(id: number, pending: Pending): void {
+    clearTimeout(pending.timer)
+    this.pending.delete(id)
+    if (pending.tokenKey !== undefined && this.tokens.get(pending.tokenKey) === pending) {
+      this.tokens.delete(pending.tokenKey)
+    }
+  }
+
+  #timedOut(id: number): void {
+    const pending = this.pending.get(id)
+    if (!pending) return
+    this.#drop(id, pending)
+    // A server must never be told that its initialize is cancelled (mcp.md §3.1); it is stopped by its owner.
+    if (pending.method !== 'initialize') this.#cancel(id, 'The request timed out.')
+    const seconds = this.#context.limits.timeoutMs / 1000
+    pending.fail({
+      status: 504,
+      code: CODE.server,
+      message: `The server did not answer ${pending.method} within ${seconds} s (limits.timeout).`,
+    })
+  }
+
+  #cancel(id: number, reason: string): void {
+    this.write(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":${id},"reason":"${reason}"}}`)
+  }
+
+  #cancelledByClient(session: Session, message: NotificationMessage): void {
+    const span = paramSpan(message, 'requestId')
+    if (!span || !isId(message.text, span)) return
+    const key = idKey(message.text.slice(span.start, span.end))
+    for (const [id, pending] of [...this.pending].toReversed()) {
+      const { call } = pending
+      if (!call || call.session !== session || idKey(call.id) !== key) continue
+      this.write(splice(message.text, [span, String(id)]))
+      // The server may answer all the same; nobody waits for that any more, so the POST ends here.
+      this.#drop(id, pending)
+      call.exchange.answer(errorMessage(call.id, CODE.server, 'The request was cancelled by the client.'))
+      return
+    }
+  }
+
+  /** Keeps count of who subscribed on a shared server; true when the request was answered here. */
+  #subscribed(exchange: Exchange, session: Session, message: RequestMessage): boolean {
+    if (!this.shared) return false
+    if (message.method !== 'resources/subscribe' && message.method !== 'resources/unsubscribe') return false
+    const uri = stringParam(message, 'uri')
+    if (uri === undefined) return false
+    if (message.method === 'resources/subscribe') {
+      const sessions = this.subscriptions.get(uri) ?? new Set()
+      this.subscriptions.set(uri, sessions.add(session))
+      return false
+    }
+    const last = this.#unsubscribe(session, uri)
+    const others = this.subscriptions.has(uri)
+    if (last || !others) return false
+    exchange.answer(`{"jsonrpc":"2.0","id":${idText(message)},"result":{}}`)
+    return true
+  }
+
+  /** True when nobody is subscribed any more, and the session was. */
+  #unsubscribe(session: Session, uri: string): boolean {
+    const sessions = this.subscriptions.get(uri)
+    if (!sessions?.delete(session) || sessions.size > 0) return false
+    this.subscriptions.delete(uri)
+    return true
+  }
+
+  #requestUnsubscribe(uri: string): void {
+    const id = this.#context.nextId()
+    this.#track(id, { method: 'resources/unsubscribe', settle: () => undefined, fail: () => undefined })
+    const params = `{"uri":${JSON.stringify(uri)}}`
+    this.write(`{"jsonrpc":"2.0","id":${id},"method":"resources/unsubscribe","params":${params}}`)
+  }
+
+  #line(text: string): void {
+    const items = text.startsWith('[') ? scanArray(text, BATCH_MESSAGES) : undefined
+    if (items) for (const item of items) this.#received(text.slice(item.start, item.end))
+    else this.#received(text)
+  }
+
+  #received(text: string): void {
+    const message = readMessage(text)
+    if ('invalid' in message) {
+      if (text !== '') this.#context.log('warn', 'skipped a line on stdout that is no message', { bytes: text.length })
+      return
+    }
+    if (message.kind === 'request') return this.asks.asked(message)
+    if (message.kind === 'notification') return routeNotification(this, message)
+    const id = Number(idText(message))
+    const pending = this.pending.get(id)
+    if (!pending) return
+    this.#drop(id, pending)
+    pending.settle(message)
+  }
+
+  /** SDKs put the id first or last, so one of the two ends tells whose answer was dropped. */
+  #oversized(head: string, tail: string): void {
+    const match =
+      /^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d+)\s*,/.exec(head) ??
+      /"id"\s*:\s*(\d+)\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$/.exec(tail)
+    const id = Number(match?.[1])
+    const pending = this.pending.get(id)
+    const limit = this.#context.limits.messageBytes
+    this.#context.log('warn', 'dropped a message of the server over limits.message', { limit, known: !!pending })
+    if (!pending) return
+    this.#drop(id, pending)
+    pending.fail({
+      status: 502,
+      code: CODE.internal,
+      message: `The server's answer is larger than ${limit} bytes (limits.message).`,
+    })
+  }
+
+  #ended(reason: string): void {
+    this.#endReason = reason
+    for (const [id, pending] of this.pending) {
+      this.#drop(id, pending)
+      pending.fail(this.#endRefusal(reason, pending.method))
+    }
+    this.#context.ended(this, reason, this.#stopping !== undefined)
+  }
+
+  #endRefusal(reason: string, method = 'initialize'): Refusal {
+    if (method === 'initialize') return unavailable(`The server did not start: ${reason}`)
+    return {
+      status: 502,
+      code: CODE.internal,
+      message: `The server ended while it ran the request: ${reason} Initialize again.`,
+    }
+  }
+}
+
+/** The version that an InitializeResult names. */
+function versionOf(response: ResponseMessage): string {
+  const { result } = JSON.parse(response.text) as { result?: { protocolVersion?: unknown } }
+  return typeof result?.protocolVersion === 'string' ? result.protocolVersion : LATEST_VERSION
+}

@@ -1,0 +1,262 @@
+// A legacy session (`Mcp-Session-Id`): one client's conversation with one process, its streams and what waits for one.
+
+import { randomBytes } from 'node:crypto'
+import type { ServerResponse } from 'node:http'
+
+import type { Bounds } from './bounds.ts'
+import type { Exchange } from './exchange.ts'
+import type { ServerProcess } from './process.ts'
+import { allowsPriming, LATEST_VERSION } from './protocol.ts'
+import { EventStream, type StreamOwner } from './stream.ts'
+
+/** What all sessions of an adapter share. */
+export interface SessionContext {
+  readonly bounds: Bounds
+  /** Events kept over all sessions. */
+  readonly replay: { bytes: number }
+  /** Connected streams, for keep-alives and the status. */
+  readonly openStreams: Set<EventStream>
+  /** A session used a place or gave one back. */
+  changed(): void
+}
+
+interface WaitingMessage {
+  readonly text: string
+  /** The key of the server's request; undefined: a notification. */
+  readonly ask: string | undefined
+}
+
+export class Session implements StreamOwner {
+  /** 256 bits in visible ASCII: unguessable, and not used as a login (mcp.md §1.2, Sessions). */
+  readonly id = randomBytes(32).toString('base64url')
+  /** The client that it is bound to; another client's use of the id is refused. */
+  readonly client: string
+  readonly process: ServerProcess
+  /** The declared capabilities, by their names. */
+  readonly capabilities: ReadonlySet<string>
+  readonly bounds: Bounds
+  version: string = LATEST_VERSION
+  ended = false
+  lastUsed = Date.now()
+  /** POSTs with a request that has no answer yet, oldest first. */
+  readonly exchanges = new Set<Exchange>()
+
+  readonly #context: SessionContext
+  readonly #streams = new Map<number, EventStream>()
+  /** Connected GET streams, oldest first. */
+  readonly #gets = new Set<EventStream>()
+  #waiting: WaitingMessage[] = []
+  #waitingBytes = 0
+  #replayBytes = 0
+  #lastStream = 0
+
+  constructor(context: SessionContext, client: string, process: ServerProcess, capabilities: ReadonlySet<string>) {
+    this.#context = context
+    this.bounds = context.bounds
+    this.client = client
+    this.process = process
+    this.capabilities = capabilities
+  }
+
+  get priming(): boolean {
+    return allowsPriming(this.version)
+  }
+
+  /** True while nothing is connected or under way, so that nobody would notice its end at once. */
+  get idle(): boolean {
+    return this.exchanges.size === 0 && this.#gets.size === 0
+  }
+
+  /** True while a message would have to wait. */
+  get unreachable(): boolean {
+    return !this.#newestExchange() && this.#gets.size === 0
+  }
+
+  /** The events of a POST; requests of the server that wait go out with it, as the client may never open a GET. */
+  openPostStream(res: ServerResponse): EventStream {
+    const stream = this.#newStream('post')
+    stream.open(res)
+    this.#flush(stream)
+    return stream
+  }
+
+  /**
+   * A new GET stream. Over the bound the oldest is cut: a client that reconnects behind a proxy that has not noticed
+   * the loss must not be locked out by its own dead streams.
+   */
+  openGetStream(res: ServerResponse): void {
+    if (this.#gets.size >= this.bounds.streamsPerSession) this.#gets.values().next().value?.cut()
+    const stream = this.#newStream('get')
+    stream.open(res)
+    this.#flush(stream)
+  }
+
+  /**
+   * Goes on after the event that `Last-Event-ID` names. False for an id that is not of this session or whose later
+   * events are not kept any more; the client is then told, and can open a stream without it.
+   */
+  resume(res: ServerResponse, lastEventId: string): boolean {
+    const match = /^(\d{1,15})-(\d{1,15})$/.exec(lastEventId)
+    const stream = match ? this.#streams.get(Number(match[1])) : undefined
+    if (!stream?.resume(res, Number(match?.[2]))) return false
+    this.#flush(stream)
+    return true
+  }
+
+  /** Sends a message that belongs to no request: on one stream, the newest GET, or later (mcp.md §1.2, one-stream rule). */
+  unrelated(text: string): void {
+    const get = this.#newestGet()
+    if (get) get.append(text)
+    else this.#wait({ text, ask: undefined })
+  }
+
+  /**
+   * Sends a message that some request caused, without knowing which: on the newest POST that a client still reads, else
+   * on the GET stream, else later (mcp.md §3.1). `ask` is the key of a request of the server, which must not get lost:
+   * false when there is no room for it.
+   */
+  related(text: string, ask?: string): boolean {
+    const stream = this.#newestExchange() ?? this.#newestGet()
+    if (!stream) return this.#wait({ text, ask })
+    if (stream instanceof EventStream) stream.append(text)
+    else stream.push(text)
+    return true
+  }
+
+  /** Takes a request that still waits out of the queue; false when it was sent already. */
+  withdraw(key: string): boolean {
+    const at = this.#waiting.findIndex((message) => message.ask === key)
+    if (at >= 0) this.#take(at)
+    return at >= 0
+  }
+
+  /** Whether requests of the server wait for a stream, so that the next POST becomes one at once. */
+  get asksWaiting(): boolean {
+    return this.#waiting.some((message) => message.ask !== undefined)
+  }
+
+  /** Forgets the streams that have waited too long to be resumed. */
+  expire(now: number): void {
+    for (const stream of this.#streams.values()) {
+      if (now - (stream.restingSince ?? now) > this.bounds.endedStreamMs) this.#forget(stream)
+    }
+  }
+
+  /** Ends all streams and gives up all events; the table and the process are told by the caller. */
+  end(): void {
+    this.ended = true
+    for (const stream of this.#streams.values()) {
+      stream.end()
+      this.#forget(stream)
+    }
+    this.#waiting = []
+    this.#waitingBytes = 0
+  }
+
+  kept(stream: EventStream, bytes: number): void {
+    this.#replayBytes += bytes
+    this.#context.replay.bytes += bytes
+    if (bytes < 0 || !this.#replayFull) return
+    for (const other of this.#streams.values()) {
+      if (!this.#replayFull) return
+      if (other.restingSince !== undefined) this.#forget(other)
+    }
+    for (const other of this.#streams.values()) if (other !== stream) this.#shorten(other)
+    this.#shorten(stream)
+  }
+
+  opened(stream: EventStream): void {
+    if (stream.kind === 'get') this.#gets.add(stream)
+    this.#context.openStreams.add(stream)
+    this.#context.changed()
+  }
+
+  closed(stream: EventStream): void {
+    this.lastUsed = Date.now()
+    this.#gets.delete(stream)
+    this.#context.openStreams.delete(stream)
+    this.#context.changed()
+  }
+
+  /**
+   * A process of its own is slowed down with its reader, for a while. One that sessions share must not be: there the
+   * reader is cut at once. Either way the client resumes from the kept events.
+   */
+  slow(stream: EventStream, onDrained: (drained: () => void) => void): void {
+    if (this.process.shared) return stream.cut()
+    const release = this.process.hold()
+    const limit = setTimeout(() => stream.cut(), this.bounds.slowReaderMs)
+    onDrained(() => {
+      clearTimeout(limit)
+      release()
+    })
+  }
+
+  get #replayFull(): boolean {
+    const { replayBytes, replayTotalBytes } = this.bounds
+    return this.#replayBytes > replayBytes || this.#context.replay.bytes > replayTotalBytes
+  }
+
+  #shorten(stream: EventStream): void {
+    let more = true
+    while (more && this.#replayFull) more = stream.forgetOldest()
+  }
+
+  #newStream(kind: 'get' | 'post'): EventStream {
+    if (this.#streams.size >= this.bounds.endedStreams) {
+      for (const old of this.#streams.values()) {
+        if (old.restingSince === undefined) continue
+        this.#forget(old)
+        break
+      }
+    }
+    const stream = new EventStream(++this.#lastStream, kind, this)
+    this.#streams.set(stream.number, stream)
+    return stream
+  }
+
+  #forget(stream: EventStream): void {
+    this.#streams.delete(stream.number)
+    while (stream.forgetOldest());
+  }
+
+  /** The newest POST under way whose client is still there. */
+  #newestExchange(): Exchange | undefined {
+    return [...this.exchanges].findLast((exchange) => exchange.reachable)
+  }
+
+  #newestGet(): EventStream | undefined {
+    return [...this.#gets].at(-1)
+  }
+
+  /** Notifications go only to a GET stream: on a POST they would have to belong to its request. */
+  #flush(stream: EventStream): void {
+    const all = this.#waiting
+    this.#waiting = []
+    this.#waitingBytes = 0
+    for (const message of all) {
+      if (message.ask === undefined && stream.kind === 'post') this.#wait(message)
+      else stream.append(message.text)
+    }
+  }
+
+  /** Keeps a message for the next stream; the oldest notifications give way. False when there is no room. */
+  #wait(message: WaitingMessage): boolean {
+    const { waitingBytes, waitingMessages } = this.bounds
+    const full = () =>
+      this.#waiting.length >= waitingMessages || this.#waitingBytes + message.text.length > waitingBytes
+    while (full()) {
+      const at = this.#waiting.findIndex((other) => other.ask === undefined)
+      if (at < 0) return false
+      this.#take(at)
+    }
+    this.#waiting.push(message)
+    this.#waitingBytes += message.text.length
+    return true
+  }
+
+  #take(at: number): void {
+    const [message] = this.#waiting.splice(at, 1)
+    this.#waitingBytes -= message?.text.length ?? 0
+  }
+}

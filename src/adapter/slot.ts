@@ -1,0 +1,218 @@
+// One adapter's slot: its sessions, its processes, how much is under way, and its orderly end.
+
+import type { AdapterSpec, AdapterStatus } from './spec.ts'
+import type { Bounds } from './bounds.ts'
+import { CODE, RefusalError, unavailable, type Refusal } from './error.ts'
+import type { Log } from './log.ts'
+import { idText } from './message.ts'
+import { ProcessPool, type InitializeRequest } from './pool.ts'
+import type { ServerProcess } from './process.ts'
+import { Session, type SessionContext } from './session.ts'
+import type { StartStdio } from './stdio.ts'
+import type { EventStream } from './stream.ts'
+
+const SESSION_ENDED: Refusal = {
+  status: 404,
+  code: CODE.sessionNotFound,
+  message: 'The session is unknown or has ended. Initialize again.',
+}
+const STOPPING = unavailable('The service is stopping.')
+
+export class Slot {
+  readonly spec: AdapterSpec
+  readonly bounds: Bounds
+  readonly log: Log
+  readonly #pool: ProcessPool
+  readonly #sessions = new Map<string, Session>()
+  readonly #openStreams = new Set<EventStream>()
+  readonly #context: SessionContext
+  readonly #watchers = new Set<() => void>()
+  readonly #timers: NodeJS.Timeout[]
+  #requests = 0
+  #starting = 0
+  #bodyBytes = 0
+  #draining = false
+  /** Set while a drain waits for the last request. */
+  #whenIdle: (() => void) | undefined
+  #deadline: NodeJS.Timeout | undefined
+
+  constructor(spec: AdapterSpec, start: StartStdio, bounds: Bounds, log: Log) {
+    this.spec = spec
+    this.bounds = bounds
+    this.log = log
+    const changed = () => this.#changed()
+    this.#context = { bounds, replay: { bytes: 0 }, openStreams: this.#openStreams, changed }
+    this.#pool = new ProcessPool(spec, start, bounds, log, { changed, ended: (process) => this.#processEnded(process) })
+    this.#timers = [
+      setInterval(() => this.#keepAlive(), bounds.keepAliveMs),
+      setInterval(() => this.#sweep(), bounds.sweepMs),
+    ]
+  }
+
+  get status(): AdapterStatus {
+    const { lastFailure } = this.#pool
+    return {
+      pid: process.pid,
+      service: this.spec.service,
+      group: this.spec.group,
+      sessions: this.#sessions.size,
+      requests: this.#requests,
+      streams: this.#openStreams.size,
+      processes: this.#pool.size,
+      ...(lastFailure === undefined ? {} : { lastFailure }),
+    }
+  }
+
+  /** Calls back after each change until the returned function is called. */
+  watch(changed: () => void): () => void {
+    this.#watchers.add(changed)
+    return () => void this.#watchers.delete(changed)
+  }
+
+  /** The session of a request, or why there is none: an id is good only for the client that it was made for. */
+  session(id: string | undefined, client: string): Session | Refusal {
+    if (id === undefined) {
+      return { status: 400, code: CODE.server, message: 'The header Mcp-Session-Id is missing. Initialize first.' }
+    }
+    const session = this.#sessions.get(id)
+    if (!session || session.client !== client) return SESSION_ENDED
+    session.lastUsed = Date.now()
+    return session
+  }
+
+  /** Takes `count` places for requests, or says that there are none; each is given back with `finish`. */
+  begin(count: number): Refusal | undefined {
+    const { concurrency, queue } = this.spec.limits
+    if (this.#requests + count > concurrency + queue) {
+      const message = `Too many requests are under way (limits.concurrency ${concurrency} + limits.queue ${queue}).`
+      return { status: 429, code: CODE.server, message: `${message} Try again.`, retryAfterS: 1 }
+    }
+    this.#requests += count
+    this.#changed()
+    return undefined
+  }
+
+  finish(count: number): void {
+    this.#requests -= count
+    if (this.#requests === 0) this.#whenIdle?.()
+    this.#changed()
+  }
+
+  /** Counts bytes of bodies that are being read; false when there are too many, and the bytes were not counted. */
+  holdBody(bytes: number): boolean {
+    if (this.#bodyBytes + bytes > Math.max(4 * this.spec.limits.messageBytes, this.bounds.replayTotalBytes))
+      return false
+    this.#bodyBytes += bytes
+    return true
+  }
+
+  releaseBody(bytes: number): void {
+    this.#bodyBytes -= bytes
+  }
+
+  /**
+   * Makes a session and answers its `initialize`. The answer comes without a session where the server refused.
+   * Rejects with a RefusalError.
+   */
+  async open(client: string, request: InitializeRequest): Promise<{ session?: Session; answer: string }> {
+    if (this.#draining) throw new RefusalError(STOPPING)
+    this.#makeRoom()
+    this.#starting++
+    try {
+      const process = await this.#pool.acquire(request)
+      const session = new Session(this.#context, client, process, new Set(Object.keys(request.capabilities)))
+      process.sessions.add(session)
+      try {
+        const handshake = await this.#pool.handshake(process, request)
+        const answer = ProcessPool.answer(handshake, idText(request.message))
+        if (handshake.version === undefined) {
+          this.#end(session)
+          return { answer }
+        }
+        if (session.ended) throw new RefusalError(unavailable('The server ended while the session began.'))
+        session.version = handshake.version
+        this.#sessions.set(session.id, session)
+        this.#changed()
+        return { session, answer }
+      } catch (error) {
+        this.#end(session)
+        throw error
+      }
+    } finally {
+      this.#starting--
+    }
+  }
+
+  /** Ends a session, its streams and what it still waits for; a process of its own with it. */
+  close(session: Session, refusal = SESSION_ENDED): void {
+    this.#sessions.delete(session.id)
+    this.#end(session, refusal)
+  }
+
+  /**
+   * Takes no more sessions, gives running requests until the deadline (milliseconds from now), ends all streams and
+   * stops all processes.
+   */
+  async drain(deadlineMs: number): Promise<void> {
+    this.#draining = true
+    if (this.#requests > 0) {
+      const idle = new Promise<void>((settle) => (this.#whenIdle = settle))
+      this.hurry(deadlineMs)
+      await idle
+      clearTimeout(this.#deadline)
+    }
+    for (const timer of this.#timers) clearInterval(timer)
+    for (const session of this.#sessions.values()) this.close(session, STOPPING)
+    await this.#pool.close()
+  }
+
+  /** Sets the deadline of a drain that waits. */
+  hurry(deadlineMs: number): void {
+    clearTimeout(this.#deadline)
+    this.#deadline = setTimeout(() => this.#whenIdle?.(), deadlineMs)
+  }
+
+  #end(session: Session, refusal = SESSION_ENDED): void {
+    if (session.ended) return
+    session.process.detach(session, refusal)
+    session.end()
+    if (!this.#pool.shares) this.#pool.release(session.process)
+    this.#changed()
+  }
+
+  #processEnded(process: ServerProcess): void {
+    for (const session of process.sessions) {
+      this.#sessions.delete(session.id)
+      session.end()
+    }
+    process.sessions.clear()
+    this.#changed()
+  }
+
+  /** The bound on sessions: the one that is idle for longest goes when a further one comes. */
+  #makeRoom(): void {
+    if (this.#sessions.size + this.#starting < this.bounds.sessions) return
+    let oldest: Session | undefined
+    for (const session of this.#sessions.values()) {
+      if (session.idle && session.lastUsed < (oldest?.lastUsed ?? Infinity)) oldest = session
+    }
+    if (!oldest) throw new RefusalError(unavailable('Too many sessions are open, and all of them are in use.', 5))
+    this.close(oldest)
+  }
+
+  #sweep(): void {
+    const now = Date.now()
+    for (const session of this.#sessions.values()) {
+      if (session.idle && now - session.lastUsed >= this.bounds.sessionIdleMs) this.close(session)
+      else session.expire(now)
+    }
+  }
+
+  #keepAlive(): void {
+    for (const stream of this.#openStreams) stream.keepAlive()
+  }
+
+  #changed(): void {
+    for (const watcher of this.#watchers) watcher()
+  }
+}

@@ -1,0 +1,148 @@
+// A stdio server as a local process: started without a shell, its whole tree ended by the ladder (design §7).
+
+import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process'
+import { statSync } from 'node:fs'
+
+import type { LocalServer } from './spec.ts'
+import type { Bounds } from './bounds.ts'
+import { findProgram, isDeafToTerm, type Containment } from './containment.ts'
+import { StartFailure } from './error.ts'
+import { LineSplitter } from './framing.ts'
+import type { Log } from './log.ts'
+import { createStderrLog } from './stderr.ts'
+import type { StartStdio, StdioServer, StdioSink } from './stdio.ts'
+
+/** What still comes out of the pipes after the exit is waited for this long; a grandchild may hold them open. */
+const LAST_WORDS_MS = 500
+/** A process that TERM would end ends well within this. */
+const DEAF_CHECK_MS = 100
+
+export interface LocalOptions {
+  readonly server: LocalServer
+  readonly containment: Promise<Containment>
+  readonly messageBytes: number
+  readonly bounds: Bounds
+  readonly log: Log
+}
+
+export function localStarter(options: LocalOptions): StartStdio {
+  return async (sink) => {
+    const containment = await options.containment
+    const server = new LocalProcess(options, containment, sink)
+    await server.spawned
+    return server
+  }
+}
+
+class LocalProcess implements StdioServer {
+  readonly life = undefined
+  /** Rejects with a StartFailure. */
+  readonly spawned: Promise<void>
+  readonly #child: ChildProcessWithoutNullStreams
+  readonly #contained: boolean
+  readonly #bounds: Bounds
+  /** Resolves when the process itself has exited. */
+  readonly #exited: Promise<void>
+
+  constructor({ server, messageBytes, bounds, log }: LocalOptions, containment: Containment, sink: StdioSink) {
+    const [name = '', ...args] = server.command
+    if (!isFolder(server.cwd))
+      throw new StartFailure(`The working directory ${server.cwd} of "${name}" does not exist.`)
+    const program = findProgram(name, server.env['PATH'], server.cwd)
+    if (!program) throw new StartFailure(`The command "${name}" was not found. Install it, or give its full path.`)
+
+    this.#bounds = bounds
+    this.#contained = containment.length > 0
+    const command = [...containment, program, ...args]
+    const child = spawn(command[0]!, command.slice(1), {
+      cwd: server.cwd,
+      env: server.env,
+      // A group of its own, so that one signal reaches all that stay in it, and none of the adapter's.
+      detached: true,
+      stdio: ['pipe', 'pipe', 'pipe'],
+    })
+    this.#child = child
+    this.spawned = new Promise((settle, reject) => {
+      child.once('spawn', settle)
+      child.once('error', (error) => reject(new StartFailure(`The command "${name}" did not start: ${error.message}.`)))
+    })
+    this.#exited = new Promise((settle) => void child.once('exit', () => settle()))
+
+    const lines = new LineSplitter(messageBytes, sink)
+    child.stdout.on('data', (chunk: Buffer) => lines.push(chunk))
+    const stderr = createStderrLog(log, server.env)
+    child.stderr.on('data', (chunk: Buffer) => stderr.push(chunk))
+    // The pipe's reader may be gone at any moment; the exit says so.
+    child.stdin.on('error', () => undefined)
+
+    child.once('exit', (code, signal) => {
+      // In a namespace nothing is left now; without one, the rest of the group is.
+      this.#signal('SIGKILL')
+      child.stdout.resume()
+      const how = signal ? `was ended by ${signal}` : `ended with exit code ${code}`
+      let told = false
+      const tell = () => {
+        if (told) return
+        told = true
+        clearTimeout(limit)
+        const last = stderr.lastLine()
+        sink.ended(`The command "${name}" ${how}.${last ? ` It last said: ${last}` : ''}`)
+      }
+      const limit = setTimeout(() => {
+        child.stdout.destroy()
+        child.stderr.destroy()
+        tell()
+      }, LAST_WORDS_MS)
+      child.once('close', tell)
+    })
+  }
+
+  get backlogBytes(): number {
+    return this.#child.stdin.writableLength
+  }
+
+  write(line: string): void {
+    if (this.#child.stdin.writable) this.#child.stdin.write(`${line}\n`, 'latin1')
+  }
+
+  pause(): void {
+    this.#child.stdout.pause()
+  }
+
+  resume(): void {
+    this.#child.stdout.resume()
+  }
+
+  async stop(): Promise<void> {
+    const rung = this.#bounds.shutdownRungMs
+    this.#child.stdin.end()
+    this.#child.stdout.resume()
+    if (await this.#exitsWithin(rung)) return
+    this.#signal('SIGTERM')
+    if (await this.#exitsWithin(Math.min(rung, DEAF_CHECK_MS))) return
+    const deaf = this.#contained && isDeafToTerm(this.#child.pid!)
+    if (!deaf && (await this.#exitsWithin(rung))) return
+    this.#signal('SIGKILL')
+    await this.#exited
+  }
+
+  /** To the whole group: `unshare` ignores TERM and passes nothing on [measured], the server behind it gets it so. */
+  #signal(signal: NodeJS.Signals): void {
+    try {
+      process.kill(-this.#child.pid!, signal)
+    } catch {
+      // Nobody is left in the group.
+    }
+  }
+
+  #exitsWithin(ms: number): Promise<boolean> {
+    const { promise, resolve } = Promise.withResolvers<boolean>()
+    const timer = setTimeout(resolve, ms, false)
+    const exited = this.#exited.then(() => true)
+    return Promise.race([exited, promise]).finally(() => clearTimeout(timer))
+  }
+}
+
+function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true
+}

@@ -1,0 +1,160 @@
+// One event stream to a client: its events, kept for `Last-Event-ID`, and the connection that carries it, if any.
+
+import type { ServerResponse } from 'node:http'
+
+import type { Bounds } from './bounds.ts'
+import { oneLine } from './json.ts'
+
+/** What a stream tells its session. */
+export interface StreamOwner {
+  readonly bounds: Bounds
+  /** Whether an event without data may go first (mcp.md §1.2). */
+  readonly priming: boolean
+  /** Events were kept (`bytes` positive) or given up. */
+  kept(stream: EventStream, bytes: number): void
+  opened(stream: EventStream): void
+  closed(stream: EventStream): void
+  /** More waits for the reader than the bound; `onDrained` calls back when it has read on or is gone. */
+  slow(stream: EventStream, onDrained: (drained: () => void) => void): void
+}
+
+interface KeptEvent {
+  readonly sequence: number
+  readonly frame: string
+}
+
+/**
+ * Event ids are `<stream>-<sequence>`: unique in the session, and they name the stream, so that a resumed stream gets
+ * its own later messages and no other's (mcp.md §1.2, Resumability).
+ */
+export class EventStream {
+  readonly number: number
+  /** A GET stream carries what belongs to no request, and has no last message. */
+  readonly kind: 'get' | 'post'
+  readonly #owner: StreamOwner
+  readonly #events: KeptEvent[] = []
+  #sequence = 0
+  /** Events up to this sequence are not kept any more. */
+  #lost = 0
+  #connection: ServerResponse | undefined
+  #slow = false
+  #ended = false
+  #restingSince = Date.now()
+
+  constructor(number: number, kind: 'get' | 'post', owner: StreamOwner) {
+    this.number = number
+    this.kind = kind
+    this.#owner = owner
+  }
+
+  get connected(): boolean {
+    return this.#connection !== undefined
+  }
+
+  /** Since when it is kept only to be resumed; undefined while it is connected or its answer is still to come. */
+  get restingSince(): number | undefined {
+    return !this.connected && (this.#ended || this.kind === 'get') ? this.#restingSince : undefined
+  }
+
+  /** Sends the headers and, to clients that understand it, an event that gives them an id to resume from at once. */
+  open(res: ServerResponse): void {
+    this.#connect(res)
+    if (this.#owner.priming) this.#write(`id: ${this.number}-0\nretry: ${this.#owner.bounds.retryMs}\ndata: \n\n`)
+  }
+
+  append(message: string): void {
+    this.#sequence++
+    const frame = `event: message\nid: ${this.number}-${this.#sequence}\ndata: ${oneLine(message)}\n\n`
+    this.#keep(frame)
+    this.#write(frame)
+  }
+
+  /** No more messages: the connection is ended, the events stay for a while. */
+  end(): void {
+    this.#ended = true
+    this.#restingSince = Date.now()
+    this.#connection?.end()
+  }
+
+  /**
+   * Sends the events after `sequence` on a new connection and goes on there. False when some of them are not kept any
+   * more: going on with a gap would lose an answer silently.
+   */
+  resume(res: ServerResponse, sequence: number): boolean {
+    if (sequence < this.#lost || sequence > this.#sequence) return false
+    this.#connection?.destroy()
+    this.#connect(res)
+    for (const event of this.#events) if (event.sequence > sequence) this.#write(event.frame)
+    if (this.#ended) res.end()
+    return true
+  }
+
+  /** Gives up the oldest event; false when none is kept. */
+  forgetOldest(): boolean {
+    const event = this.#events.shift()
+    if (!event) return false
+    this.#lost = event.sequence
+    this.#owner.kept(this, -event.frame.length)
+    return true
+  }
+
+  /** Cuts the connection; the events stay, so the client can resume. */
+  cut(): void {
+    this.#connection?.destroy()
+  }
+
+  /** A comment, which no client reads and every proxy counts as traffic. */
+  keepAlive(): void {
+    if (this.#connection && this.#connection.writableLength === 0) this.#connection.write(': keep-alive\n\n')
+  }
+
+  #keep(frame: string): void {
+    const { replayEvents, replayBytes } = this.#owner.bounds
+    if (frame.length > replayBytes) {
+      while (this.forgetOldest());
+      this.#lost = this.#sequence
+      return
+    }
+    if (this.#events.length >= replayEvents) this.forgetOldest()
+    this.#events.push({ sequence: this.#sequence, frame })
+    this.#owner.kept(this, frame.length)
+  }
+
+  #connect(res: ServerResponse): void {
+    this.#connection = res
+    res.writeHead(200, {
+      'content-type': 'text/event-stream',
+      'cache-control': 'no-cache, no-transform',
+      'x-accel-buffering': 'no',
+    })
+    res.flushHeaders()
+    res.on('close', () => {
+      if (this.#connection !== res) return
+      this.#connection = undefined
+      this.#restingSince = Date.now()
+      this.#owner.closed(this)
+    })
+    this.#owner.opened(this)
+  }
+
+  #write(frame: string): void {
+    const res = this.#connection
+    if (!res || res.writableEnded) return
+    // Looked at before the write: one large message is not yet a slow reader.
+    if (res.writableLength > this.#owner.bounds.streamBufferBytes) this.#reportSlow(res)
+    res.write(frame, 'latin1')
+  }
+
+  #reportSlow(res: ServerResponse): void {
+    if (this.#slow) return
+    this.#slow = true
+    this.#owner.slow(this, (drained) => {
+      const once = () => {
+        res.off('drain', once).off('close', once)
+        this.#slow = false
+        drained()
+      }
+      res.on('drain', once).on('close', once)
+    })
+  }
+}

@@ -1,0 +1,139 @@
+import * as fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+
+import { findPath, fromWire, oneLine, scanArray, scanObject, splice, toWire } from '../../src/adapter/json.ts'
+import { idKey, readMessage } from '../../src/adapter/message.ts'
+
+/** Objects with awkward keys and values, spelled with awkward white space. */
+const spelled = fc
+  .tuple(
+    fc.dictionary(
+      fc.oneof(fc.string({ unit: 'binary' }), fc.constantFrom('id', 'method', '"', '\\', '}{')),
+      fc.jsonValue(),
+    ),
+    fc.constantFrom(0, 1, '\t', '\r\n'),
+  )
+  .map(([value, space]) => ({ value, text: toWire(JSON.stringify(value, null, space as string)) }))
+
+describe('scanObject', () => {
+  it('finds the members that JSON.parse finds, with their values', () => {
+    fc.assert(
+      fc.property(spelled, ({ value, text }) => {
+        const keys = Object.keys(value)
+        const scan = scanObject(text, 0, new Set(keys.map(toWire)))
+        expect(scan?.end).toBe(text.length)
+        const found = scan!.members.map((member) => [
+          fromWire(member.key),
+          JSON.parse(fromWire(text.slice(member.start, member.end))) as unknown,
+        ])
+        expect(found).toEqual(Object.entries(JSON.parse(fromWire(text)) as object))
+      }),
+    )
+  })
+
+  it('takes no beginning of an object for an object', () => {
+    fc.assert(
+      fc.property(spelled, fc.nat(), ({ text }, cut) => {
+        expect(scanObject(text.slice(0, cut % text.length), 0, new Set(['id']))).toBeUndefined()
+      }),
+    )
+  })
+
+  it('never throws and never reads past the text', () => {
+    fc.assert(
+      fc.property(fc.string({ unit: fc.constantFrom(...Array.from('{}[]",:\\0eE-1tnu \n')) }), (text) => {
+        const scan = scanObject(text, 0, new Set(['', '0']))
+        if (scan) expect(scan.end).toBeLessThanOrEqual(text.length)
+      }),
+    )
+  })
+
+  it.each([
+    '{"a":01}',
+    '{"a":tru}',
+    '{"a":}',
+    '{"a" 1}',
+    '{"a":1,}',
+    '{a:1}',
+    '[1]',
+    '',
+    '{',
+    '{"a":1 "b":2}',
+    '{"a":"x}',
+  ])('refuses %s', (text) => expect(scanObject(text, 0, new Set(['a']))).toBeUndefined())
+})
+
+describe('scanArray', () => {
+  it('finds the items that JSON.parse finds', () => {
+    fc.assert(
+      fc.property(fc.array(fc.jsonValue()), (items) => {
+        const text = toWire(JSON.stringify(items, null, 1))
+        const found = scanArray(text, items.length)!.map(
+          (item) => JSON.parse(fromWire(text.slice(item.start, item.end))) as unknown,
+        )
+        expect(found).toEqual(JSON.parse(JSON.stringify(items)))
+      }),
+    )
+  })
+
+  it('has a limit', () => {
+    expect(scanArray('[1,2,3]', 3)).toHaveLength(3)
+    expect(scanArray('[1,2,3]', 2)).toBeUndefined()
+    expect(scanArray('[1] x', 2)).toBeUndefined()
+  })
+})
+
+describe('splice', () => {
+  it('changes nothing but the spans', () => {
+    const text = '{"id" : 1.0,"x":{"id":2},"n":12345678901234567890, "z":-0,"params":{"_meta":{"progressToken":"t"}}}'
+    const id = findPath(text, 0, 'id')!
+    const token = findPath(text, 0, 'params', '_meta', 'progressToken')!
+    expect(splice(text, [id, '7'], [token, '9'])).toBe(
+      '{"id" : 7,"x":{"id":2},"n":12345678901234567890, "z":-0,"params":{"_meta":{"progressToken":9}}}',
+    )
+  })
+})
+
+describe('oneLine', () => {
+  it('changes no value of valid JSON', () => {
+    fc.assert(
+      fc.property(fc.jsonValue(), (value) => {
+        const text = JSON.stringify(value, null, '\r\n')
+        expect(oneLine(text)).not.toMatch(/[\r\n]/)
+        expect(JSON.parse(oneLine(text))).toEqual(JSON.parse(text))
+      }),
+    )
+  })
+})
+
+describe('readMessage', () => {
+  it.each([
+    ['{"jsonrpc":"2.0","id":1,"method":"ping"}', 'request'],
+    ['{"jsonrpc":"2.0","i\\u0064":"a","method":"ping","params":{}}', 'request'],
+    ['{"jsonrpc":"2.0","method":"notifications/x"}', 'notification'],
+    ['{"result":{},"jsonrpc":"2.0","id":1}', 'response'],
+    ['{"error":{},"jsonrpc":"2.0","id":1}', 'response'],
+  ])('%s is a %s', (text, kind) => expect(readMessage(text)).toMatchObject({ kind }))
+
+  it.each([
+    '{"jsonrpc":"2.0","id":null,"method":"ping"}',
+    '{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}',
+    '{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}',
+    '{"jsonrpc":"1.0","id":1,"method":"ping"}',
+    '{"id":1,"method":"ping"}',
+    '{"jsonrpc":"2.0","id":1,"method":5}',
+    '{"jsonrpc":"2.0","id":1,"method":"x","params":[]}',
+    '{"jsonrpc":"2.0","id":1}',
+    '{"jsonrpc":"2.0","id":1,"method":"ping"} {}',
+    '"text"',
+  ])('%s is none', (text) => expect(readMessage(text)).toHaveProperty('invalid'))
+})
+
+describe('idKey', () => {
+  it('tells types apart and spellings not', () => {
+    expect(idKey('1')).not.toBe(idKey('"1"'))
+    expect(idKey('1.0')).toBe(idKey('1'))
+    expect(idKey('"\\u0061"')).toBe(idKey('"a"'))
+    expect(idKey(toWire('"é"'))).toBe(idKey('"\\u00e9"'))
+  })
+})
