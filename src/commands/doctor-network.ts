@@ -2,11 +2,13 @@
 
 import { createServer } from 'node:net'
 
-import Docker from 'dockerode'
-
 import type { ServiceRow, Status } from '../api/view.ts'
-import type { Config, EngineAddress } from '../config/load.ts'
+import type { Config } from '../config/load.ts'
+import { engineAddresses } from '../docker/addresses.ts'
+import { EngineClient } from '../docker/client.ts'
+import { type EngineAddress, engineProblem } from '../docker/engine.ts'
 import { OperatorError } from '../model/operator-error.ts'
+import type { Problem } from '../model/problem.ts'
 import type { CommandContext } from './command.ts'
 import type { Finding } from './doctor-finding.ts'
 import { running } from './running.ts'
@@ -69,36 +71,32 @@ function isFree(host: string, port: number): Promise<boolean> {
   })
 }
 
+/** One finding for each engine; without any, services run as local processes. */
 export async function engines({ env }: CommandContext, { engines }: Config): Promise<Finding[]> {
   const check = 'Docker'
-  if (engines === 'auto') return [await engine(check, { name: 'default' }, env, 'warning')]
-  return Promise.all(engines.map((each) => engine(`${check} engine ${each.name}`, each, env, 'failure')))
+  const { addresses, problems } = engineAddresses(engines, env)
+  const findings = [
+    ...problems.map((problem): Finding => ({ check, state: 'failure', ...words(problem) })),
+    ...(await Promise.all(addresses.map((address) => engine(check, address)))),
+  ]
+  if (findings.length > 0) return findings
+  return [{ check, state: 'ok', message: 'no engine here; services run as local processes.' }]
 }
 
-async function engine(
-  check: string,
-  { socketPath, host, port }: EngineAddress,
-  env: CommandContext['env'],
-  missing: 'warning' | 'failure',
-): Promise<Finding> {
-  const timeout = ENGINE_TIMEOUT_MS
-  let client: Docker
-  if (socketPath !== undefined) client = new Docker({ socketPath, timeout })
-  else if (host !== undefined) client = new Docker({ protocol: 'http', host, port: port ?? 2375, timeout })
-  else client = new Docker({ timeout })
-  const where = socketPath ?? (host === undefined ? env['DOCKER_HOST'] || '/var/run/docker.sock' : `${host}:${port}`)
+async function engine(check: string, address: EngineAddress): Promise<Finding> {
+  const client = new EngineClient(address)
   try {
-    const { Version } = await client.version()
-    return { check, state: 'ok', message: `${Version} at ${where}` }
+    await client.list({ label: ['berth.service'] }, AbortSignal.timeout(ENGINE_TIMEOUT_MS))
+    return { check, state: 'ok', message: `engine ${address.name} answers.` }
   } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException
-    if (code === 'EACCES') {
-      const mend = 'Add this user to the group docker (then log in again), or run as one who may.'
-      return { check, state: missing, message: `this user may not use ${where}.`, mend }
-    }
-    const mend = 'Start the engine; without one, services run as local processes.'
-    return { check, state: missing, message: `none answers at ${where} (${code ?? message}).`, mend }
+    return { check, state: 'failure', ...words(engineProblem(address, error)) }
+  } finally {
+    client.close()
   }
+}
+
+function words({ where, message, remedy }: Problem): Pick<Finding, 'message' | 'mend'> {
+  return { message: `${where}: ${message}`, mend: remedy }
 }
 
 export async function runningControlPlane(context: CommandContext): Promise<Finding> {

@@ -1,7 +1,5 @@
 // `berth doctor`: what Berth needs of this machine, whether it is there, and what to do where it is not.
 
-import { join } from 'node:path'
-
 import { readConfigFile } from '../config/file.ts'
 import { type Config, loadConfig } from '../config/load.ts'
 import { problemLine } from '../model/problem.ts'
@@ -26,8 +24,7 @@ export async function run(context: CommandContext): Promise<number> {
     await containment(context),
     await stateFolder(context),
     finding,
-    ...(await engines(context, config)),
-    ...(await ports(context, config)),
+    ...(config ? [...(await engines(context, config)), ...(await ports(context, config))] : []),
     await runningControlPlane(context),
   ]
   context.print(context.json ? JSON.stringify(findings, null, 2) : findings.map(line).join('\n'))
@@ -38,24 +35,23 @@ function line({ state, check, message, mend }: Finding): string {
   return `${MARKS[state]} ${check}: ${message}${mend === undefined ? '' : `\n    ${mend.replaceAll('\n', '\n    ')}`}`
 }
 
-/** The configuration that the other checks go by: that of the file, or one without services. */
-async function configuration({ config: file, home }: CommandContext): Promise<{ config: Config; finding: Finding }> {
+/** The configuration that the other checks go by; undefined: it has mistakes. */
+async function configuration({
+  config: file,
+  home,
+}: CommandContext): Promise<{ config: Config | undefined; finding: Finding }> {
   const check = 'configuration'
-  const folder = file?.folder ?? join(home, '..')
-  const none = loadConfig({ text: '', file: 'none', folder })
-  if ('problems' in none) throw new Error('An empty configuration is not valid.')
-  if (!file) {
-    const message = 'there is no berth.yaml; berth up starts the quickstart configuration.'
-    return { config: none.config, finding: { check, state: 'ok', message } }
+  const read = file ? await readConfigFile(file) : { text: '' }
+  const source = { file: file?.name ?? 'quickstart', folder: file?.folder ?? home }
+  const loaded = 'text' in read ? loadConfig({ text: read.text, ...source }) : { problems: [read.problem] }
+  if ('problems' in loaded) {
+    const { length } = loaded.problems
+    const message = `${source.file} has ${length === 1 ? 'a mistake' : `${length} mistakes`}:`
+    const mend = loaded.problems.map(problemLine).join('\n')
+    return { config: undefined, finding: { check, state: 'failure', message, mend } }
   }
-  const read = await readConfigFile(file)
-  const loaded =
-    'text' in read ? loadConfig({ text: read.text, file: file.name, folder }) : { problems: [read.problem] }
-  if ('config' in loaded) {
-    const message = `${file.name} is valid, ${loaded.config.services.length} services.`
-    return { config: loaded.config, finding: { check, state: 'ok', message } }
-  }
-  const message = `${file.name} has ${loaded.problems.length === 1 ? 'a mistake' : `${loaded.problems.length} mistakes`}:`
-  const mend = loaded.problems.map(problemLine).join('\n')
-  return { config: none.config, finding: { check, state: 'failure', message, mend } }
+  const message = file
+    ? `${file.name} is valid, services: ${loaded.config.services.length}.`
+    : 'there is no berth.yaml; berth up starts the quickstart configuration.'
+  return { config: loaded.config, finding: { check, state: 'ok', message } }
 }

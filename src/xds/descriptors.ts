@@ -15,14 +15,13 @@ const FORMAT = 1
 
 /**
  * The FileDescriptorSet of an Envoy binary, each file after those that it imports. Read from the binary once and then
- * from `<cacheFolder>/descriptors`, keyed by the binary's path, size and time of change.
+ * from `cacheFolder`, keyed by the binary's path, size and time of change.
  * Throws OperatorError for a binary without descriptors.
  */
 export async function loadDescriptors(envoyPath: string, cacheFolder: string): Promise<Uint8Array> {
   const { size, mtimeMs } = await stat(envoyPath)
   const key = JSON.stringify([FORMAT, resolve(envoyPath), size, mtimeMs])
-  const folder = join(cacheFolder, 'descriptors')
-  const file = join(folder, `${createHash('sha256').update(key).digest('hex').slice(0, 16)}.binpb`)
+  const file = join(cacheFolder, `${createHash('sha256').update(key).digest('hex').slice(0, 16)}.binpb`)
   const cached = await readFile(file).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return undefined
     throw error
@@ -36,7 +35,7 @@ export async function loadDescriptors(envoyPath: string, cacheFolder: string): P
         'Set BERTH_ENVOY to one that is, or unset it and Berth fetches one.',
     )
   }
-  await mkdir(folder, { recursive: true })
+  await mkdir(cacheFolder, { recursive: true })
   const unfinished = `${file}.${process.pid}`
   try {
     await writeFile(unfinished, set)

@@ -1,14 +1,13 @@
 import { beforeAll, describe, expect, test } from 'vitest'
 
 import { type Codec, createCodec } from '../../src/xds/codec.ts'
-import { loadDescriptors } from '../../src/xds/descriptors.ts'
 import { CDS, EDS, LDS, RDS, SRDS } from '../../src/xds/type-urls.ts'
-import { TEST_CACHE, testEnvoy } from '../fixtures/envoy.ts'
+import { testDescriptors } from '../fixtures/envoy.ts'
 
 let codec: Codec
 
 beforeAll(async () => {
-  codec = createCodec(await loadDescriptors((await testEnvoy()).path, TEST_CACHE))
+  codec = createCodec(await testDescriptors())
 })
 
 const HTTP_OPTIONS = 'envoy.extensions.upstreams.http.v3.HttpProtocolOptions'

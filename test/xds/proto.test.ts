@@ -18,17 +18,16 @@ import { Server, ServerCredentials, type ServerDuplexStream } from '@grpc/grpc-j
 import { type MessageTypeDefinition, loadSync } from '@grpc/proto-loader'
 import { beforeAll, expect, test } from 'vitest'
 
-import { loadDescriptors } from '../../src/xds/descriptors.ts'
 import { type DeltaDiscoveryRequest, type DeltaDiscoveryResponse, loadServices } from '../../src/xds/services.ts'
 import { CDS } from '../../src/xds/type-urls.ts'
-import { TEST_CACHE, testEnvoy } from '../fixtures/envoy.ts'
+import { testDescriptors, testEnvoy } from '../fixtures/envoy.ts'
 
 let envoy: string
 let registry: FileRegistry
 
 beforeAll(async () => {
   envoy = (await testEnvoy()).path
-  registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, await loadDescriptors(envoy, TEST_CACHE)))
+  registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, await testDescriptors()))
 })
 
 const FILES = ['envoy/service/discovery/v3/ads.proto', 'envoy/service/cluster/v3/cds.proto']
