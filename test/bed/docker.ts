@@ -15,19 +15,19 @@ export interface BedEngine {
   readonly host: string
   readonly socketPath: string
   /** Runs `docker …` against this engine: its output, trimmed. Rejects with what docker said. */
-  cli(...args: readonly string[]): Promise<string>
+  readonly cli: (...args: readonly string[]) => Promise<string>
   /** The same as a child process, for a test that talks to a container's stdio. */
-  spawn(...args: readonly string[]): ChildProcessWithoutNullStreams
+  readonly spawn: (...args: readonly string[]) => ChildProcessWithoutNullStreams
 }
 
 /** An engine of one test file alone, which it may stop and crash. Running or not, the bed ends it with the run. */
 export interface SpareEngine extends BedEngine {
   /** Resolves when it answers again. */
-  start(): Promise<void>
+  readonly start: () => Promise<void>
   /** As `systemctl stop docker`: its containers stop, too. */
-  stop(): Promise<void>
+  readonly stop: () => Promise<void>
   /** As `kill -9`: dockerd is gone at once. */
-  kill(): Promise<void>
+  readonly kill: () => Promise<void>
 }
 
 const main = await ask<EngineFacts>('/main').then(engineOf, (error: Error) => error)

@@ -1,0 +1,88 @@
+// Engines: where a Docker engine is reached, and what to tell the user when it cannot be.
+
+import { existsSync } from 'node:fs'
+import type { Problem } from '../model/problem.ts'
+
+/** An engine's name in the configuration, and its plain address. */
+export type EngineAddress =
+  | { readonly name: string; readonly socketPath: string }
+  | { readonly name: string; readonly host: string; readonly port: number }
+
+/** The engine answered, but not with what was asked for. */
+export class EngineAnswerError extends Error {
+  override readonly name = 'EngineAnswerError'
+  readonly status: number
+
+  /** @param status HTTP status @param said the engine's own words */
+  constructor(status: number, said: string) {
+    super(`HTTP ${status}: ${said}`)
+    this.status = status
+  }
+}
+
+/** The engine of this machine as the configuration names it. */
+const HOST_ENGINE = 'host'
+const DEFAULT_SOCKET = '/var/run/docker.sock'
+const PLAIN_PORT = 2375
+const TLS_PORT = 2376
+
+/**
+ * The engine that `DOCKER_HOST` names, else the one of this machine if its socket exists. Neither member: there is no
+ * engine, which is no mistake.
+ */
+export function engineFromEnvironment(env: Readonly<Record<string, string | undefined>>): {
+  readonly address?: EngineAddress
+  readonly problem?: Problem
+} {
+  const value = env['DOCKER_HOST'] ?? ''
+  const [, scheme, rest = ''] = /^([a-z]+):\/\/(.*)$/.exec(value) ?? []
+  if (value === '' || (scheme === 'unix' && rest === '')) {
+    return existsSync(DEFAULT_SOCKET) ? { address: { name: HOST_ENGINE, socketPath: DEFAULT_SOCKET } } : {}
+  }
+  if (scheme === 'unix') return { address: { name: HOST_ENGINE, socketPath: rest } }
+  if (scheme !== 'tcp') {
+    // The value may hold a password, so only its scheme is repeated.
+    const message = scheme ? `Engines behind ${scheme}:// are not supported yet.` : 'It is not an address.'
+    return { problem: hostProblem(message) }
+  }
+  const url = URL.canParse(`http://${rest}`) ? new URL(`http://${rest}`) : undefined
+  if (!url?.hostname) return { problem: hostProblem('It is not an address.') }
+  const port = Number(url.port || PLAIN_PORT)
+  if (env['DOCKER_TLS_VERIFY'] || port === TLS_PORT) {
+    return { problem: hostProblem('Engines behind TLS are not supported yet.') }
+  }
+  return { address: { name: HOST_ENGINE, host: url.hostname.replace(/^\[|\]$/g, ''), port } }
+}
+
+function hostProblem(message: string): Problem {
+  return {
+    about: `engine ${HOST_ENGINE}`,
+    where: 'DOCKER_HOST',
+    message,
+    remedy: 'Use unix:///path/to/docker.sock or tcp://host:2375, or unset it for the engine of this machine.',
+  }
+}
+
+/** Why an engine could not be asked, and how to mend it. The same cause gives the same words. */
+export function engineProblem(address: EngineAddress, error: unknown): Problem {
+  const where = 'socketPath' in address ? `unix://${address.socketPath}` : `tcp://${address.host}:${address.port}`
+  const [message, remedy] = explain(error)
+  return { about: `engine ${address.name}`, where, message, remedy }
+}
+
+function explain(error: unknown): readonly [message: string, remedy: string] {
+  const { code, name, message } = error as NodeJS.ErrnoException
+  if (code === 'EACCES' || code === 'EPERM') {
+    return [
+      'This user may not open the socket of the Docker engine.',
+      'Add the user to the group docker (sudo usermod -aG docker $USER, then log in again), or run Berth as root.',
+    ]
+  }
+  if (error instanceof EngineAnswerError) {
+    return [`The Docker engine refused: ${message}.`, 'Look into its log (journalctl -u docker).']
+  }
+  const start = 'Start it (sudo systemctl start docker), or correct DOCKER_HOST.'
+  if (code === 'ENOENT') return ['The socket of the Docker engine does not exist.', start]
+  if (name === 'TimeoutError') return ['The Docker engine does not answer in time.', `Look whether it hangs. ${start}`]
+  return [`The Docker engine does not answer (${code ?? message}).`, start]
+}

@@ -1,0 +1,172 @@
+// Watches one engine: the whole list of its labelled containers, again and again (design §4).
+
+import { setTimeout as delay } from 'node:timers/promises'
+import { SERVICE_LABEL, type LabelledContainer } from '../model/container.ts'
+import type { Problem } from '../model/problem.ts'
+import { EngineClient } from './client.ts'
+import { labelledContainers } from './containers.ts'
+import { engineProblem, type EngineAddress } from './engine.ts'
+
+export type EngineState =
+  | { readonly engine: string; readonly reachable: true; readonly containers: readonly LabelledContainer[] }
+  | { readonly engine: string; readonly reachable: false; readonly problem: Problem }
+
+/** All in milliseconds. */
+export interface WatchTimes {
+  /** The list is asked for at least this often, for events that got lost. */
+  readonly relist: number
+  /** At least this long from one list to the next. */
+  readonly coalesce: number
+  /** Everything that makes one list must be answered within this, and so must the subscription to events. */
+  readonly deadline: number
+  /** The waits between attempts double from the first to the longest. */
+  readonly firstRetry: number
+  readonly longestRetry: number
+  /** A connection that lived this long was a good one: its end alone does not say that the engine is gone. */
+  readonly steady: number
+}
+
+export const WATCH_TIMES: WatchTimes = {
+  relist: 30_000,
+  coalesce: 20,
+  deadline: 10_000,
+  firstRetry: 200,
+  longestRetry: 5000,
+  steady: 1000,
+}
+
+/**
+ * What can change a container's facts. `stop` and `kill` are followed by `die` when they have an effect; labels never
+ * change.
+ */
+const EVENTS = ['create', 'start', 'die', 'destroy', 'pause', 'unpause', 'health_status', 'rename']
+
+/** The engine says that events flow before it listens to them itself; what happened since is repeated. */
+const REPEAT_SECONDS = 1
+
+/**
+ * Yields the whole list after every change, and why the engine cannot be asked, once per reason, when it cannot. Never
+ * throws; ends when the signal aborts. A value may equal the one before it. To reconnect, it does everything again from
+ * the top, so that there is no way of resuming to get wrong.
+ */
+export async function* watchEngine(
+  address: EngineAddress,
+  times: Partial<WatchTimes>,
+  signal: AbortSignal,
+): AsyncGenerator<EngineState, void, void> {
+  const limits = { ...WATCH_TIMES, ...times }
+  const engine = address.name
+  let retry = limits.firstRetry
+  let said: string | undefined
+  while (!signal.aborted) {
+    const begun = performance.now()
+    try {
+      for await (const containers of lists(address, limits, signal)) {
+        said = undefined
+        yield { engine, reachable: true, containers }
+      }
+    } catch (error) {
+      if (signal.aborted) return
+      if (performance.now() - begun >= limits.steady) {
+        retry = limits.firstRetry
+        // Proxies before an engine close idle streams; a look tells that from an engine that is gone.
+        if (error instanceof EventsEndedError) continue
+      }
+      const problem = engineProblem(address, error)
+      if (problem.message !== said) yield { engine, reachable: false, problem }
+      said = problem.message
+      await delay(retry, undefined, { signal }).catch(() => undefined)
+      retry = Math.min(retry * 2, limits.longestRetry)
+    }
+  }
+}
+
+class EventsEndedError extends Error {
+  override readonly name = 'EventsEndedError'
+}
+
+/** The life of one connection. Throws when it ends, for whatever reason. */
+async function* lists(
+  address: EngineAddress,
+  times: WatchTimes,
+  signal: AbortSignal,
+): AsyncGenerator<readonly LabelledContainer[], never, void> {
+  const client = new EngineClient(address)
+  // Also for a consumer that does not come back for the next value: no socket may outlive the signal.
+  const close = (): void => client.close()
+  signal.addEventListener('abort', close, { once: true })
+  try {
+    // Events first and the list after them, so that nothing is missed between the two.
+    const changes = new Changes()
+    const filters = { type: ['container'], label: [SERVICE_LABEL], event: EVENTS }
+    const since = Math.floor(Date.now() / 1000) - REPEAT_SECONDS
+    const events = await within(times.deadline, signal, (limit) => client.events(filters, since, limit))
+    events.on('data', () => changes.note())
+    events.on('error', (error) => changes.end(error))
+    events.on('close', () => changes.end())
+    for (;;) {
+      const begun = performance.now()
+      changes.clear()
+      yield await within(times.deadline, signal, (limit) => labelledContainers(client, address.name, limit))
+      await changes.next(times.relist)
+      const pause = times.coalesce - (performance.now() - begun)
+      if (pause > 0) await delay(pause, undefined, { signal })
+    }
+  } finally {
+    signal.removeEventListener('abort', close)
+    client.close()
+  }
+}
+
+/** Whether to look again: any number of events in the meantime make one look. */
+class Changes {
+  #noted = false
+  #ended: EventsEndedError | undefined
+  #wake = (): void => undefined
+
+  note(): void {
+    this.#noted = true
+    this.#wake()
+  }
+
+  end(cause?: Error): void {
+    this.#ended ??= new EventsEndedError('its events ended', { cause })
+    this.#wake()
+  }
+
+  clear(): void {
+    this.#noted = false
+  }
+
+  /** Resolves after something was noted since the last clear, or `ms` have passed. Rejects when the events ended. */
+  async next(ms: number): Promise<void> {
+    if (!this.#noted && !this.#ended) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, ms)
+        this.#wake = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+    }
+    if (this.#ended) throw this.#ended
+  }
+}
+
+/** Runs a call with a signal that aborts with the given one, or with a TimeoutError after `ms`. */
+async function within<T>(ms: number, signal: AbortSignal, call: (limit: AbortSignal) => Promise<T>): Promise<T> {
+  signal.throwIfAborted()
+  const limit = new AbortController()
+  const abort = (): void => limit.abort(signal.reason)
+  const timer = setTimeout(() => limit.abort(new DOMException('no answer in time', 'TimeoutError')), ms)
+  signal.addEventListener('abort', abort, { once: true })
+  try {
+    return await call(limit.signal)
+  } catch (error) {
+    // What the call throws then only says that it was ended, not why.
+    throw limit.signal.aborted ? limit.signal.reason : error
+  } finally {
+    clearTimeout(timer)
+    signal.removeEventListener('abort', abort)
+  }
+}
