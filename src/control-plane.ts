@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import type { Logger } from 'pino'
 
 import { createApi } from './api/app.ts'
-import { serveApi } from './api/server.ts'
+import { serveApi, type ApiServer } from './api/server.ts'
 import { adminToken } from './api/token.ts'
 import type { View } from './api/view.ts'
 import { bootstrap } from './compile/bootstrap.ts'
@@ -188,7 +188,7 @@ async function start(
     store.close()
   }
 
-  let api: { close(): Promise<void> } | undefined
+  let api: ApiServer | undefined
   try {
     if (!held.has(config.ports.gateway) && !(await canBind(config.bind, config.ports.gateway)))
       throw new OperatorError(
@@ -239,10 +239,13 @@ async function start(
     await firstRun
     await xds.listen(xdsSocket)
     if (!adopted) await envoy.start()
-    const url = `http://${config.bind}:${config.ports.api}`
-    writeFileSync(join(folders.home, 'api.json'), JSON.stringify({ url, pid: process.pid, admin: adminSocket }), {
-      mode: 0o600,
-    })
+    writeFileSync(
+      join(folders.home, 'api.json'),
+      JSON.stringify({ url: api.url, pid: process.pid, admin: adminSocket }),
+      {
+        mode: 0o600,
+      },
+    )
     if (options.file) void followConfig(options.file, applyConfig, reconciler, stopped.signal)
     const ready = whenReady(isReady, () => servedPorts(), config.bind, events, stopped.signal)
     ready.catch(() => undefined)

@@ -8,7 +8,7 @@ export const DEFAULT_LIMITS: Limits = {
   concurrency: 16,
   queue: 100,
   timeoutMs: 60_000,
-  messageBytes: 16 * 1024 * 1024,
+  messageBytes: 16_000_000,
 }
 
 /** Ceilings inside one adapter; nothing in it grows past them. */

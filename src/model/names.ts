@@ -41,14 +41,20 @@ export function listenerName(service: string, port: number): string {
 /** The gateway's listener and scope. A service of this name is refused by the configuration. */
 export const GATEWAY = 'gateway'
 
-/** Globs over names: `*` stands for any run of characters, everything else for itself. */
+/** Globs over names: `*` stands for any run of characters, everything else for itself. Linear in both. */
 export function globMatches(glob: string, name: string): boolean {
-  if (glob === '*') return true
-  const pattern = glob
-    .split('*')
-    .map((part) => part.replace(/[.\\+?^${}()|[\]]/g, '\\$&'))
-    .join('.*')
-  return new RegExp(`^${pattern}$`).test(name)
+  const [head = '', ...rest] = glob.split('*')
+  if (rest.length === 0) return glob === name
+  const tail = rest.pop()!
+  if (!name.startsWith(head) || !name.endsWith(tail) || name.length < head.length + tail.length) return false
+  // Between both ends, the first place of each part is as good as any later one.
+  let at = head.length
+  for (const part of rest) {
+    const found = name.indexOf(part, at)
+    if (found < 0 || found + part.length > name.length - tail.length) return false
+    at = found + part.length
+  }
+  return true
 }
 
 /** The known name nearest to a misspelled one, or undefined when none is near enough to be meant. */

@@ -58,8 +58,10 @@ export interface SlotsOptions {
 
 /** How long the clusters of an ended life stay: routes have long left them by then. */
 const CLUSTER_GRACE_MS = 2000
-/** A slot whose adapter ends sooner than this after its start has failed; later, it may simply start again. */
+/** A slot whose adapter ends sooner than this after its start may be broken; later, it may simply start again. */
 const STABLE_MS = 10_000
+/** Early deaths in a row after which the next request may still start it at once. */
+const FREE_DEATHS = 1
 const FIRST_RETRY_MS = 1000
 const LAST_RETRY_MS = 30_000
 /** How long requests of a slot that is replaced or not wanted any more may still run. */
@@ -325,10 +327,10 @@ export class Slots {
         if (entry.current === life) {
           const lived = Date.now() - (life.upSince ?? Date.now())
           this.#options.log('an adapter has ended', { slot: key(entry.service, entry.group), lived_ms: lived })
-          if (lived < STABLE_MS) {
-            this.#failed(entry, life, `The adapter of service ${entry.service} ended unexpectedly.`)
+          entry.failures = lived < STABLE_MS ? entry.failures + 1 : 0
+          if (entry.failures > FREE_DEATHS) {
+            this.#failed(entry, life, `The adapter of service ${entry.service} ends again and again.`)
           } else {
-            entry.failures = 0
             this.#advance(entry, life.generation)
             this.#forgetLater(entry, life)
           }

@@ -39,7 +39,7 @@ test('the defaults of its table are those of an empty configuration', () => {
     concurrency: String(limits.concurrency),
     queue: String(limits.queue),
     timeout: `${limits.timeoutMs / 1000}s`,
-    message: `${limits.messageBytes / 1024 ** 2}MiB`,
+    message: `${limits.messageBytes / 1e6}MB`,
     services: `${ports.services.from}-${ports.services.to}`,
     gateway: String(ports.gateway),
     api: String(ports.api),

@@ -1,0 +1,281 @@
+// The slots' state machine with a fake clock and adapters that do what a case says.
+
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+
+import { KNOWN_CLIENTS } from '../../src/model/client.ts'
+import { clusterName } from '../../src/model/names.ts'
+import { Slots, type Adapter, type AdapterEvents, type Adapters } from '../../src/slots/slots.ts'
+import { client, container, containers, service } from '../fixtures/world.ts'
+
+interface Start {
+  readonly slot: string
+  readonly events: AdapterEvents
+  readonly fingerprint: string
+  up(): Promise<FakeAdapter>
+  fail(reason: string): Promise<void>
+}
+
+class FakeAdapter implements Adapter {
+  readonly pid = 4711
+  readonly httpSocket: string
+  readonly drained: number[] = []
+  released = false
+  readonly #events: AdapterEvents
+
+  constructor(name: string, events: AdapterEvents) {
+    this.httpSocket = `/run/${name}.http`
+    this.#events = events
+  }
+
+  async drain(deadlineMs: number): Promise<void> {
+    this.drained.push(deadlineMs)
+    this.end()
+  }
+
+  end(): void {
+    this.#events.ended()
+  }
+
+  release(): void {
+    this.released = true
+  }
+}
+
+const ALICE = [client('alice')]
+
+function setUp(generations = new Map<string, number>()) {
+  const starts: Start[] = []
+  const adapters: Adapters = {
+    start(each, group, generation, fingerprint, events) {
+      const slot = clusterName(each.name, group, generation)
+      const { promise, resolve, reject } = Promise.withResolvers<Adapter>()
+      starts.push({
+        ...{ slot, events, fingerprint },
+        up: async () => {
+          const adapter = new FakeAdapter(slot, events)
+          resolve(adapter)
+          await promise
+          return adapter
+        },
+        fail: async (reason) => {
+          reject(new Error(reason))
+          await promise.catch(() => undefined)
+        },
+      })
+      return promise
+    },
+    adopt: (record, events) => (record.pid === 1 ? new FakeAdapter(record.name, events) : undefined),
+  }
+  const changed = vi.fn<() => void>()
+  const slots = new Slots({
+    adapters,
+    generations: {
+      generations: () => new Map(generations),
+      setGeneration: (slot, generation) => void generations.set(slot, generation),
+    },
+    changed,
+    log: () => undefined,
+  })
+  return { slots, starts, changed, generations }
+}
+
+beforeEach(() => void vi.useFakeTimers())
+afterEach(() => void vi.useRealTimers())
+
+const stateOf = (slots: Slots) =>
+  slots.current().map(({ group, generation, state }) => `${group}@${generation} ${state}`)
+
+describe('slots', () => {
+  test('one per client of a service, one for all of a shared one, none that may not use it', () => {
+    const { slots } = setUp()
+    slots.sync(
+      [service('own'), service('all', { isolation: 'shared' }), service('hers', { clients: ['alice'] })],
+      [client('alice'), client('bob', { services: ['own', 'hers'] })],
+    )
+    expect(
+      slots
+        .current()
+        .map(({ service: name, group }) => `${name} ${group}`)
+        .sort(),
+    ).toEqual(['all *', 'hers alice', 'own alice', 'own bob'])
+  })
+
+  test('nothing starts before somebody asks; asked twice, it starts once', async () => {
+    const { slots, starts, changed } = setUp()
+    slots.sync([service('a')], KNOWN_CLIENTS)
+    expect(starts).toEqual([])
+    expect(slots.demand('a|codex@1')).toBe('hold')
+    expect(slots.demand('a|codex@1|sse')).toBe('hold')
+    expect(starts.map(({ slot }) => slot)).toEqual(['a|codex@1'])
+    expect(slots.views().find(({ group }) => group === 'codex')?.state).toBe('starting')
+    await starts[0]!.up()
+    expect(changed).toHaveBeenCalled()
+    expect(slots.current().find(({ group }) => group === 'codex')).toMatchObject({
+      state: 'up',
+      socket: '/run/a|codex@1.http',
+    })
+  })
+
+  test.for(['b|codex@1', 'a|nobody@1', 'a|codex@2', 'a|codex@0', 'nonsense'])(
+    'a request for %s is no demand',
+    (name) => {
+      const { slots, starts } = setUp()
+      slots.sync([service('a')], KNOWN_CLIENTS)
+      expect(slots.demand(name)).toBe('never')
+      expect(starts).toEqual([])
+    },
+  )
+
+  test('a failed start: the held requests get the reason, later ones too, until the back-off ends', async () => {
+    const { slots, starts } = setUp()
+    slots.sync([service('a')], ALICE)
+    slots.demand('a|alice@1')
+    await starts[0]!.fail('no memory left')
+    expect(slots.retired()).toMatchObject([
+      { generation: 1, state: 'failed', reason: expect.stringMatching(/no memory left/) },
+    ])
+    expect(slots.current()).toMatchObject([
+      { generation: 2, state: 'failed', reason: expect.stringMatching(/no memory left/) },
+    ])
+    expect(slots.problems()).toHaveLength(1)
+    vi.advanceTimersByTime(999)
+    expect(stateOf(slots)).toEqual(['alice@2 failed'])
+    vi.advanceTimersByTime(1)
+    expect(stateOf(slots)).toEqual(['alice@2 asleep'])
+    expect(slots.problems()).toEqual([])
+    vi.advanceTimersByTime(2000)
+    expect(slots.retired()).toEqual([])
+    // Each further failure waits twice as long.
+    slots.demand('a|alice@2')
+    await starts[1]!.fail('still none')
+    vi.advanceTimersByTime(1999)
+    expect(stateOf(slots)).toEqual(['alice@3 failed'])
+    vi.advanceTimersByTime(1)
+    expect(stateOf(slots)).toEqual(['alice@3 asleep'])
+  })
+
+  test('an adapter that dies is started at the next request; one that dies at once every time is backed off', async () => {
+    const { slots, starts } = setUp()
+    slots.sync([service('a')], ALICE)
+    slots.demand('a|alice@1')
+    ;(await starts[0]!.up()).end()
+    expect(stateOf(slots)).toEqual(['alice@2 asleep'])
+    expect(slots.retired(), 'Envoy may still use the old cluster for a moment').toMatchObject([{ generation: 1 }])
+    expect(slots.demand('a|alice@1')).toBe('never')
+    slots.demand('a|alice@2')
+    ;(await starts[1]!.up()).end()
+    expect(stateOf(slots)).toEqual(['alice@3 failed'])
+  })
+
+  test('an adapter that has run for long may die without a back-off, again and again', async () => {
+    const { slots, starts } = setUp()
+    slots.sync([service('a')], ALICE)
+    for (let generation = 1; generation < 5; generation++) {
+      slots.demand(`a|alice@${generation}`)
+      const adapter = await starts.at(-1)!.up()
+      vi.advanceTimersByTime(60_000)
+      adapter.end()
+      expect(stateOf(slots)).toEqual([`alice@${generation + 1} asleep`])
+    }
+  })
+
+  test('a changed definition replaces the adapter: the next life first, then the old one drains', async () => {
+    const { slots, starts } = setUp()
+    slots.sync([service('a')], ALICE)
+    slots.demand('a|alice@1')
+    const old = await starts[0]!.up()
+    const changedService = service('a', { limits: { concurrency: 1, queue: 1, timeoutMs: 1, messageBytes: 1 } })
+    slots.sync([changedService], ALICE)
+    expect(stateOf(slots)).toEqual(['alice@2 asleep'])
+    expect(slots.retired()).toMatchObject([{ generation: 1, state: 'up', socket: old.httpSocket }])
+    expect(old.drained).toEqual([])
+    slots.demand('a|alice@2')
+    expect(starts[1]!.fingerprint).not.toBe(starts[0]!.fingerprint)
+    await vi.advanceTimersByTimeAsync(2000)
+    expect(old.drained).toEqual([30_000])
+    await vi.advanceTimersByTimeAsync(2000)
+    expect(slots.retired()).toEqual([])
+  })
+
+  test('a definition that only looks different to the operator changes nothing', async () => {
+    const { slots, starts } = setUp()
+    slots.sync([service('a')], ALICE)
+    slots.demand('a|alice@1')
+    await starts[0]!.up()
+    slots.sync([service('a', { where: 'berth.yaml:99', clients: ['alice'], port: 11_150 })], ALICE)
+    expect(stateOf(slots)).toEqual(['alice@1 up'])
+  })
+
+  test('a service that goes takes its slots with it; while one starts, too', async () => {
+    const { slots, starts } = setUp()
+    slots.sync([service('a'), service('b')], ALICE)
+    slots.demand('a|alice@1')
+    slots.demand('b|alice@1')
+    const up = await starts[0]!.up()
+    slots.sync([], ALICE)
+    const late = await starts[1]!.up()
+    await vi.advanceTimersByTimeAsync(10_000)
+    expect(up.drained).toEqual([30_000])
+    expect(late.drained).toEqual([30_000])
+    expect(slots.current()).toEqual([])
+    expect(slots.retired()).toEqual([])
+  })
+
+  test('a generation never comes back, not even for a service that was gone or a control plane that died', async () => {
+    const generations = new Map<string, number>()
+    const first = setUp(generations)
+    first.slots.sync([service('a')], ALICE)
+    first.slots.demand('a|alice@1')
+    await first.starts[0]!.up()
+    first.slots.sync([], ALICE)
+    await vi.advanceTimersByTimeAsync(10_000)
+    first.slots.sync([service('a')], ALICE)
+    expect(stateOf(first.slots)).toEqual(['alice@2 asleep'])
+    const next = setUp(generations)
+    next.slots.sync([service('a')], ALICE)
+    expect(stateOf(next.slots)).toEqual(['alice@2 asleep'])
+  })
+
+  test('a container started again is a new process behind the slot', async () => {
+    const { slots, starts } = setUp()
+    const behind = (startedAt: string) =>
+      service('c', { isolation: 'shared', backend: containers(container('c', { startedAt })) })
+    slots.sync([behind('2026-01-01')], ALICE)
+    slots.demand('c|*@1')
+    await starts[0]!.up()
+    slots.sync([behind('2026-01-01')], ALICE)
+    expect(stateOf(slots)).toEqual(['*@1 up'])
+    slots.sync([behind('2026-01-02')], ALICE)
+    expect(stateOf(slots)).toEqual(['*@2 asleep'])
+  })
+
+  test('adopts what runs, and never reuses the generation of what died meanwhile', () => {
+    const { slots } = setUp()
+    const record = { kind: 'adapter', birth: 'b', fingerprint: 'f', sockets: [] } as const
+    slots.adopt([
+      { ...record, name: 'a|alice@4', pid: 1 },
+      { ...record, name: 'a|bob@7', pid: 2 },
+    ])
+    expect(slots.current()).toMatchObject([
+      { group: 'alice', generation: 4, state: 'up' },
+      { group: 'bob', generation: 8, state: 'asleep' },
+    ])
+  })
+
+  test('stopped, it drains all and starts nothing more; released, it leaves all', async () => {
+    const { slots, starts } = setUp()
+    slots.sync([service('a'), service('b')], ALICE)
+    slots.demand('a|alice@1')
+    const adapter = await starts[0]!.up()
+    await slots.stop(5000)
+    expect(adapter.drained).toEqual([5000])
+    expect(slots.demand('b|alice@1')).toBe('never')
+
+    const other = setUp()
+    other.slots.sync([service('a')], ALICE)
+    other.slots.demand('a|alice@1')
+    const left = await other.starts[0]!.up()
+    other.slots.release()
+    expect(left).toMatchObject({ released: true, drained: [] })
+  })
+})
