@@ -78,7 +78,9 @@ export class Relay {
 
   /** Resolves when nobody is connected any more. */
   async idle(): Promise<void> {
-    await Promise.all([...this.#sockets].map((socket) => once(socket, 'close')))
+    // Not events.once: a reset connection is an end, too, and no failure.
+    const ends = [...this.#sockets].map((socket) => new Promise((resolve) => socket.once('close', resolve)))
+    await Promise.all(ends)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
