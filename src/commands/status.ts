@@ -28,20 +28,20 @@ function count(n: number, what: string): string {
   return `${n} ${what}${n === 1 ? '' : 's'}`
 }
 
-/** The two largest units, e.g. `3 h 20 min`. */
+const UNITS = [
+  { seconds: 86_400, sign: 'd' },
+  { seconds: 3600, sign: 'h' },
+  { seconds: 60, sign: 'min' },
+  { seconds: 1, sign: 's' },
+]
+
+/** The largest unit and the next, e.g. `3 h 20 min`. */
 function duration(seconds: number): string {
-  const units: [number, string][] = [
-    [86_400, 'd'],
-    [3600, 'h'],
-    [60, 'min'],
-    [1, 's'],
-  ]
-  const first = Math.max(
-    0,
-    units.findIndex(([size]) => seconds >= size),
-  )
-  const [size, unit] = seconds >= 1 ? units[first]! : units[3]!
-  const rest = units[first + 1]
-  const more = rest && seconds >= 1 ? Math.floor((seconds % size) / rest[0]) : 0
-  return `${Math.floor(seconds / size)} ${unit}${more > 0 ? ` ${more} ${rest![1]}` : ''}`
+  const largest = UNITS.findIndex((unit) => seconds >= unit.seconds)
+  const amounts = UNITS.map((unit, i) => {
+    const above = UNITS[i - 1]
+    return { amount: Math.floor((above ? seconds % above.seconds : seconds) / unit.seconds), sign: unit.sign }
+  })
+  const shown = amounts.slice(largest, largest + 2).filter(({ amount }) => amount > 0)
+  return shown.map(({ amount, sign }) => `${amount} ${sign}`).join(' ') || '0 s'
 }

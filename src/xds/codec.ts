@@ -31,7 +31,7 @@ export interface Codec {
   decode(typeUrl: string, bytes: Uint8Array): JsonValue
 }
 
-/** `fileDescriptorSet` as `loadDescriptors` reads it. Takes some 200 ms for Envoy's; a codec is made once. */
+/** `fileDescriptorSet` as `loadDescriptors` reads it. For Envoy's it takes some 60 ms and 25 MB; a codec is made once. */
 export function createCodec(fileDescriptorSet: Uint8Array): Codec {
   const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, fileDescriptorSet))
   const schemaOf = (typeUrl: string): DescMessage => {
