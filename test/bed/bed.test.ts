@@ -2,8 +2,8 @@
 
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
-import { afterAll, expect, test } from 'vitest'
-import { describeWithDocker, NODE_IMAGE, SMALL_IMAGE, spareEngine } from './docker.ts'
+import { expect, test } from 'vitest'
+import { describeWithDocker, describeWithSpareEngine, NODE_IMAGE, SMALL_IMAGE, spareEngine } from './docker.ts'
 
 const INITIALIZE = {
   jsonrpc: '2.0',
@@ -29,9 +29,7 @@ describeWithDocker('the engine of the bed', (docker) => {
   })
 })
 
-describeWithDocker('a spare engine', () => {
-  afterAll(async () => (await spareEngine('bed')).start())
-
+describeWithSpareEngine('a spare engine', () => {
   test('comes back after a crash and after a stop, and knows its containers', async () => {
     const engine = await spareEngine('bed')
     const id = await engine.cli('run', '-di', SMALL_IMAGE)

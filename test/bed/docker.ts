@@ -42,6 +42,14 @@ export function describeWithDocker(name: string, suite: (docker: BedEngine) => v
   else describe(name, () => suite(main))
 }
 
+/** The same for a suite that calls `spareEngine`: the machine's own engine is not enough for it. */
+export function describeWithSpareEngine(name: string, suite: () => void): void {
+  const refused = main instanceof Error || process.getuid?.() !== 0
+  if (refused && process.env['CI'] === 'true') throw new Error(`only root can start the engines of: ${name}`)
+  if (refused) describe.skip(`${name} (only root can start its engines)`, () => undefined)
+  else describe(name, suite)
+}
+
 /** Starts a further engine; it has only SMALL_IMAGE. The name is a short word, unique among the test files. */
 export async function spareEngine(name: string): Promise<SpareEngine> {
   const engine = engineOf(await ask<EngineFacts>(`/spare/${name}`))

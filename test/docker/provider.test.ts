@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
-import { describeWithDocker, SMALL_IMAGE, spareEngine, type BedEngine } from '../bed/docker.ts'
+import { describeWithSpareEngine, SMALL_IMAGE, spareEngine, type BedEngine } from '../bed/docker.ts'
 import { Relay } from './relay.ts'
 import { Watched } from './watched.ts'
 
@@ -17,7 +17,7 @@ async function runService(engine: BedEngine, ...options: readonly string[]): Pro
   return name
 }
 
-describeWithDocker('a watched engine', () => {
+describeWithSpareEngine('a watched engine', () => {
   // The shared engine has other files' containers in it, and these tests count calls.
   const engine = spareEngine('provider')
 
