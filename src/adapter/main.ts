@@ -16,7 +16,7 @@ process.stderr.on('error', () => undefined)
 
 main().catch((error: unknown) => {
   log('error', error instanceof Error ? error.message : String(error))
-  process.exitCode = 1
+  process.exit(1)
 })
 
 async function main(): Promise<void> {

@@ -70,6 +70,8 @@ export class ServerProcess {
   lastUsed = Date.now()
 
   readonly #context: ProcessContext
+  readonly #end = Promise.withResolvers<void>()
+  #started: Promise<void> | undefined
   #stdio: StdioServer | undefined
   #handshake: Promise<Handshake> | undefined
   #initializedSent = false
@@ -97,15 +99,10 @@ export class ServerProcess {
     return (this.#stdio?.backlogBytes ?? 0) > this.#context.limits.messageBytes
   }
 
-  /** Rejects with a StartFailure. */
-  async start(start: StartStdio): Promise<void> {
-    const stdio = await start({
-      line: (text) => this.#line(text),
-      oversized: (head, tail) => this.#oversized(head, tail),
-      ended: (reason) => this.#ended(reason),
-    })
-    this.#stdio = stdio
-    if (this.#holds > 0) stdio.pause()
+  /** Called once. Rejects with a StartFailure. */
+  start(start: StartStdio): Promise<void> {
+    this.#started = this.#start(start)
+    return this.#started
   }
 
   /** The handshake of a life of this server that an earlier attachment had. */
@@ -194,12 +191,29 @@ export class ServerProcess {
 
   /** Ends it; resolves when it is gone. */
   stop(): Promise<void> {
-    this.#stopping ??= this.#stdio ? this.#stdio.stop() : Promise.resolve()
+    this.#stopping ??= this.#stop()
     return this.#stopping
   }
 
   write(text: string): void {
     if (this.#endReason === undefined) this.#stdio?.write(oneLine(text))
+  }
+
+  async #start(start: StartStdio): Promise<void> {
+    this.#stdio = await start({
+      line: (text) => this.#line(text),
+      oversized: (head, tail) => this.#oversized(head, tail),
+      ended: (reason) => this.#ended(reason),
+    })
+    if (this.#holds > 0) this.#stdio.pause()
+  }
+
+  /** Also one that is only starting: what comes of that must not stay behind. */
+  async #stop(): Promise<void> {
+    await this.#started?.catch(() => undefined)
+    if (!this.#stdio) return
+    await this.#stdio.stop()
+    await this.#end.promise
   }
 
   async #initialize(request: string): Promise<Handshake> {
@@ -340,6 +354,7 @@ export class ServerProcess {
       pending.fail(this.#endRefusal(reason, pending.method))
     }
     this.#context.ended(this, reason, this.#stopping !== undefined)
+    this.#end.resolve()
   }
 
   #endRefusal(reason: string, method = 'initialize'): Refusal {

@@ -183,6 +183,13 @@ export function post(socketPath: string, body: unknown, options: CallOptions = {
   return call(socketPath, 'POST', '/mcp', options, typeof body === 'string' ? body : JSON.stringify(body))
 }
 
+/** A POST whose client leaves when the returned function is called. */
+export function abandoned(socketPath: string, body: unknown, options: CallOptions = {}): () => void {
+  const req = open(socketPath, 'POST', '/mcp', options, JSON.stringify(body))
+  req.on('error', () => undefined)
+  return () => void req.destroy()
+}
+
 function responseOf(req: ReturnType<typeof request>): Promise<IncomingMessage> {
   return new Promise((settle, reject) => req.once('response', settle).once('error', reject))
 }
