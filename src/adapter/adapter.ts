@@ -34,9 +34,9 @@ export async function startAdapter(spec: AdapterSpec, log: Log, bounds: Bounds =
   let draining = false
   const shutDown = async (deadlineMs: number) => {
     await slot.drain(deadlineMs)
-    // The control socket last: its end is the sign that everything is gone.
-    await close(http)
-    await close(control)
+    await close(http, CLOSE_MS)
+    // The control socket last, and at once: the end of its connections is the sign that everything is gone.
+    await close(control, 0)
     end.resolve()
   }
   const drain = (deadlineMs: number) => {
@@ -81,11 +81,11 @@ async function listen(server: Server, path: string): Promise<void> {
   }
 }
 
-async function close(server: Server): Promise<void> {
+/** Closes a server; what a reader has not taken after `graceMs` is cut. */
+async function close(server: Server, graceMs: number): Promise<void> {
   const closed = new Promise((settle) => server.close(settle))
   server.closeIdleConnections()
-  // What was written last must leave; what a reader does not take is cut.
-  const limit = setTimeout(() => server.closeAllConnections(), CLOSE_MS)
+  const limit = setTimeout(() => server.closeAllConnections(), graceMs)
   await closed
   clearTimeout(limit)
 }

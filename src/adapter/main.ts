@@ -14,6 +14,9 @@ const log = createLog((line) => process.stdout.write(line))
 process.stdout.on('error', () => undefined)
 process.stderr.on('error', () => undefined)
 
+// It was started on its own and ends on its own: the loss of a terminal is nothing to it.
+process.on('SIGHUP', () => undefined)
+
 main().catch((error: unknown) => {
   log('error', error instanceof Error ? error.message : String(error))
   process.exit(1)
@@ -22,8 +25,6 @@ main().catch((error: unknown) => {
 async function main(): Promise<void> {
   const spec = readSpec(await readStdin())
   const adapter = await startAdapter(spec, log)
-  // It was started on its own and ends on its own: the loss of a terminal is nothing to it.
-  process.on('SIGHUP', () => undefined)
   let asked = false
   const stop = () => {
     adapter.drain(asked ? 0 : adapter.slot.bounds.drainMs)
