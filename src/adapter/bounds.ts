@@ -14,6 +14,8 @@ export const DEFAULT_BOUNDS = {
   endedStreamMs: 5 * 60 * 1000,
   /** Bytes of events kept over all sessions, so that many sessions together stay bounded too. */
   replayTotalBytes: 64 * 1024 * 1024,
+  /** Bytes of request bodies that are being read, over all requests; at least two of the largest always fit. */
+  bodyBytes: 64 * 1024 * 1024,
   /** Messages of the server that wait until a session opens a stream. */
   waitingMessages: 100,
   waitingBytes: 1024 * 1024,

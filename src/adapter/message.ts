@@ -1,6 +1,6 @@
 // JSON-RPC messages as spans of their wire text: what a message is, and where its id and parameters stand.
 
-import { findPath, isSpaceFrom, scanObject, type Span } from './json.ts'
+import { findPath, fromWire, isSpaceFrom, scanObject, type Span } from './json.ts'
 
 export type Message = RequestMessage | NotificationMessage | ResponseMessage
 
@@ -42,9 +42,9 @@ export function readMessage(text: string): Message | { readonly invalid: string 
   if (!jsonrpc || text.slice(jsonrpc.start, jsonrpc.end) !== '"2.0"') return { invalid: '"jsonrpc" must be "2.0".' }
   if (id && !isId(text, id)) return { invalid: '"id" must be a string or a number.' }
   if (method) {
-    if (text[method.start] !== '"') return { invalid: '"method" must be a string.' }
     if (params && text[params.start] !== '{') return { invalid: '"params" must be an object.' }
-    const name = parseAt(text, method) as string
+    const name = stringAt(text, method)
+    if (name === undefined) return { invalid: '"method" must be a string.' }
     return id
       ? { kind: 'request', text, id, method: name, params }
       : { kind: 'notification', text, method: name, params }
@@ -59,10 +59,15 @@ export function idText(message: RequestMessage | ResponseMessage): string {
   return message.text.slice(message.id.start, message.id.end)
 }
 
-/** The key of an id or token in a map: equal for spellings of one value, different for `1` and `"1"`. */
+/**
+ * The key of an id or token in a map: equal for spellings of one value, different for `1` and `"1"`. What is no valid
+ * JSON after all is its own key.
+ */
 export function idKey(raw: string): string {
   if (/^\d{1,15}$/.test(raw)) return raw
-  return JSON.stringify(JSON.parse(Buffer.from(raw, 'latin1').toString('utf8')))
+  const text = fromWire(raw)
+  const value = parse(text)
+  return value === undefined ? text : JSON.stringify(value)
 }
 
 /** The value at a path inside a message's parameters. */
@@ -73,7 +78,7 @@ export function paramSpan(message: RequestMessage | NotificationMessage, ...path
 /** A string parameter in its wire form; undefined when it is missing or not a string. */
 export function stringParam(message: RequestMessage | NotificationMessage, name: string): string | undefined {
   const span = paramSpan(message, name)
-  return span && message.text[span.start] === '"' ? (parseAt(message.text, span) as string) : undefined
+  return span && stringAt(message.text, span)
 }
 
 /** An id or a progress token: a string or a number. */
@@ -82,6 +87,17 @@ export function isId(text: string, span: Span): boolean {
   return first === 0x22 || first === 0x2d || (first >= 0x30 && first <= 0x39)
 }
 
-function parseAt(text: string, span: Span): unknown {
-  return JSON.parse(text.slice(span.start, span.end))
+/** The string that stands at a span, in its wire form; undefined where none does. */
+export function stringAt(text: string, span: Span): string | undefined {
+  const value = parse(text.slice(span.start, span.end))
+  return typeof value === 'string' ? value : undefined
+}
+
+/** The scanner looks only at brackets and quotes, so a server's strings may still be broken: then undefined. */
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
 }

@@ -40,7 +40,7 @@ export class ProcessPool {
   /** By key; an entry is gone as soon as its process is ended, given up or could not start. */
   readonly #shared = new Map<string, { readonly process: ServerProcess; readonly started: Promise<ServerProcess> }>()
   /** The last handshake of a server that outlives its attachment, with the life that it belongs to. */
-  #known: { readonly life: string; readonly handshake: Handshake } | undefined
+  #known: { readonly life: string; readonly handshake: Handshake; readonly process: ServerProcess } | undefined
   #failures = 0
   #startedAt = 0
   #notBefore = 0
@@ -89,7 +89,7 @@ export class ProcessPool {
     try {
       const handshake = await process.handshake(text)
       if (handshake.version === undefined) this.release(process)
-      else if (process.life !== undefined) this.#known = { life: process.life, handshake }
+      else if (process.life !== undefined) this.#known = { life: process.life, handshake, process }
       return handshake
     } catch (error) {
       this.release(process)
@@ -124,7 +124,7 @@ export class ProcessPool {
   /** One more shared process must not be one too many: the one that has been without a session for longest goes. */
   #makeRoom(): void {
     if (this.#shared.size < this.#bounds.sharedProcesses) return
-    const unused = [...this.#all].filter((process) => process.sessions.size === 0)
+    const unused = [...this.#all].filter((process) => process.alive && process.sessions.size === 0)
     const oldest = unused.toSorted((a, b) => a.lastUsed - b.lastUsed)[0]
     if (!oldest) {
       throw new RefusalError(unavailable('Too many sessions with different capabilities are open. End one of them.'))
@@ -165,7 +165,8 @@ export class ProcessPool {
       throw new RefusalError(unavailable(error.message))
     }
     if (this.#closed) void process.stop()
-    if (this.#known && this.#known.life === process.life) process.adopt(this.#known.handshake)
+    const known = this.#known
+    if (known && known.life === process.life) process.adopt(known.handshake, known.process.initializedSent)
     return process
   }
 

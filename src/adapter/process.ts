@@ -4,7 +4,7 @@ import type { Isolation, Limits } from '../model/service.ts'
 import type { Bounds } from './bounds.ts'
 import { CODE, errorMessage, RefusalError, unavailable, type Refusal } from './error.ts'
 import type { Exchange } from './exchange.ts'
-import { oneLine, scanArray, scanObject, splice, type Span } from './json.ts'
+import { findPath, oneLine, scanArray, scanObject, splice, type Span } from './json.ts'
 import type { Log } from './log.ts'
 import {
   idKey,
@@ -12,6 +12,7 @@ import {
   isId,
   paramSpan,
   readMessage,
+  stringAt,
   stringParam,
   type NotificationMessage,
   type RequestMessage,
@@ -94,6 +95,10 @@ export class ServerProcess {
     return this.#stdio?.life
   }
 
+  get initializedSent(): boolean {
+    return this.#initializedSent
+  }
+
   /** Whether the server is so far behind with its input that nothing more should be given to it. */
   get choked(): boolean {
     return (this.#stdio?.backlogBytes ?? 0) > this.#context.limits.messageBytes
@@ -106,9 +111,9 @@ export class ServerProcess {
   }
 
   /** The handshake of a life of this server that an earlier attachment had. */
-  adopt(handshake: Handshake): void {
+  adopt(handshake: Handshake, initializedSent: boolean): void {
     this.#handshake = Promise.resolve(handshake)
-    this.#initializedSent = true
+    this.#initializedSent = initializedSent
   }
 
   /**
@@ -369,6 +374,6 @@ export class ServerProcess {
 
 /** The version that an InitializeResult names. */
 function versionOf(response: ResponseMessage): string {
-  const { result } = JSON.parse(response.text) as { result?: { protocolVersion?: unknown } }
-  return typeof result?.protocolVersion === 'string' ? result.protocolVersion : LATEST_VERSION
+  const span = findPath(response.text, 0, 'result', 'protocolVersion')
+  return (span && stringAt(response.text, span)) ?? LATEST_VERSION
 }

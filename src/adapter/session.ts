@@ -99,7 +99,7 @@ export class Session implements StreamOwner {
     const match = /^(\d{1,15})-(\d{1,15})$/.exec(lastEventId)
     const stream = match ? this.#streams.get(Number(match[1])) : undefined
     if (!stream?.resume(res, Number(match?.[2]))) return false
-    this.#flush(stream)
+    if (!stream.ended) this.#flush(stream)
     return true
   }
 

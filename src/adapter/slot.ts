@@ -100,8 +100,7 @@ export class Slot {
 
   /** Counts bytes of bodies that are being read; false when there are too many, and the bytes were not counted. */
   holdBody(bytes: number): boolean {
-    if (this.#bodyBytes + bytes > Math.max(4 * this.spec.limits.messageBytes, this.bounds.replayTotalBytes))
-      return false
+    if (this.#bodyBytes + bytes > Math.max(2 * this.spec.limits.messageBytes, this.bounds.bodyBytes)) return false
     this.#bodyBytes += bytes
     return true
   }
@@ -168,6 +167,7 @@ export class Slot {
 
   /** Sets the deadline of a drain that waits. */
   hurry(deadlineMs: number): void {
+    if (!this.#whenIdle) return
     clearTimeout(this.#deadline)
     this.#deadline = setTimeout(() => this.#whenIdle?.(), deadlineMs)
   }

@@ -51,6 +51,10 @@ export class EventStream {
     return this.#connection !== undefined
   }
 
+  get ended(): boolean {
+    return this.#ended
+  }
+
   /** Since when it is kept only to be resumed; undefined while it is connected or its answer is still to come. */
   get restingSince(): number | undefined {
     return !this.connected && (this.#ended || this.kind === 'get') ? this.#restingSince : undefined

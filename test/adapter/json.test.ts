@@ -2,7 +2,7 @@ import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 
 import { findPath, fromWire, oneLine, scanArray, scanObject, splice, toWire } from '../../src/adapter/json.ts'
-import { idKey, readMessage } from '../../src/adapter/message.ts'
+import { idKey, paramSpan, readMessage, stringParam } from '../../src/adapter/message.ts'
 
 /** Objects with awkward keys and values, spelled with awkward white space. */
 const spelled = fc
@@ -127,6 +127,37 @@ describe('readMessage', () => {
     '{"jsonrpc":"2.0","id":1,"method":"ping"} {}',
     '"text"',
   ])('%s is none', (text) => expect(readMessage(text)).toHaveProperty('invalid'))
+})
+
+describe('what a broken server writes', () => {
+  const valid = [
+    '{"jsonrpc":"2.0","id":"a\\n","method":"x\\u0041","params":{"_meta":{"progressToken":"\\u00e9"},"uri":"a"}}',
+    '{"result":{"protocolVersion":"1"},"jsonrpc":"2.0","id":12}',
+  ]
+  it('never throws', () => {
+    const change = fc.record({
+      at: fc.nat(120),
+      delete: fc.nat(3),
+      insert: fc.string({ unit: 'binary', maxLength: 3 }),
+    })
+    fc.assert(
+      fc.property(fc.constantFrom(...valid), fc.array(change, { maxLength: 4 }), (text, changes) => {
+        for (const { at, delete: count, insert } of changes) text = text.slice(0, at) + insert + text.slice(at + count)
+        const message = readMessage(text)
+        if ('invalid' in message) return
+        if (message.kind !== 'notification') idKey(text.slice(message.id.start, message.id.end))
+        if (message.kind === 'response') return
+        stringParam(message, 'uri')
+        const token = paramSpan(message, '_meta', 'progressToken')
+        if (token) idKey(text.slice(token.start, token.end))
+      }),
+      { numRuns: 2000 },
+    )
+  })
+
+  it('is no message, where its method is no string', () => {
+    expect(readMessage('{"jsonrpc":"2.0","method":"\\q"}')).toHaveProperty('invalid')
+  })
 })
 
 describe('idKey', () => {

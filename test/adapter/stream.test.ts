@@ -108,6 +108,20 @@ describe('a lost connection', () => {
     expect(await resumed.next()).toBeUndefined()
   })
 
+  it('is resumed after its end without taking what waits for another stream', async () => {
+    const socket = await start()
+    const session = await openSession(socket)
+    await post(socket, toolCall(1, 'log', { data: 'x' }), { session })
+    const args = { method: 'roots/list', id: 'waits' }
+    const use = { jsonrpc: '2.0', method: 'notifications/use', params: { name: 'askLater', args } }
+    await post(socket, use, { session })
+    await until('it waits', () => running!.log.some((line) => line.includes('used askLater')))
+    const resumed = await stream(socket, 'GET', { session, headers: { 'last-event-id': '1-0' } })
+    expect(await resumed.rest()).toHaveLength(2)
+    const next = await stream(socket, 'POST', { session }, toolCall(2, 'echo', { text: 'x' }))
+    expect((await next.next())?.json.id).toBe('waits')
+  })
+
   it.each(['1-99', '7-1', 'x', '', '-1', '1-'])('cannot be resumed from the unknown event "%s"', async (id) => {
     const socket = await start()
     const session = await openSession(socket)
