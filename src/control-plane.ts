@@ -2,7 +2,7 @@
 // request; killed, it leaves Envoy and the adapters running, and the next one adopts them (design §1).
 
 import { EventEmitter, once } from 'node:events'
-import { rmSync, writeFileSync } from 'node:fs'
+import { renameSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, connect } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
@@ -72,8 +72,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   try {
     return await start(options, config, folders, store)
   } catch (error) {
-    store.dropOwnership(process.pid)
-    store.close()
+    disown(store)
     throw error
   }
 }
@@ -184,8 +183,6 @@ async function start(
     await envoy.stop()
     xds.close()
     removeSockets(folders)
-    store.dropOwnership(process.pid)
-    store.close()
   }
 
   let api: ApiServer | undefined
@@ -239,17 +236,18 @@ async function start(
     await firstRun
     await xds.listen(xdsSocket)
     if (!adopted) await envoy.start()
-    writeFileSync(
-      join(folders.home, 'api.json'),
-      JSON.stringify({ url: api.url, pid: process.pid, admin: adminSocket }),
-      {
-        mode: 0o600,
-      },
-    )
+    writeAddress(folders.home, { url: api.url, pid: process.pid, admin: adminSocket })
     if (options.file) void followConfig(options.file, applyConfig, reconciler, stopped.signal)
     const ready = whenReady(isReady, () => servedPorts(), config.bind, events, stopped.signal)
     ready.catch(() => undefined)
-    return { view, ready, stop }
+    return {
+      view,
+      ready,
+      stop: async () => {
+        await stop()
+        disown(store)
+      },
+    }
   } catch (error) {
     if (adopted) {
       // What ran before this start goes on: only this control plane failed.
@@ -280,6 +278,18 @@ function configOf(text: ConfigText): Config {
 
 function count(n: number, noun: string): string {
   return n === 1 ? `one ${noun}` : `${n} ${noun}s`
+}
+
+/** For the command line; renamed into place, so that nobody reads half of it. */
+function writeAddress(home: string, address: object): void {
+  const unfinished = join(home, `api.json.${process.pid}`)
+  writeFileSync(unfinished, JSON.stringify(address), { mode: 0o600 })
+  renameSync(unfinished, join(home, 'api.json'))
+}
+
+function disown(store: Store): void {
+  store.dropOwnership(process.pid)
+  store.close()
 }
 
 function openOwnStore(folders: Folders): Store {

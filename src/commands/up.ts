@@ -2,7 +2,6 @@
 
 import { once } from 'node:events'
 import { mkdirSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { join, relative } from 'node:path'
 
 import { destination, pino } from 'pino'
@@ -23,10 +22,9 @@ export const usage = ''
 export const options: Readonly<Record<string, CommandOption>> = {}
 
 export async function run(context: CommandContext): Promise<number> {
-  const { config: file, home, cache, env, json, print, note } = context
+  const { config: file, home, cache, env, json, version, print, note } = context
   mkdirSync(join(home, 'logs'), { recursive: true, mode: 0o700 })
   const text = await textOf(file, home)
-  const version = packageVersion()
   note(`Berth ${version}, configuration ${file?.name ?? 'quickstart (there is no berth.yaml here)'}`)
 
   const interrupted = new AbortController()
@@ -37,7 +35,13 @@ export async function run(context: CommandContext): Promise<number> {
   let controlPlane: ControlPlane
   try {
     controlPlane = await startControlPlane({
-      ...{ home, cache, file, text, env, version, log },
+      home,
+      cache,
+      file,
+      text,
+      env,
+      version,
+      log,
       progress: note,
       problem: (problem) => {
         log.warn({ problem }, 'problem')
@@ -81,11 +85,6 @@ function readyLine({ view }: ControlPlane): string {
 
 function gatewayForm({ name, gateway_url: url }: { name: string; gateway_url: string | null }): string {
   return (url ?? '').replace(`/${name}/`, '/<service>/')
-}
-
-function packageVersion(): string {
-  const { version } = createRequire(import.meta.url)('../package.json') as { version: string }
-  return version
 }
 
 function killNow(home: string): never {

@@ -74,7 +74,12 @@ export class AdapterProcess {
       await end(identity, 0)
       forget(program.records, identity, sockets)
       const words = lastLines(logFile, 3)
-      throw new Error(`the adapter did not start: ${(error as Error).message}${words && `; its last words: ${words}`}`)
+      throw new Error(
+        `the adapter did not start: ${(error as Error).message}${words && `; its last words: ${words}`}`,
+        {
+          cause: error,
+        },
+      )
     }
     return new AdapterProcess(identity, sockets, program.records, events)
   }

@@ -90,9 +90,16 @@ export class EnvoyProcess {
     const { identity } = await startDetached(
       [
         binary,
-        ...['-c', config, '--concurrency', String(concurrency), '--drain-time-s', String(DRAIN_SECONDS)],
+        '-c',
+        config,
+        '--concurrency',
+        String(concurrency),
+        '--drain-time-s',
+        String(DRAIN_SECONDS),
         // Upgrades of the binary come with the data plane; until then no shared memory is left behind by a kill.
-        ...['--disable-hot-restart', '--file-flush-interval-msec', '500', '--log-level', 'warning'],
+        '--disable-hot-restart',
+        '--log-level',
+        'warning',
       ],
       logFile,
       { PATH: process.env.PATH ?? '' },

@@ -26,6 +26,8 @@ export async function readSecrets(
     try {
       values[name] = await valueOf(source, cwd, env)
     } catch (error) {
+      // No cause: what a program printed may hold the secret.
+      // oxlint-disable-next-line preserve-caught-error
       throw new Error(`the secret ${name} cannot be read: ${words(source, error as NodeJS.ErrnoException)}`)
     }
   }

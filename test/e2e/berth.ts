@@ -82,14 +82,14 @@ export class Berth {
 
   /** Starts the program; resolves when it has said `ready`, rejects with its words when it ends before. */
   async up(env: Record<string, string> = {}): Promise<void> {
-    await this.spawnUp(env)
-    await vi.waitFor(
-      () => {
-        if (this.#process?.exitCode !== null) throw new Ended(`berth up ended:\n${this.output}`)
-        if (!/^ready: /m.test(this.output)) throw new Error(`not ready:\n${this.output}`)
-      },
-      { timeout: 60_000, interval: 20 },
-    )
+    const child = await this.spawnUp(env)
+    await new Promise<void>((resolve, reject) => {
+      child.stdout!.on('data', () => {
+        if (/^ready: /m.test(this.output)) resolve()
+      })
+      child.once('close', () => reject(new Error(`berth up ended:\n${this.output}`)))
+      AbortSignal.timeout(60_000).addEventListener('abort', () => reject(new Error(`not ready:\n${this.output}`)))
+    })
   }
 
   async spawnUp(env: Record<string, string> = {}): Promise<ChildProcess> {
@@ -133,6 +133,7 @@ export class Berth {
   async api<T>(path: string): Promise<T> {
     const token = readFileSync(join(this.home, 'admin-token'), 'utf8').trim()
     const answer = await call(this.base + 1, `/api/v1/mcp${path}`, { headers: { authorization: `Bearer ${token}` } })
+    if (answer.status !== 200) throw new Error(`${path}: ${answer.status} ${answer.body}`)
     return JSON.parse(answer.body) as T
   }
 
@@ -149,15 +150,12 @@ export class Berth {
   }
 
   /** Waits until a service looks as wanted. */
-  async until(name: string, wanted: (row: ServiceRow) => boolean, timeout = 15_000): Promise<ServiceRow> {
-    return vi.waitFor(
-      async () => {
-        const row = await this.service(name)
-        if (!wanted(row)) throw new Error(`service ${name} is ${JSON.stringify(row)}`)
-        return row
-      },
-      { timeout, interval: 20 },
-    )
+  async until(name: string, wanted: (row: ServiceRow) => boolean): Promise<ServiceRow> {
+    return eventually(async () => {
+      const row = await this.service(name)
+      if (!wanted(row)) throw new Error(`service ${name} is ${JSON.stringify(row)}`)
+      return row
+    })
   }
 
   /** One HTTP request to a port of this Berth. */
@@ -195,8 +193,7 @@ export class Berth {
   async attach(client: Client, url: string, name?: string): Promise<StreamableHTTPClientTransport> {
     const headers: Record<string, string> = name === undefined ? {} : { 'x-mcp-client': name }
     const transport = new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers } })
-    // The SDK's own transport does not fit its interface under exactOptionalPropertyTypes.
-    await client.connect(transport as Parameters<Client['connect']>[0])
+    await client.connect(transport)
     this.#clients.push(client)
     return transport
   }
@@ -233,8 +230,6 @@ export class Berth {
     return { HOME, LANG, TMPDIR, PATH: `${PATH}:${this.#mark}`, BERTH_CACHE: TEST_CACHE, ...more }
   }
 }
-
-class Ended extends Error {}
 
 export interface CallOptions {
   readonly method?: string
@@ -277,6 +272,11 @@ function free(port: number): Promise<boolean> {
     server.once('error', () => resolve(false))
     server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
   })
+}
+
+/** Tries until it succeeds; for what comes by itself soon. */
+export function eventually<T>(attempt: () => T | Promise<T>): Promise<T> {
+  return vi.waitFor(attempt, { timeout: 15_000, interval: 20 })
 }
 
 /** What a client says first. */

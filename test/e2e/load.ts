@@ -19,9 +19,9 @@ export async function load(berth: Berth, port: number, client: string): Promise<
   const headers = { 'mcp-session-id': String(opened.headers['mcp-session-id']) }
   const state = { done: 0, failures: [] as string[] }
   const waiting: { at: number; resolve: () => void }[] = []
-  let running = true
+  const stopping = new AbortController()
   const loop = (async () => {
-    for (let id = 2; running; id++) {
+    for (let id = 2; !stopping.signal.aborted; id++) {
       const message = {
         jsonrpc: '2.0',
         id,
@@ -46,7 +46,7 @@ export async function load(berth: Berth, port: number, client: string): Promise<
     },
     more: (calls) => new Promise((resolve) => waiting.push({ at: state.done + calls, resolve })),
     stop: async () => {
-      running = false
+      stopping.abort()
       await loop
     },
   }

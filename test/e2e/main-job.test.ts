@@ -12,9 +12,9 @@ import {
   LoggingMessageNotificationSchema,
   ResourceUpdatedNotificationSchema,
 } from '@modelcontextprotocol/sdk/types.js'
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
-import { Berth, reference } from './berth.ts'
+import { Berth, eventually, reference } from './berth.ts'
 
 let berth: Berth
 
@@ -43,20 +43,20 @@ afterAll(() => berth[Symbol.asyncDispose]())
 const SERVICES = ['everything', 'files', 'memory'] as const
 
 /** The same service by its own port and through the gateway, with the client named in the header or in the path. */
-const WAYS = {
-  'own port': (index: number, _: string) => `http://127.0.0.1:${berth.port + index}/mcp`,
-  gateway: (index: number, _: string) => `http://127.0.0.1:${berth.gateway}/${SERVICES[index]}/mcp`,
+const WAYS: Readonly<Record<string, (index: number, name: string) => string>> = {
+  'own port': (index: number) => `http://127.0.0.1:${berth.port + index}/mcp`,
+  gateway: (index: number) => `http://127.0.0.1:${berth.gateway}/${SERVICES[index]}/mcp`,
   'client in the path': (index: number, name: string) => `http://127.0.0.1:${berth.port + index}/clients/${name}/mcp`,
   'client in the path of the gateway': (index: number, name: string) =>
     `http://127.0.0.1:${berth.gateway}/${SERVICES[index]}/clients/${name}/mcp`,
-} as const
+}
 
-describe.each(Object.keys(WAYS) as (keyof typeof WAYS)[])('by %s', (way) => {
+describe.each(Object.entries(WAYS))('by %s', (way, url) => {
   test('two clients at once list and call tools of all three services', async () => {
     const work = ['codex', 'claude-code'].map(async (name) => {
       const header = way.includes('path') ? undefined : name
       const [everything, files, memory] = await Promise.all(
-        SERVICES.map((_, index) => berth.connect(WAYS[way](index, name), header)),
+        SERVICES.map((_, index) => berth.connect(url(index, name), header)),
       )
       for (const client of [everything, files, memory])
         expect((await client!.listTools()).tools.length).toBeGreaterThan(3)
@@ -136,7 +136,7 @@ describe('what a server may ask and tell', () => {
     client.setNotificationHandler(LoggingMessageNotificationSchema, ({ params }) => void levels.push(params.level))
     await client.setLoggingLevel('debug')
     await client.callTool({ name: 'toggle-simulated-logging', arguments: {} })
-    await vi.waitFor(() => expect(levels.length).toBeGreaterThan(0), { timeout: 20_000 })
+    await eventually(() => expect(levels.length).toBeGreaterThan(0))
   })
 
   test('updates of a resource that the client subscribed to', async () => {
@@ -147,7 +147,7 @@ describe('what a server may ask and tell', () => {
     client.setNotificationHandler(ResourceUpdatedNotificationSchema, ({ params }) => void updated.push(params.uri))
     await client.subscribeResource({ uri })
     await client.callTool({ name: 'toggle-subscriber-updates', arguments: {} })
-    await vi.waitFor(() => expect(updated).toContain(uri), { timeout: 20_000 })
+    await eventually(() => expect(updated).toContain(uri))
   })
 
   test('a cancelled call ends for the client, and the session goes on', async () => {

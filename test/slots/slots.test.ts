@@ -50,7 +50,9 @@ function setUp(generations = new Map<string, number>()) {
       const slot = clusterName(each.name, group, generation)
       const { promise, resolve, reject } = Promise.withResolvers<Adapter>()
       starts.push({
-        ...{ slot, events, fingerprint },
+        slot,
+        events,
+        fingerprint,
         up: async () => {
           const adapter = new FakeAdapter(slot, events)
           resolve(adapter)
