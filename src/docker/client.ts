@@ -1,7 +1,10 @@
-// A client of the Docker Engine API with the few calls that Berth needs. On node:http and not on a package, because a
-// call must end by its deadline even when the engine dies in the middle of an answer, and must not look at DOCKER_HOST.
+// A client of the Docker Engine API with the few calls that Berth needs: dockerode, with what it lacks for an engine that
+// dies, hangs or is not one at all.
 
-import { Agent, get, type IncomingMessage } from 'node:http'
+import { subscribe } from 'node:diagnostics_channel'
+import { Agent, type ClientRequest, type IncomingMessage } from 'node:http'
+import { inspect } from 'node:util'
+import Docker from 'dockerode'
 import { EngineAnswerError, type EngineAddress } from './engine.ts'
 
 /** What is used of an entry of `GET /containers/json`. */
@@ -20,7 +23,7 @@ export interface ContainerInspection {
     readonly Paused: boolean
     readonly Restarting: boolean
     readonly StartedAt: string
-    readonly Health?: { readonly Status: string }
+    readonly Health?: { readonly Status: string } | undefined
   }
   readonly Config: {
     readonly OpenStdin: boolean
@@ -34,31 +37,33 @@ export type Filters = Readonly<Record<string, readonly string[]>>
 
 /** Inspections of some hundred containers wait for each other instead of opening as many sockets. */
 const SOCKETS = 8
-const LARGEST_ANSWER_BYTES = 32 * 1024 * 1024
 const LONGEST_REASON = 200
 
 /**
- * All calls reject with the abort signal's reason, with a system error (`code`), or with EngineAnswerError. No path has
- * a version in it: engines drop old versions of their API, and every engine serves its own without.
+ * All calls reject with the abort signal's reason, with a system error (`code`), with EngineAnswerError, or with an
+ * Error that says what dockerode does not bear in the environment. No path has a version in it: engines drop old
+ * versions of their API, and every engine serves its own without. The answers of list and inspect are collected whole by
+ * dockerode and have no bound but the signal: the engine is trusted with that.
  */
 export class EngineClient {
-  readonly #target: { readonly socketPath: string } | { readonly host: string; readonly port: number }
-  readonly #agent = new Agent({ keepAlive: true, maxSockets: SOCKETS })
+  readonly #address: EngineAddress
+  readonly #agent = new EngineAgent({ keepAlive: true, maxSockets: SOCKETS })
+  #docker: Docker | undefined
 
   constructor(address: EngineAddress) {
-    this.#target =
-      'socketPath' in address ? { socketPath: address.socketPath } : { host: address.host, port: address.port }
+    this.#address = address
   }
 
   /** Containers in every state. */
   list(filters: Filters, signal: AbortSignal): Promise<readonly ContainerEntry[]> {
-    return this.#json(`/containers/json?all=true&filters=${encoded(filters)}`, signal)
+    const options = { all: true, filters: JSON.stringify(filters), abortSignal: signal }
+    return this.#call(signal, (docker) => docker.listContainers(options))
   }
 
   /** Undefined when there is no such container any more. */
   async inspect(id: string, signal: AbortSignal): Promise<ContainerInspection | undefined> {
     try {
-      return await this.#json(`/containers/${id}/json`, signal)
+      return await this.#call(signal, (docker) => docker.getContainer(id).inspect({ abortSignal: signal }))
     } catch (error) {
       if (error instanceof EngineAnswerError && error.status === 404) return undefined
       throw error
@@ -70,52 +75,79 @@ export class EngineClient {
    * The signal ends it, too.
    */
   events(filters: Filters, since: number, signal: AbortSignal): Promise<IncomingMessage> {
-    return this.#open(`/events?since=${since}&filters=${encoded(filters)}`, signal)
+    const options = { since, filters: JSON.stringify(filters), abortSignal: signal }
+    return this.#call(signal, async (docker) => (await docker.getEvents(options)) as IncomingMessage)
   }
 
-  /** Closes the idle connections. */
+  /** Closes all connections, and so ends the streams of events. */
   close(): void {
     this.#agent.destroy()
   }
 
-  async #json<T>(path: string, signal: AbortSignal): Promise<T> {
-    return JSON.parse(await text(await this.#open(path, signal))) as T
-  }
-
-  async #open(path: string, signal: AbortSignal): Promise<IncomingMessage> {
-    const response = await new Promise<IncomingMessage>((resolve, reject) => {
-      get({ ...this.#target, path, agent: this.#agent, signal }, resolve).on('error', reject)
-    })
-    const status = response.statusCode ?? 0
-    if (status !== 200) throw new EngineAnswerError(status, reasonIn(await text(response)))
-    return response
+  /** Races the call with the signal, which dockerode only hands on: it settles when the request says why it ended. */
+  async #call<T>(signal: AbortSignal, call: (docker: Docker) => Promise<T>): Promise<T> {
+    signal.throwIfAborted()
+    const aborted = Promise.withResolvers<never>()
+    const abort = (): void => aborted.reject(signal.reason)
+    signal.addEventListener('abort', abort, { once: true })
+    try {
+      // Not in the constructor, which never throws.
+      this.#docker ??= dockerAt(this.#address, this.#agent)
+      const answer = await Promise.race([call(this.#docker), aborted.promise])
+      // What dockerode makes of an answer that is not JSON.
+      if (Buffer.isBuffer(answer)) throw new EngineAnswerError(200, reasonIn(answer.toString('utf8')))
+      return answer
+    } catch (error) {
+      throw signal.aborted ? signal.reason : inOwnWords(error)
+    } finally {
+      signal.removeEventListener('abort', abort)
+    }
   }
 }
 
-/** Rejects when the connection ends before the body does. */
-async function text(response: IncomingMessage): Promise<string> {
-  const parts: Buffer[] = []
-  let size = 0
-  for await (const part of response as AsyncIterable<Buffer>) {
-    size += part.length
-    if (size > LARGEST_ANSWER_BYTES) throw new EngineAnswerError(200, 'its answer is too long')
-    parts.push(part)
+/** Marks the requests of engine clients, for which the shortcomings of docker-modem (below) are made good. */
+class EngineAgent extends Agent {
+  /** docker-modem formats each request with its agent for a debug log that is off: 25 ms per call with all sockets. */
+  [inspect.custom](): string {
+    return EngineAgent.name
   }
-  return Buffer.concat(parts).toString('utf8')
 }
 
-/** The engine gives `{"message": …}`; whatever stands between it and Berth may give anything. */
-function reasonIn(body: string): string {
-  let reason = body
+/** What Node publishes before the request's event `response`. */
+interface ResponseStarted {
+  readonly request: ClientRequest & { readonly agent?: unknown }
+  readonly response: IncomingMessage
+}
+
+subscribe('http.client.response.finish', (message) => {
+  const { request, response } = message as ResponseStarted
+  if (!(request.agent instanceof EngineAgent)) return
+  // docker-modem follows redirects with requests whose errors nobody handles, which would end this process.
+  delete response.headers.location
+  // It listens only to the request, so that a call would hang whose connection ends in the middle of the answer.
+  response.on('error', (error) => request.emit('error', error))
+})
+
+/** What docker-modem would else take from DOCKER_HOST and its companions is given, be it as undefined. */
+function dockerAt(address: EngineAddress, agent: Agent): Docker {
+  const { host, port, socketPath } = { host: undefined, port: undefined, socketPath: undefined, ...address }
+  const options = { host, port, socketPath, protocol: 'http', timeout: undefined, agent } as const
   try {
-    const { message } = JSON.parse(body) as { readonly message?: unknown }
-    if (typeof message === 'string') reason = message
-  } catch {
-    // Not JSON: then the text itself.
+    return new Docker(options)
+  } catch (error) {
+    // It reads them first and throws when they are wrong; the code of a missing certificate would pass for the socket's.
+    throw new Error(`DOCKER_HOST or DOCKER_CERT_PATH is wrong: ${(error as Error).message}`, { cause: error })
   }
-  return reason.replace(/\s+/g, ' ').trim().slice(0, LONGEST_REASON)
 }
 
-function encoded(filters: Filters): string {
-  return encodeURIComponent(JSON.stringify(filters))
+/** A refusal has a status; its `json` is null for streams, and the engine's words are only in its message. */
+function inOwnWords(error: unknown): unknown {
+  const { message, statusCode, reason = 'unexpected' } = error as Error & { statusCode?: number; reason?: string }
+  if (statusCode === undefined) return error
+  return new EngineAnswerError(statusCode, reasonIn(message.slice(`(HTTP code ${statusCode}) ${reason} - `.length)))
+}
+
+/** On one line: whatever stands between the engine and Berth may say anything. */
+function reasonIn(said: string): string {
+  return said.replace(/\s+/g, ' ').trim().slice(0, LONGEST_REASON)
 }

@@ -21,7 +21,9 @@ export interface ImageRequest {
 
 /** The path of an executable Envoy in `folder`. Rejects with an Error whose message says in words why not. */
 export async function envoyFromImage({ folder, engineSocket, progress }: ImageRequest): Promise<string> {
-  const engine = new Docker({ socketPath: engineSocket, timeout: ENGINE_TIMEOUT_MS })
+  // Without a host and a protocol of its own, dockerode takes those of DOCKER_HOST and leaves the socket aside.
+  const address = { socketPath: engineSocket, host: undefined, port: undefined, protocol: 'http' } as const
+  const engine = new Docker({ ...address, timeout: ENGINE_TIMEOUT_MS })
   if (!(await hasImage(engine))) await pull(engine, progress)
   progress(`Copying Envoy out of ${ENVOY_IMAGE}`)
   const container = await engine.createContainer({ Image: ENVOY_IMAGE, NetworkDisabled: true })

@@ -2,7 +2,7 @@
 
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { createServer, request, type IncomingMessage, type ServerResponse } from 'node:http'
+import { createServer, request, type IncomingMessage, type OutgoingHttpHeaders, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -23,7 +23,10 @@ export class Relay {
   readonly #sockets = new Set<Socket>()
   readonly #holds = new Map<string, { readonly arrived: () => void; readonly released: Promise<void> }>()
   readonly #muted = new Map<string, () => void>()
-  readonly #refusals = new Map<string, { readonly status: number; readonly body: string }>()
+  readonly #refusals = new Map<
+    string,
+    { readonly status: number; readonly body: string; readonly headers: OutgoingHttpHeaders }
+  >()
 
   private constructor(target: string) {
     this.#target = target
@@ -62,8 +65,8 @@ export class Relay {
   }
 
   /** Calls to this path get this answer, as a proxy gives it that allows only some calls. */
-  refuse(path: string, status: number, body: string): void {
-    this.#refusals.set(path, { status, body })
+  refuse(path: string, status: number, body: string, headers: OutgoingHttpHeaders = {}): void {
+    this.#refusals.set(path, { status, body, headers })
   }
 
   /** No more refusals. */
@@ -98,7 +101,7 @@ export class Relay {
     hold?.arrived()
     await hold?.released
     const refusal = this.#refusals.get(path)
-    if (refusal) return void answer.writeHead(refusal.status).end(refusal.body)
+    if (refusal) return void answer.writeHead(refusal.status, refusal.headers).end(refusal.body)
     const { url, method, headers } = call
     const upstream = request({ socketPath: this.#target, path: url, method, headers, agent: false }, (response) => {
       answer.writeHead(response.statusCode ?? 502, response.headers)

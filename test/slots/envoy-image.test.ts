@@ -2,9 +2,10 @@ import { copyFile, mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 
 import { findEnvoy } from '../../src/slots/envoy-binary.ts'
+import { envoyFromImage } from '../../src/slots/envoy-image.ts'
 import { ENVOY_IMAGE, ENVOY_VERSION } from '../../src/slots/envoy-release.ts'
 import { run } from '../bed/command.ts'
 import { type BedEngine, describeWithDocker } from '../bed/docker.ts'
@@ -19,9 +20,19 @@ describeWithDocker('an engine that has the image', (docker) => {
     imported = await importImage(docker, folder)
   })
   afterEach(async () => {
+    vi.unstubAllEnvs()
     if (imported) await docker.cli('rmi', ENVOY_IMAGE)
     await rm(folder, { recursive: true, force: true })
   })
+
+  test.each(['', 'tcp://far.invalid:1', 'tcp://far.invalid:2376', 'ssh://far.invalid'])(
+    'is asked at its socket, whatever DOCKER_HOST says: %j',
+    async (host) => {
+      vi.stubEnv('DOCKER_HOST', host)
+      const request = { folder, engineSocket: docker.socketPath, progress: () => undefined }
+      expect(await envoyFromImage(request)).toBe(join(folder, 'envoy'))
+    },
+  )
 
   test('gives its Envoy without Python, and no container stays', async () => {
     const before = await docker.cli('ps', '--all', '--quiet', '--filter', `ancestor=${ENVOY_IMAGE}`)

@@ -1,0 +1,106 @@
+import { once } from 'node:events'
+import { connect, createServer, type AddressInfo } from 'node:net'
+import { pipeline } from 'node:stream/promises'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { EngineClient } from '../../src/docker/client.ts'
+import { EngineAnswerError } from '../../src/docker/engine.ts'
+import { describeWithDocker } from '../bed/docker.ts'
+import { Relay } from './relay.ts'
+
+const LIST = '/containers/json'
+const EVENTS = '/events'
+const NO_FILTERS = {}
+/** Of a call that must settle by itself. */
+const never = new AbortController().signal
+
+describeWithDocker('a client', (docker) => {
+  let relay: Relay
+  let client: EngineClient
+
+  beforeEach(async () => {
+    relay = await Relay.before(docker.socketPath)
+    client = new EngineClient({ name: 'host', socketPath: relay.socketPath })
+  })
+  afterEach(async () => {
+    vi.unstubAllEnvs()
+    client.close()
+    await relay[Symbol.asyncDispose]()
+  })
+
+  test.each([
+    { DOCKER_HOST: 'tcp://far.invalid:1' },
+    { DOCKER_HOST: 'tcp://far.invalid:2376', DOCKER_TLS_VERIFY: '1' },
+    { DOCKER_HOST: 'ssh://far.invalid' },
+    { DOCKER_HOST: 'unix:///far.sock' },
+    { DOCKER_HOST: 'tcp://far.invalid:1', DOCKER_PATH_PREFIX: '/far', DOCKER_CLIENT_TIMEOUT: '1' },
+  ])('asks the engine of its address in spite of %j', async (env) => {
+    for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value)
+    expect(await client.list(NO_FILTERS, never)).toBeInstanceOf(Array)
+    const server = createServer((socket) => {
+      pipeline(socket, connect(docker.socketPath), socket).catch(() => undefined)
+    }).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const { address: host, port } = server.address() as AddressInfo
+    const far = new EngineClient({ name: 'far', host, port })
+    expect(await far.list(NO_FILTERS, never)).toBeInstanceOf(Array)
+    far.close()
+    await new Promise((resolve) => server.close(resolve))
+  })
+
+  test.each([{ DOCKER_HOST: 'tcp://:1' }, { DOCKER_HOST: 'tcp://far.invalid:1', DOCKER_CERT_PATH: '/far' }])(
+    'says that the environment is wrong: %j',
+    async (env) => {
+      for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value)
+      const error = await client.list(NO_FILTERS, never).catch((error: unknown) => error)
+      expect(error).toMatchObject({ message: expect.stringMatching(/^DOCKER_HOST or DOCKER_CERT_PATH is wrong: /) })
+      expect(error).not.toHaveProperty('code')
+    },
+  )
+
+  test('does not know a container that is not there', async () => {
+    expect(await client.inspect('0'.repeat(64), never)).toBeUndefined()
+  })
+
+  test.each(['http://far.invalid/', 'far:/', '/far'])('does not follow a redirect to %s', async (location) => {
+    relay.refuse(LIST, 301, 'moved', { location })
+    relay.refuse(EVENTS, 307, 'moved', { location })
+    await expect(client.list(NO_FILTERS, never)).rejects.toEqual(new EngineAnswerError(301, 'moved'))
+    await expect(client.events(NO_FILTERS, 0, never)).rejects.toEqual(new EngineAnswerError(307, 'moved'))
+  })
+
+  test('takes what is not JSON for no answer', async () => {
+    relay.refuse(LIST, 200, '<html>\nWelcome')
+    await expect(client.list(NO_FILTERS, never)).rejects.toEqual(new EngineAnswerError(200, '<html> Welcome'))
+  })
+
+  test('notices the end of a connection in the middle of an answer', async () => {
+    const begun = relay.mute(LIST)
+    const list = client.list(NO_FILTERS, never).catch((error: unknown) => error)
+    await begun
+    relay.cut()
+    expect(await list).toMatchObject({ code: 'ECONNRESET' })
+  })
+
+  test('an abort in the middle of an answer ends the call with its reason, and the connection', async () => {
+    const abort = new AbortController()
+    const begun = relay.mute(LIST)
+    const list = client.list(NO_FILTERS, abort.signal).catch((error: unknown) => error)
+    await begun
+    const reason = new Error('enough')
+    abort.abort(reason)
+    expect(await list).toBe(reason)
+    await relay.idle()
+    await expect(client.list(NO_FILTERS, abort.signal)).rejects.toBe(reason)
+  })
+
+  test.each(['an abort', 'close'])('%s ends a stream of events', async (how) => {
+    const abort = new AbortController()
+    const events = await client.events(NO_FILTERS, 0, abort.signal)
+    events.on('error', () => undefined)
+    const ended = new Promise((resolve) => events.on('close', resolve))
+    if (how === 'close') client.close()
+    else abort.abort()
+    await ended
+    await relay.idle()
+  })
+})
