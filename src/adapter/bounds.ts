@@ -23,6 +23,8 @@ export const DEFAULT_BOUNDS = {
   slowReaderMs: 30_000,
   /** Requests of one server that no client has answered yet. */
   asks: 1000,
+  /** Resources that the sessions of one shared process are subscribed to. */
+  subscriptions: 10_000,
   /** Processes that sessions share, one per version and declared capabilities. */
   sharedProcesses: 16,
   /** Between looks for idle sessions and expired streams. */

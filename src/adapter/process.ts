@@ -22,6 +22,7 @@ import { BATCH_MESSAGES, LATEST_VERSION } from './protocol.ts'
 import { AskTable, routeNotification } from './routing.ts'
 import type { Session } from './session.ts'
 import type { StartStdio, StdioServer } from './stdio.ts'
+import { SubscriptionTable } from './subscriptions.ts'
 
 export interface ProcessContext {
   readonly bounds: Bounds
@@ -65,8 +66,8 @@ export class ServerProcess {
   readonly pending = new Map<number, Pending>()
   /** The pending request of a progress token. */
   readonly tokens = new Map<string, Pending>()
-  /** Sessions by the resource that they subscribed to; kept for shared processes. */
-  readonly subscriptions = new Map<string, Set<Session>>()
+  /** Kept for shared processes. */
+  readonly subscriptions: SubscriptionTable
   readonly asks: AskTable
   lastUsed = Date.now()
 
@@ -85,6 +86,7 @@ export class ServerProcess {
     this.shared = shared
     this.isolation = context.isolation
     this.asks = new AskTable(this, context.bounds.asks)
+    this.subscriptions = new SubscriptionTable(context.bounds.subscriptions)
   }
 
   get alive(): boolean {
@@ -178,9 +180,7 @@ export class ServerProcess {
       pending.fail(refusal)
     }
     this.asks.sessionEnded(session)
-    for (const uri of this.subscriptions.keys()) {
-      if (this.#unsubscribe(session, uri)) this.#requestUnsubscribe(uri)
-    }
+    for (const uri of this.subscriptions.removeAll(session)) this.#requestUnsubscribe(uri)
   }
 
   /** Stops reading the server until the returned function is called. */
@@ -282,27 +282,20 @@ export class ServerProcess {
 
   /** Keeps count of who subscribed on a shared server; true when the request was answered here. */
   #subscribed(exchange: Exchange, session: Session, message: RequestMessage): boolean {
-    if (!this.shared) return false
-    if (message.method !== 'resources/subscribe' && message.method !== 'resources/unsubscribe') return false
-    const uri = stringParam(message, 'uri')
+    const uri = this.shared && message.method.startsWith('resources/') ? stringParam(message, 'uri') : undefined
     if (uri === undefined) return false
-    if (message.method === 'resources/subscribe') {
-      const sessions = this.subscriptions.get(uri) ?? new Set()
-      this.subscriptions.set(uri, sessions.add(session))
-      return false
+    if (message.method === 'resources/subscribe' && !this.subscriptions.add(uri, session)) {
+      const refusal = {
+        status: 429,
+        code: CODE.server,
+        message: 'Too many resources are subscribed to.',
+        retryAfterS: 1,
+      }
+      exchange.refuse(idText(message), refusal)
+      return true
     }
-    const last = this.#unsubscribe(session, uri)
-    const others = this.subscriptions.has(uri)
-    if (last || !others) return false
+    if (message.method !== 'resources/unsubscribe' || !this.subscriptions.remove(uri, session)) return false
     exchange.answer(`{"jsonrpc":"2.0","id":${idText(message)},"result":{}}`)
-    return true
-  }
-
-  /** True when nobody is subscribed any more, and the session was. */
-  #unsubscribe(session: Session, uri: string): boolean {
-    const sessions = this.subscriptions.get(uri)
-    if (!sessions?.delete(session) || sessions.size > 0) return false
-    this.subscriptions.delete(uri)
     return true
   }
 

@@ -141,17 +141,8 @@ function routeLog(process: ServerProcess, text: string): boolean {
   return exchanges.length === 1 && exchanges[0]!.push(text)
 }
 
-/** An update may name a part of the resource that was subscribed to. */
 function routeUpdate(process: ServerProcess, message: NotificationMessage): void {
   const uri = stringParam(message, 'uri')
   if (uri === undefined) return
-  const concerned = new Set<Session>()
-  for (const [subscribed, sessions] of process.subscriptions) {
-    if (isPartOf(uri, subscribed)) for (const session of sessions) concerned.add(session)
-  }
-  for (const session of concerned) session.unrelated(message.text)
-}
-
-function isPartOf(uri: string, whole: string): boolean {
-  return uri.startsWith(whole) && (uri.length === whole.length || /[/?#]/.test(whole.at(-1) + uri[whole.length]!))
+  for (const session of process.subscriptions.concerned(uri)) session.unrelated(message.text)
 }

@@ -259,6 +259,16 @@ describe('subscriptions on a shared process', () => {
       (await seen(socket, eve.session, 'eve')).requests.includes('resources/unsubscribe'),
     )
   })
+
+  it('are bounded', async () => {
+    const socket = await start({ isolation: 'client' }, { subscriptions: 1 })
+    const session = await openSession(socket)
+    const subscribe = (uri: string) =>
+      post(socket, { jsonrpc: '2.0', id: 1, method: 'resources/subscribe', params: { uri } }, { session })
+    expect(await Promise.all(['a:1', 'a:2', 'a:1'].map(async (uri) => (await subscribe(uri)).status))).toEqual([
+      200, 429, 200,
+    ])
+  })
 })
 
 describe('what goes wrong with a server', () => {

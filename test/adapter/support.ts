@@ -8,6 +8,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 import { buildSync } from 'esbuild'
+import { afterAll } from 'vitest'
 
 import { startAdapter, type Adapter } from '../../src/adapter/adapter.ts'
 import { DEFAULT_BOUNDS, type Bounds } from '../../src/adapter/bounds.ts'
@@ -125,9 +126,12 @@ function buildBundle(): string {
   const folder = mkdtempSync(join(tmpdir(), 'bb-'))
   const outfile = join(folder, 'adapter.cjs')
   buildSync({ entryPoints: [MAIN], bundle: true, platform: 'node', target: 'node24', format: 'cjs', outfile })
-  process.once('exit', () => rmSync(dirname(outfile), { recursive: true, force: true }))
   return outfile
 }
+
+afterAll(() => {
+  if (bundle !== undefined) rmSync(dirname(bundle), { recursive: true, force: true })
+})
 
 export interface Answer {
   readonly status: number
