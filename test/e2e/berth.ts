@@ -36,16 +36,23 @@ export class Berth {
   readonly folder = mkdtempSync(join(tmpdir(), 'bt-'))
   readonly home = join(this.folder, 'h')
   readonly file = join(this.folder, 'berth.yaml')
-  /** First of this test worker's ports; services are on those from +10. */
-  readonly base: number
+  /** First port of the services. */
+  readonly port: number
+  readonly gateway: number
+  readonly apiPort: number
+  /** Without one, Berth takes its quickstart. */
+  readonly #configured: boolean
   /** In the PATH, and so in the environment, of everything that this Berth starts. */
   readonly #mark = join('/nonexistent', this.folder.replaceAll('/', '_'))
   readonly #clients: Client[] = []
   #process: ChildProcess | undefined
   output = ''
 
-  private constructor(base: number) {
-    this.base = base
+  private constructor(ports: { services: number; gateway: number; api: number }, configured: boolean) {
+    this.port = ports.services
+    this.gateway = ports.gateway
+    this.apiPort = ports.api
+    this.#configured = configured
   }
 
   /** A Berth that is not started, with ports that nobody has. */
@@ -54,7 +61,13 @@ export class Berth {
     const worker = Number(process.env.VITEST_POOL_ID ?? 1)
     for (let base = 20_000 + worker * 500; ; base += 50)
       if ((await Promise.all([0, 1, 10, 11].map((offset) => free(base + offset)))).every(Boolean))
-        return new Berth(base)
+        return new Berth({ services: base + 10, gateway: base, api: base + 1 }, true)
+  }
+
+  /** A Berth without a configuration file, on the ports of the contract. */
+  static async quickstart(): Promise<Berth> {
+    await testEnvoy()
+    return new Berth({ services: 11_100, gateway: 10_005, api: 18_080 }, false)
   }
 
   /** Starts a Berth with a configuration and waits until it is ready. */
@@ -65,17 +78,9 @@ export class Berth {
     return berth
   }
 
-  get port(): number {
-    return this.base + 10
-  }
-
-  get gateway(): number {
-    return this.base
-  }
-
   /** Writes the configuration, with this Berth's ports and without Docker unless it says otherwise. */
   write(config: object): void {
-    const ports = { services: `${this.port}-${this.port + 29}`, gateway: this.gateway, api: this.base + 1 }
+    const ports = { services: `${this.port}-${this.port + 29}`, gateway: this.gateway, api: this.apiPort }
     const { ports: more, ...rest } = config as { ports?: object }
     writeFileSync(this.file, stringify({ docker: [], ...rest, ports: { ...ports, ...more } }))
   }
@@ -94,7 +99,7 @@ export class Berth {
 
   async spawnUp(env: Record<string, string> = {}): Promise<ChildProcess> {
     this.output = ''
-    const child = spawn(process.execPath, [PROGRAM, 'up', '-c', this.file, '--home', this.home], {
+    const child = spawn(process.execPath, [PROGRAM, 'up', ...this.#options()], {
       env: this.#env(env),
       cwd: this.folder,
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -117,7 +122,7 @@ export class Berth {
 
   /** Runs a command of the program. */
   async cli(...args: string[]): Promise<{ code: number | null; out: string; err: string }> {
-    const child = spawn(process.execPath, [PROGRAM, ...args, '-c', this.file, '--home', this.home], {
+    const child = spawn(process.execPath, [PROGRAM, ...args, ...this.#options()], {
       env: this.#env(),
       cwd: this.folder,
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -132,7 +137,7 @@ export class Berth {
 
   async api<T>(path: string): Promise<T> {
     const token = readFileSync(join(this.home, 'admin-token'), 'utf8').trim()
-    const answer = await call(this.base + 1, `/api/v1/mcp${path}`, { headers: { authorization: `Bearer ${token}` } })
+    const answer = await call(this.apiPort, `/api/v1/mcp${path}`, { headers: { authorization: `Bearer ${token}` } })
     if (answer.status !== 200) throw new Error(`${path}: ${answer.status} ${answer.body}`)
     return JSON.parse(answer.body) as T
   }
@@ -223,6 +228,10 @@ export class Berth {
     await this.signal('SIGTERM').catch(() => undefined)
     await this.cli('down')
     rmSync(this.folder, { recursive: true, force: true })
+  }
+
+  #options(): string[] {
+    return this.#configured ? ['-c', this.file, '--home', this.home] : ['--home', this.home]
   }
 
   #env(more: Record<string, string> = {}): NodeJS.ProcessEnv {

@@ -119,12 +119,13 @@ describe('ports', () => {
   })
 
   test.for([
-    ['gateway', 0],
-    ['control API', 1],
-  ] as const)('the port of the %s is taken', async ([what, offset]) => {
-    await squat(berth.base + offset)
+    ['gateway', () => berth.gateway],
+    ['control API', () => berth.apiPort],
+  ] as const)('the port of the %s is taken', async ([what, portOf]) => {
+    const port = portOf()
+    await squat(port)
     berth.write({ services: { everything } })
-    expect(await upFails()).toMatch(new RegExp(`${berth.base + offset}.*${what}|${what}.*${berth.base + offset}`, 'i'))
+    expect(await upFails()).toMatch(new RegExp(`${port}.*${what}|${what}.*${port}`, 'i'))
   })
 
   test('the range is full: the ones that fit are served, the others told', async () => {
