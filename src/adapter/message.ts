@@ -60,6 +60,17 @@ export function idText(message: RequestMessage | ResponseMessage): string {
 }
 
 /**
+ * The integer id of a response of which only the first and the last part are there: SDKs put the id first or last, so
+ * one of the two ends tells it.
+ */
+export function responseIdOf(head: string, tail: string): number | undefined {
+  const match =
+    /^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d+)\s*,/.exec(head) ??
+    /"id"\s*:\s*(\d+)\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$/.exec(tail)
+  return match ? Number(match[1]) : undefined
+}
+
+/**
  * The key of an id or token in a map: equal for spellings of one value, different for `1` and `"1"`. What is no valid
  * JSON after all is its own key.
  */

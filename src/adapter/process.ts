@@ -12,6 +12,7 @@ import {
   isId,
   paramSpan,
   readMessage,
+  responseIdOf,
   stringAt,
   stringParam,
   type NotificationMessage,
@@ -327,12 +328,8 @@ export class ServerProcess {
     pending.settle(message)
   }
 
-  /** SDKs put the id first or last, so one of the two ends tells whose answer was dropped. */
   #oversized(head: string, tail: string): void {
-    const match =
-      /^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d+)\s*,/.exec(head) ??
-      /"id"\s*:\s*(\d+)\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$/.exec(tail)
-    const id = Number(match?.[1])
+    const id = responseIdOf(head, tail) ?? Number.NaN
     const pending = this.pending.get(id)
     const limit = this.#context.limits.messageBytes
     this.#context.log('warn', 'dropped a message of the server over limits.message', { limit, known: !!pending })
