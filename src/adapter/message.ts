@@ -59,14 +59,18 @@ export function idText(message: RequestMessage | ResponseMessage): string {
   return message.text.slice(message.id.start, message.id.end)
 }
 
+/** What may stand before the members that tell. */
+const START = String.raw`^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?`
+const ID_FIRST = new RegExp(String.raw`${START}"id"\s*:\s*(\d+)\s*,\s*"(?:result|error)"`)
+const RESULT_FIRST = new RegExp(String.raw`${START}"(?:result|error)"`)
+const ID_LAST = /"id"\s*:\s*(\d+)\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$/
+
 /**
- * The integer id of a response of which only the first and the last part are there: SDKs put the id first or last, so
- * one of the two ends tells it.
+ * The integer id of a response of which only the first and the last part are there: SDKs put the id before the result
+ * or at the very end. Undefined for anything else, above all for a server's own request, whose id may be the same.
  */
 export function responseIdOf(head: string, tail: string): number | undefined {
-  const match =
-    /^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d+)\s*,/.exec(head) ??
-    /"id"\s*:\s*(\d+)\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$/.exec(tail)
+  const match = ID_FIRST.exec(head) ?? (RESULT_FIRST.test(head) ? ID_LAST.exec(tail) : null)
   return match ? Number(match[1]) : undefined
 }
 

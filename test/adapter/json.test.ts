@@ -2,7 +2,7 @@ import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 
 import { findPath, fromWire, oneLine, scanArray, scanObject, splice, toWire } from '../../src/adapter/json.ts'
-import { idKey, paramSpan, readMessage, stringParam } from '../../src/adapter/message.ts'
+import { idKey, paramSpan, readMessage, responseIdOf, stringParam } from '../../src/adapter/message.ts'
 
 /**
  * Values without a backslash in them. Node 24's own JSON.parse takes the key `"\\n"` for a backslash where an object of
@@ -185,4 +185,17 @@ describe('idKey', () => {
     expect(idKey('"\\u0061"')).toBe(idKey('"a"'))
     expect(idKey(toWire('"é"'))).toBe(idKey('"\\u00e9"'))
   })
+})
+
+describe('responseIdOf', () => {
+  it.each([
+    ['{"jsonrpc":"2.0","id":7,"result":{"a":"', '"}}', 7],
+    ['{"id": 7, "error":{"a":"', '"}}', 7],
+    ['{"result":{"a":"', '"},"jsonrpc":"2.0","id":7}', 7],
+    ['{"jsonrpc":"2.0","result":{"a":"', '"}, "id": 7 } ', 7],
+    ['{"jsonrpc":"2.0","id":7,"method":"sampling/createMessage","params":{"a":"', '"}}', undefined],
+    ['{"method":"sampling/createMessage","params":{"a":"', '"},"jsonrpc":"2.0","id":7}', undefined],
+    ['{"jsonrpc":"2.0","result":{"a":"', '","id":7}}', undefined],
+    ['{"jsonrpc":"2.0","id":"7","result":{"a":"', '"}}', undefined],
+  ])('of %s…%s is %s', (head, tail, id) => expect(responseIdOf(head, tail)).toBe(id))
 })
