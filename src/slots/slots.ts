@@ -394,10 +394,14 @@ function key(service: string, group: string): string {
   return `${service}|${group}`
 }
 
-/** What an adapter must be replaced for. */
+/**
+ * What an adapter must be replaced for. A container that is started again is not: its adapter attaches to it anew, and
+ * the sessions of the old process end with that process.
+ */
 function fingerprintOf(service: Service, group: string): string {
   const { isolation, limits, backend } = service
-  const behind = backend.kind === 'process' ? backend : containerFor(service, group)
+  const container = containerFor(service, group)
+  const behind = backend.kind === 'process' ? backend : [container?.engine, container?.id]
   return createHash('sha256')
     .update(JSON.stringify([isolation, limits, behind]))
     .digest('base64url')

@@ -56,9 +56,10 @@ export class DeltaStream {
     })
   }
 
-  /** True when Envoy has acknowledged the newest form of every resource of a type. */
+  /** True when Envoy has acknowledged the newest form of every resource of a type. It does not ask for types it needs none of. */
   synced(typeUrl: string): boolean {
-    return this.#subscriptions.get(typeUrl)?.synced() ?? false
+    const subscription = this.#subscriptions.get(typeUrl)
+    return subscription ? subscription.synced() : [...this.#cache.names(typeUrl)].length === 0
   }
 
   #sent(response: DeltaResponse | undefined): DeltaResponse[] {

@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import { KNOWN_CLIENTS } from '../../src/model/client.ts'
 import { clusterName } from '../../src/model/names.ts'
+import type { Container } from '../../src/model/service.ts'
 import { Slots, type Adapter, type AdapterEvents, type Adapters } from '../../src/slots/slots.ts'
 import { client, container, containers, service } from '../fixtures/world.ts'
 
@@ -238,16 +239,16 @@ describe('slots', () => {
     expect(stateOf(next.slots)).toEqual(['alice@2 asleep'])
   })
 
-  test('a container started again is a new process behind the slot', async () => {
+  test('a container started again keeps its adapter, another container gets its own', async () => {
     const { slots, starts } = setUp()
-    const behind = (startedAt: string) =>
-      service('c', { isolation: 'shared', backend: containers(container('c', { startedAt })) })
-    slots.sync([behind('2026-01-01')], ALICE)
+    const behind = (options: Partial<Container>) =>
+      service('c', { isolation: 'shared', backend: containers(container('c', options)) })
+    slots.sync([behind({ startedAt: '2026-01-01' })], ALICE)
     slots.demand('c|*@1')
     await starts[0]!.up()
-    slots.sync([behind('2026-01-01')], ALICE)
+    slots.sync([behind({ startedAt: '2026-01-02' })], ALICE)
     expect(stateOf(slots)).toEqual(['*@1 up'])
-    slots.sync([behind('2026-01-02')], ALICE)
+    slots.sync([behind({ id: 'another' })], ALICE)
     expect(stateOf(slots)).toEqual(['*@2 asleep'])
   })
 
