@@ -7,11 +7,11 @@ import { request, type IncomingMessage } from 'node:http'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setInterval } from 'node:timers/promises'
 
 import { Client } from '@modelcontextprotocol/sdk/client/index.js'
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
 import { stringify } from 'yaml'
-import { vi } from 'vitest'
 
 import type { ServiceRow, Status } from '../../src/api/view.ts'
 import { testEnvoy, TEST_CACHE } from '../fixtures/envoy.ts'
@@ -283,9 +283,17 @@ function free(port: number): Promise<boolean> {
   })
 }
 
-/** Tries until it succeeds; for what comes by itself soon. */
-export function eventually<T>(attempt: () => T | Promise<T>): Promise<T> {
-  return vi.waitFor(attempt, { timeout: 15_000, interval: 20 })
+/** Tries until it succeeds, every 20 ms and for 15 s; for what comes by itself soon. */
+export async function eventually<T>(attempt: () => T | Promise<T>): Promise<T> {
+  const deadline = performance.now() + 15_000
+  for await (const _ of setInterval(20)) {
+    try {
+      return await attempt()
+    } catch (error) {
+      if (performance.now() > deadline) throw error
+    }
+  }
+  throw new Error('an interval ended')
 }
 
 /** What a client says first. */
