@@ -7,8 +7,8 @@ import type { Versioned } from './subscription.ts'
 export interface Quarantine {
   has(typeUrl: string, name: string, version: string): boolean
   add(typeUrl: string, name: string, version: string, message: string): void
-  /** Forgets every entry of a resource except the one of this version; undefined: all of them. */
-  keepOnly(typeUrl: string, name: string, version: string | undefined): void
+  /** Forgets every entry that is not of the version that a resource has now. */
+  retain(isCurrent: (typeUrl: string, name: string, version: string) => boolean): void
 }
 
 export type Resources = ReadonlyMap<string, ReadonlyMap<string, Versioned>>
@@ -24,16 +24,11 @@ export class SnapshotCache {
 
   /** Replaces the snapshot. */
   publish(resources: Resources): void {
-    for (const [typeUrl, byName] of this.#resources) {
-      const after = resources.get(typeUrl)
-      for (const [name, { version }] of byName) {
-        const next = after?.get(name)
-        if (next?.version === version) continue
-        this.#quarantine.keepOnly(typeUrl, name, next?.version)
-        if (!next) this.#good.get(typeUrl)?.delete(name)
-      }
-    }
     this.#resources = resources
+    // The first time, too: what was refused in an earlier life may have been put right since.
+    this.#quarantine.retain((typeUrl, name, version) => this.#isCurrent(typeUrl, name, version))
+    for (const [typeUrl, byName] of this.#good)
+      for (const name of byName.keys()) if (!resources.get(typeUrl)?.has(name)) byName.delete(name)
   }
 
   get(typeUrl: string, name: string): Versioned | 'withheld' | undefined {
@@ -53,6 +48,14 @@ export class SnapshotCache {
   }
 
   refused(typeUrl: string, resource: Versioned, message: string): void {
-    this.#quarantine.add(typeUrl, resource.name, resource.version, message)
+    const { name, version } = resource
+    // An Envoy may refuse what the one before it took, e.g. when a port has been lost: it must not be sent as good.
+    const good = this.#good.get(typeUrl)
+    if (good?.get(name)?.version === version) good.delete(name)
+    if (this.#isCurrent(typeUrl, name, version)) this.#quarantine.add(typeUrl, name, version, message)
+  }
+
+  #isCurrent(typeUrl: string, name: string, version: string): boolean {
+    return this.#resources.get(typeUrl)?.get(name)?.version === version
   }
 }

@@ -10,7 +10,7 @@ import { SnapshotCache, type Quarantine, type Resources } from './cache.ts'
 import { type DeltaDiscoveryRequest, type DeltaDiscoveryResponse, loadServices } from './services.ts'
 import { DeltaStream, type Missing, type StreamEvents } from './stream.ts'
 import type { DeltaRequest, DeltaResponse } from './subscription.ts'
-import { CDS } from './type-urls.ts'
+import { CDS, LDS } from './type-urls.ts'
 
 export interface XdsOptions {
   readonly refused: readonly RefusedResource[]
@@ -117,6 +117,7 @@ export class XdsServer {
       // On-demand streams name the node in every message.
       if (message.node && !greeted) this.#greet(message.node, aggregated)
       greeted = true
+      if (isNewEnvoy(message)) this.#forget()
       this.#send(call, stream.request(requestOf(message)))
       if (message.response_nonce) this.#options.changed()
     })
@@ -132,6 +133,16 @@ export class XdsServer {
     const version = node.user_agent_build_version?.version
     if (version) this.#version = `${version.major_number}.${version.minor_number}.${version.patch}`
     this.#options.log('Envoy connected', { node: node.id, version: this.#version, aggregated })
+  }
+
+  /**
+   * A new Envoy is told everything once: what another one refused may suit it, and a route that is withheld from it
+   * would keep it, and with it every service, from starting.
+   */
+  #forget(): void {
+    if (this.#refused.size === 0) return
+    this.#refused.clear()
+    this.#options.setRefused([])
   }
 
   #send(call: Call, responses: readonly DeltaResponse[]): void {
@@ -172,14 +183,18 @@ export class XdsServer {
         this.#refused.set(refusedKey(typeUrl, name), { typeUrl, name, version, message: shorten(message) })
         keep()
       },
-      keepOnly: (typeUrl, name, version) => {
-        const entry = this.#refused.get(refusedKey(typeUrl, name))
-        if (!entry || entry.version === version) return
-        this.#refused.delete(refusedKey(typeUrl, name))
-        keep()
+      retain: (isCurrent) => {
+        const stale = this.refusals().filter(({ typeUrl, name, version }) => !isCurrent(typeUrl, name, version))
+        for (const { typeUrl, name } of stale) this.#refused.delete(refusedKey(typeUrl, name))
+        if (stale.length > 0) keep()
       },
     }
   }
+}
+
+/** It asks for listeners without having one; any other has the gateway's. */
+function isNewEnvoy({ type_url, response_nonce, initial_resource_versions }: DeltaDiscoveryRequest): boolean {
+  return type_url === LDS && response_nonce === '' && Object.keys(initial_resource_versions).length === 0
 }
 
 function requestOf(message: DeltaDiscoveryRequest): DeltaRequest {
