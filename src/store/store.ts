@@ -41,11 +41,24 @@ const SCHEMA = `
   CREATE TABLE IF NOT EXISTS owner (one INTEGER PRIMARY KEY CHECK (one = 1), pid INTEGER NOT NULL, birth TEXT NOT NULL) STRICT;
 `
 
+/** `BERT` in the file's header, where SQLite has a place for it: nobody else's tables are taken for Berth's. */
+const APPLICATION_ID = 0x42_45_52_54
+const OWNED_BY =
+  'SELECT application_id AS id, (SELECT count(*) FROM sqlite_schema) AS tables FROM pragma_application_id'
+
 /** @throws when the file cannot be opened or is no database of Berth */
 export function openStore(file: string): Store {
   const db = new DatabaseSync(file, { timeout: 5000 })
-  // WAL lets `berth down` read while a control plane writes; FULL is not needed: a lost lease is only a changed port.
-  db.exec(`PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; ${SCHEMA}`)
+  try {
+    db.exec('BEGIN IMMEDIATE')
+    const { id, tables } = db.prepare(OWNED_BY).get()!
+    if (id !== APPLICATION_ID && tables !== 0) throw new Error('it is the database of another program')
+    db.exec(`${SCHEMA} PRAGMA application_id = ${APPLICATION_ID}; COMMIT; PRAGMA synchronous = NORMAL`)
+    useWal(db)
+  } catch (error) {
+    db.close()
+    throw error
+  }
   const statements = new Map<string, StatementSync>()
   const sql = (text: string): StatementSync => {
     let statement = statements.get(text)
@@ -156,3 +169,16 @@ export function openStore(file: string): Store {
     close: () => db.close(),
   }
 }
+
+/** WAL lets `berth down` read while a control plane writes; FULL is not needed: a lost lease is only a changed port. */
+function useWal(db: DatabaseSync): void {
+  try {
+    db.exec('PRAGMA journal_mode = WAL')
+  } catch (error) {
+    // The one statement for which SQLite does not wait. It is set for the file, so whoever is in the way does it too.
+    if ((((error as { errcode?: number }).errcode ?? 0) & 0xff) !== SQLITE_BUSY) throw error
+  }
+}
+
+/** The low byte of all its kinds. */
+const SQLITE_BUSY = 5
