@@ -12,6 +12,7 @@ import type { Log } from './log.ts'
 import { Slot } from './slot.ts'
 import type { StartStdio } from './stdio.ts'
 import { attachedStarter } from './stdio-attached.ts'
+import { imageStarter } from './stdio-image.ts'
 import { localStarter } from './stdio-local.ts'
 
 /** Linux keeps 108 bytes for a Unix socket's path, with the zero behind it. */
@@ -55,6 +56,7 @@ export async function startAdapter(spec: AdapterSpec, log: Log, bounds: Bounds =
 function starter(spec: AdapterSpec, log: Log, bounds: Bounds): StartStdio {
   const { messageBytes } = spec.limits
   if (spec.server.kind === 'container') return attachedStarter({ server: spec.server, messageBytes, bounds, log })
+  if (spec.server.kind === 'image') return imageStarter({ server: spec.server, messageBytes, bounds, log })
   const containment = findContainment(process.env['PATH']).then((found) => {
     if (found.length === 0)
       log('warn', 'no PID namespaces here: a server that leaves its group can outlive the adapter')

@@ -13,7 +13,7 @@ export interface AdapterSpec {
   readonly httpSocket: string
   /** Unix socket for the control plane. */
   readonly controlSocket: string
-  readonly server: LocalServer | AttachedServer
+  readonly server: LocalServer | AttachedServer | ImageServer
 }
 
 /** Started by the adapter: once per session (`session`), or once per declared capabilities (`client`, `shared`). */
@@ -28,9 +28,32 @@ export interface LocalServer {
 /** Runs already in a container; the adapter attaches to its one stdin through the Engine API. */
 export interface AttachedServer {
   readonly kind: 'container'
-  readonly engine: { readonly socketPath: string } | { readonly host: string; readonly port: number }
+  readonly engine: EngineAccess
   readonly id: string
   readonly name: string
+}
+
+/** Started by the adapter in containers of its own: as often as a local server. */
+export interface ImageServer {
+  readonly kind: 'image'
+  readonly engine: EngineAccess
+  /** For messages. */
+  readonly image: string
+  /** The body of `POST /containers/create`. */
+  readonly create: Readonly<Record<string, unknown>>
+  /** The environment in it once more, so that its values are kept out of logs. */
+  readonly env: Readonly<Record<string, string>>
+}
+
+/** How an engine is reached; the files of `tls` are read for each call. */
+export type EngineAccess =
+  | { readonly socketPath: string }
+  | { readonly host: string; readonly port: number; readonly tls?: TlsFiles }
+
+export interface TlsFiles {
+  readonly ca: string
+  readonly cert: string
+  readonly key: string
 }
 
 /** The answer of `GET /status` on the control socket, and each line of `GET /watch` (newline-delimited JSON). */
