@@ -1,7 +1,8 @@
 // Values of secrets, read when a process starts and kept nowhere else (contract, "Configuration").
 
-import { execFile } from 'node:child_process'
-import { readFile } from 'node:fs/promises'
+import { execFile, type ExecFileException } from 'node:child_process'
+import { createReadStream } from 'node:fs'
+import { buffer } from 'node:stream/consumers'
 import { promisify } from 'node:util'
 
 import type { SecretSource } from '../model/service.ts'
@@ -24,11 +25,14 @@ export async function readSecrets(
   const values: Record<string, string> = {}
   for (const [name, source] of Object.entries(secrets)) {
     try {
-      values[name] = await valueOf(source, cwd, env)
+      const value = await valueOf(source, cwd, env)
+      // Node refuses such an environment with an error that quotes the value.
+      if (value.includes('\0')) throw new Error('it holds a zero byte')
+      values[name] = value
     } catch (error) {
       // No cause: what a program printed may hold the secret.
       // oxlint-disable-next-line preserve-caught-error
-      throw new Error(`the secret ${name} cannot be read: ${words(source, error as NodeJS.ErrnoException)}`)
+      throw new Error(`the secret ${name} cannot be read: ${words(source, error as ExecFileException)}`)
     }
   }
   return values
@@ -41,12 +45,13 @@ async function valueOf(source: SecretSource, cwd: string, env: NodeJS.ProcessEnv
     return value
   }
   if (source.from === 'file') {
-    const bytes = await readFile(source.path)
+    const bytes = await buffer(createReadStream(source.path, { end: SECRET_BYTES }))
     if (bytes.length > SECRET_BYTES) throw new Error(`${source.path} has more than ${SECRET_BYTES} bytes`)
     return withoutNewline(bytes.toString('utf8'))
   }
   const [program, ...args] = source.command
-  const { stdout } = await run(program!, args, { cwd, timeout: EXEC_DEADLINE_MS, maxBuffer: SECRET_BYTES })
+  const limits = { timeout: EXEC_DEADLINE_MS, killSignal: 'SIGKILL', maxBuffer: SECRET_BYTES } as const
+  const { stdout } = await run(program!, args, { cwd, env, ...limits })
   return withoutNewline(stdout)
 }
 
@@ -55,9 +60,10 @@ function withoutNewline(text: string): string {
 }
 
 /** What a failed program prints may hold the secret: only its fate is told. */
-function words(source: SecretSource, error: NodeJS.ErrnoException): string {
-  if (source.from !== 'exec') return error.message
+function words(source: SecretSource, { message, code, killed, signal }: ExecFileException): string {
+  // The words for a program's output that is wrong are this module's own.
+  if (source.from !== 'exec' || (code === undefined && signal === undefined)) return message
   const program = source.command[0]
-  if (error.code === 'ENOENT') return `the program ${program} was not found`
-  return `the program ${program} failed (${error.code ?? 'timed out'})`
+  if (code === 'ENOENT') return `the program ${program} was not found`
+  return `the program ${program} failed (${code ?? (killed ? 'timed out' : signal)})`
 }
