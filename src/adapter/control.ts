@@ -7,12 +7,12 @@ import type { Slot } from './slot.ts'
 /** Serves `GET /status`, `GET /watch` and `POST /drain?deadline=<ms>`; `drain` is called for the last. */
 export function createControlServer(slot: Slot, drain: (deadlineMs: number) => void): Server {
   const server = createServer((req, res) => {
-    const url = new URL(req.url ?? '/', 'http://adapter')
-    const route = `${req.method} ${url.pathname}`
+    const [path, query] = req.url!.split('?', 2)
+    const route = `${req.method} ${path}`
     if (route === 'GET /status') return reply(res, 200, slot.status)
     if (route === 'GET /watch') return watch(slot, res)
     if (route === 'POST /drain') {
-      const deadline = Number(url.searchParams.get('deadline') ?? slot.bounds.drainMs)
+      const deadline = Number(new URLSearchParams(query).get('deadline') ?? slot.bounds.drainMs)
       if (!Number.isFinite(deadline) || deadline < 0) {
         return reply(res, 400, { error: 'deadline must be a number of milliseconds.' })
       }

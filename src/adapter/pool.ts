@@ -1,18 +1,20 @@
 // Which process serves a new session (design §3), and when a failing one may be started again.
 
+import { createHash } from 'node:crypto'
+
 import type { AdapterSpec } from './spec.ts'
 import type { Bounds } from './bounds.ts'
-import { RefusalError, StartFailure, unavailable } from './error.ts'
+import { CODE, RefusalError, StartFailure, unavailable } from './error.ts'
 import { splice } from './json.ts'
 import type { Log } from './log.ts'
 import type { RequestMessage } from './message.ts'
 import { ServerProcess, type Handshake } from './process.ts'
-import { isSupported, LATEST_VERSION } from './protocol.ts'
 import type { StartStdio } from './stdio.ts'
 
 /** What an `initialize` asks for. */
 export interface InitializeRequest {
   readonly message: RequestMessage
+  /** A supported one. */
   readonly version: string
   /** The declared capabilities, as parsed. */
   readonly capabilities: Readonly<Record<string, unknown>>
@@ -20,6 +22,9 @@ export interface InitializeRequest {
 
 /** What the adapter says of itself to a server that all clients share: no client's name, no client's capability. */
 const SHARED_CLIENT = '"capabilities":{},"clientInfo":{"name":"berth","version":"1"}'
+
+/** Deeper than any real declaration; what recurses over a client's JSON needs an end before the stack does. */
+const CAPABILITY_DEPTH = 32
 
 export interface PoolEvents {
   changed(): void
@@ -36,9 +41,10 @@ export class ProcessPool {
   readonly #bounds: Bounds
   readonly #log: Log
   readonly #events: PoolEvents
-  readonly #all = new Set<ServerProcess>()
+  /** With their starts, which reject with a RefusalError. */
+  readonly #all = new Map<ServerProcess, Promise<void>>()
   /** By key; an entry is gone as soon as its process is ended, given up or could not start. */
-  readonly #shared = new Map<string, { readonly process: ServerProcess; readonly started: Promise<ServerProcess> }>()
+  readonly #shared = new Map<string, ServerProcess>()
   /** The last handshake of a server that outlives its attachment, with the life that it belongs to. */
   #known: { readonly life: string; readonly handshake: Handshake; readonly process: ServerProcess } | undefined
   #failures = 0
@@ -66,17 +72,19 @@ export class ProcessPool {
     return this.#spec.isolation !== 'session' || this.#spec.server.kind === 'container'
   }
 
-  /** A running process for a new session. Rejects with a RefusalError. */
-  async acquire(request: InitializeRequest): Promise<ServerProcess> {
-    if (!this.shares) return this.#begin(this.#create())
+  /**
+   * A process for a new session, which has to be attached to it at once: one without sessions may be stopped at any
+   * time. It may be only starting. Throws a RefusalError.
+   */
+  acquire(request: InitializeRequest): ServerProcess {
+    if (!this.shares) return this.#create()
     const key = this.#key(request)
     const running = this.#shared.get(key)
-    if (running) return running.started
+    if (running) return running
     this.#makeRoom()
     const process = this.#create()
-    const started = this.#begin(process)
-    this.#shared.set(key, { process, started })
-    return started
+    this.#shared.set(key, process)
+    return process
   }
 
   /** The process's handshake, made by the first session's request. Rejects with a RefusalError. */
@@ -87,6 +95,7 @@ export class ProcessPool {
         ? `{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"${request.version}",${SHARED_CLIENT}}}`
         : message.text
     try {
+      await this.#all.get(process)
       const handshake = await process.handshake(text)
       if (handshake.version === undefined) this.release(process)
       else if (process.life !== undefined) this.#known = { life: process.life, handshake, process }
@@ -111,20 +120,21 @@ export class ProcessPool {
   /** Stops all processes, and starts none any more. */
   async close(): Promise<void> {
     this.#closed = true
-    await Promise.all([...this.#all].map((process) => process.stop()))
+    await Promise.all([...this.#all.keys()].map((process) => process.stop()))
   }
 
   /** Processes are the same for two sessions only if the server was told the same about both (mcp.md §3.2). */
   #key(request: InitializeRequest): string {
     if (this.#spec.server.kind === 'container') return 'container'
-    const version = isSupported(request.version) ? request.version : LATEST_VERSION
-    return this.#spec.isolation === 'shared' ? version : `${version} ${canonical(request.capabilities)}`
+    if (this.#spec.isolation === 'shared') return request.version
+    const capabilities = createHash('sha256').update(canonical(request.capabilities)).digest('base64')
+    return `${request.version} ${capabilities}`
   }
 
   /** One more shared process must not be one too many: the one that has been without a session for longest goes. */
   #makeRoom(): void {
     if (this.#shared.size < this.#bounds.sharedProcesses) return
-    const unused = [...this.#all].filter((process) => process.alive && process.sessions.size === 0)
+    const unused = [...this.#all.keys()].filter((process) => process.alive && process.sessions.size === 0)
     const oldest = unused.toSorted((a, b) => a.lastUsed - b.lastUsed)[0]
     if (!oldest) {
       throw new RefusalError(unavailable('Too many sessions with different capabilities are open. End one of them.'))
@@ -138,7 +148,7 @@ export class ProcessPool {
     if (this.shares && wait > 0) {
       throw new RefusalError(unavailable(`The server keeps failing: ${this.lastFailure}`, wait / 1000))
     }
-    return new ServerProcess(
+    const process = new ServerProcess(
       {
         bounds: this.#bounds,
         limits: this.#spec.limits,
@@ -149,12 +159,13 @@ export class ProcessPool {
       },
       this.shares,
     )
+    this.#startedAt = Date.now()
+    this.#all.set(process, this.#begin(process))
+    this.#events.changed()
+    return process
   }
 
-  async #begin(process: ServerProcess): Promise<ServerProcess> {
-    this.#startedAt = Date.now()
-    this.#all.add(process)
-    this.#events.changed()
+  async #begin(process: ServerProcess): Promise<void> {
     try {
       await process.start(this.#start)
     } catch (error) {
@@ -167,7 +178,6 @@ export class ProcessPool {
     if (this.#closed) void process.stop()
     const known = this.#known
     if (known && known.life === process.life) process.adopt(known.handshake, known.process.initializedSent)
-    return process
   }
 
   #ended(process: ServerProcess, reason: string, asked: boolean): void {
@@ -191,14 +201,18 @@ export class ProcessPool {
   }
 
   #forget(process: ServerProcess): void {
-    for (const [key, entry] of this.#shared) if (entry.process === process) this.#shared.delete(key)
+    for (const [key, shared] of this.#shared) if (shared === process) this.#shared.delete(key)
   }
 }
 
-/** A value's text with its keys in order, so that equal capabilities are one key. */
-function canonical(value: unknown): string {
-  if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`
+/** A value's text with its keys in order, so that equal capabilities are one key. Throws a RefusalError. */
+function canonical(value: unknown, depth = 0): string {
   if (typeof value !== 'object' || value === null) return JSON.stringify(value)
+  if (depth === CAPABILITY_DEPTH) {
+    const message = `The capabilities are nested deeper than ${CAPABILITY_DEPTH} levels.`
+    throw new RefusalError({ status: 400, code: CODE.invalidRequest, message })
+  }
+  if (Array.isArray(value)) return `[${value.map((item) => canonical(item, depth + 1)).join(',')}]`
   const members = Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1))
-  return `{${members.map(([key, member]) => `${JSON.stringify(key)}:${canonical(member)}`).join(',')}}`
+  return `{${members.map(([key, member]) => `${JSON.stringify(key)}:${canonical(member, depth + 1)}`).join(',')}}`
 }

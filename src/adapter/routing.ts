@@ -22,6 +22,11 @@ const NEEDS: Readonly<Record<string, string>> = {
   'roots/list': 'roots',
 }
 
+/** The declared capabilities to be asked something; what else a client declares is not kept. */
+export function askable(capabilities: Readonly<Record<string, unknown>>): ReadonlySet<string> {
+  return new Set(Object.values(NEEDS).filter((name) => capabilities[name] !== undefined))
+}
+
 const LIST_CHANGED: ReadonlySet<string> = new Set([
   'notifications/tools/list_changed',
   'notifications/prompts/list_changed',

@@ -32,7 +32,7 @@ export class Session implements StreamOwner {
   /** The client that it is bound to; another client's use of the id is refused. */
   readonly client: string
   readonly process: ServerProcess
-  /** The declared capabilities, by their names. */
+  /** What the client declared that it can be asked (routing.ts). */
   readonly capabilities: ReadonlySet<string>
   readonly bounds: Bounds
   version: string = LATEST_VERSION

@@ -7,6 +7,7 @@ import type { Log } from './log.ts'
 import { idText } from './message.ts'
 import { ProcessPool, type InitializeRequest } from './pool.ts'
 import type { ServerProcess } from './process.ts'
+import { askable } from './routing.ts'
 import { Session, type SessionContext } from './session.ts'
 import type { StartStdio } from './stdio.ts'
 import type { EventStream } from './stream.ts'
@@ -118,8 +119,8 @@ export class Slot {
     this.#makeRoom()
     this.#starting++
     try {
-      const process = await this.#pool.acquire(request)
-      const session = new Session(this.#context, client, process, new Set(Object.keys(request.capabilities)))
+      const process = this.#pool.acquire(request)
+      const session = new Session(this.#context, client, process, askable(request.capabilities))
       process.sessions.add(session)
       try {
         const handshake = await this.#pool.handshake(process, request)

@@ -82,12 +82,14 @@ class Attachment implements StdioServer {
 /** The container's start time, when it can be attached to. */
 async function inspect(options: AttachedOptions): Promise<string> {
   const { name } = options.server
-  const text = await call<string>(options, 'GET', 'json', {}, (req, settle, fail) => {
-    req.on('response', (res) => {
-      readBody(res).then((body) => (res.statusCode === 200 ? settle(body) : fail(refusedBy(options, res, body))), fail)
-    })
+  const found = await call<Partial<Inspection>>(options, 'GET', 'json', {}, (req, settle, fail) => {
+    const read = async (res: IncomingMessage) => {
+      const body = await readBody(res)
+      if (res.statusCode !== 200) throw refusedBy(options, res, body)
+      settle(JSON.parse(body) as Partial<Inspection>)
+    }
+    req.on('response', (res) => void read(res).catch(fail))
   })
-  const found = JSON.parse(text) as Partial<Inspection>
   if (!found.State?.Running) throw new StartFailure(`The container ${name} is not running. Start it.`)
   if (found.Config?.Tty) {
     throw new StartFailure(

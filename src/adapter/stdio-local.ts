@@ -28,44 +28,55 @@ export interface LocalOptions {
 export function localStarter(options: LocalOptions): StartStdio {
   return async (sink) => {
     const containment = await options.containment
-    const server = new LocalProcess(options, containment, sink)
-    await server.spawned
-    return server
+    return new LocalProcess(options, containment.length > 0, await spawned(options.server, containment), sink)
   }
+}
+
+/** The server's process, begun. Rejects with a StartFailure. */
+function spawned(server: LocalServer, containment: Containment): Promise<ChildProcessWithoutNullStreams> {
+  const [name = '', ...args] = server.command
+  return new Promise((settle, reject) => {
+    // Only the code: the message can quote the arguments and the environment.
+    const fail = (error: NodeJS.ErrnoException) =>
+      reject(new StartFailure(`The command "${name}" did not start (${error.code}).`, { cause: error }))
+    if (!isFolder(server.cwd)) {
+      return reject(new StartFailure(`The working directory ${server.cwd} of "${name}" does not exist.`))
+    }
+    const program = findProgram(name, server.env['PATH'], server.cwd)
+    if (!program) {
+      return reject(new StartFailure(`The command "${name}" was not found. Install it, or give its full path.`))
+    }
+    const command = [...containment, program, ...args]
+    try {
+      const child = spawn(command[0]!, command.slice(1), {
+        cwd: server.cwd,
+        env: server.env,
+        // A group of its own, so that one signal reaches all that stay in it, and none of the adapter's.
+        detached: true,
+        stdio: ['pipe', 'pipe', 'pipe'],
+      })
+      child.once('spawn', () => settle(child))
+      child.once('error', fail)
+    } catch (error) {
+      // What the kernel does not take (too many arguments, a zero byte) is thrown at once.
+      fail(error as NodeJS.ErrnoException)
+    }
+  })
 }
 
 class LocalProcess implements StdioServer {
   readonly life = undefined
-  /** Rejects with a StartFailure. */
-  readonly spawned: Promise<void>
   readonly #child: ChildProcessWithoutNullStreams
   readonly #contained: boolean
   readonly #bounds: Bounds
   /** Resolves when the process itself has exited. */
   readonly #exited: Promise<void>
 
-  constructor({ server, messageBytes, bounds, log }: LocalOptions, containment: Containment, sink: StdioSink) {
-    const [name = '', ...args] = server.command
-    if (!isFolder(server.cwd))
-      throw new StartFailure(`The working directory ${server.cwd} of "${name}" does not exist.`)
-    const program = findProgram(name, server.env['PATH'], server.cwd)
-    if (!program) throw new StartFailure(`The command "${name}" was not found. Install it, or give its full path.`)
-
+  constructor(options: LocalOptions, contained: boolean, child: ChildProcessWithoutNullStreams, sink: StdioSink) {
+    const { server, messageBytes, bounds, log } = options
     this.#bounds = bounds
-    this.#contained = containment.length > 0
-    const command = [...containment, program, ...args]
-    const child = spawn(command[0]!, command.slice(1), {
-      cwd: server.cwd,
-      env: server.env,
-      // A group of its own, so that one signal reaches all that stay in it, and none of the adapter's.
-      detached: true,
-      stdio: ['pipe', 'pipe', 'pipe'],
-    })
+    this.#contained = contained
     this.#child = child
-    this.spawned = new Promise((settle, reject) => {
-      child.once('spawn', settle)
-      child.once('error', (error) => reject(new StartFailure(`The command "${name}" did not start: ${error.message}.`)))
-    })
     this.#exited = new Promise((settle) => void child.once('exit', () => settle()))
 
     const lines = new LineSplitter(messageBytes, sink)
@@ -86,7 +97,7 @@ class LocalProcess implements StdioServer {
         told = true
         clearTimeout(limit)
         const last = stderr.lastLine()
-        sink.ended(`The command "${name}" ${how}.${last ? ` It last said: ${last}` : ''}`)
+        sink.ended(`The command "${server.command[0]}" ${how}.${last ? ` It last said: ${last}` : ''}`)
       }
       const limit = setTimeout(() => {
         child.stdout.destroy()
@@ -144,5 +155,9 @@ class LocalProcess implements StdioServer {
 }
 
 function isFolder(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true
+  try {
+    return statSync(path).isDirectory()
+  } catch {
+    return false
+  }
 }

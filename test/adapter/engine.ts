@@ -7,7 +7,14 @@ import type { Socket } from 'node:net'
 export interface FakeEngine {
   readonly socketPath: string
   /** What the inspection says; a test may change it. */
-  readonly state: { running: boolean; tty: boolean; openStdin: boolean; startedAt: string; hang: boolean }
+  readonly state: {
+    running: boolean
+    tty: boolean
+    openStdin: boolean
+    startedAt: string
+    hang: boolean
+    garbled: boolean
+  }
   /** Requests that came, as `METHOD path`. */
   readonly requests: string[]
   /** Ends all attachments, as an engine does that restarts. */
@@ -29,7 +36,7 @@ function frame(kind: number, payload: Buffer): Buffer {
 }
 
 export async function fakeEngine(socketPath: string, command: readonly string[]): Promise<FakeEngine> {
-  const state = { running: true, tty: false, openStdin: true, startedAt: 'first', hang: false }
+  const state = { running: true, tty: false, openStdin: true, startedAt: 'first', hang: false, garbled: false }
   const requests: string[] = []
   const attached = new Set<Socket>()
   let child: ChildProcess
@@ -56,7 +63,7 @@ export async function fakeEngine(socketPath: string, command: readonly string[])
     res.writeHead(known ? 200 : 404, { 'content-type': 'application/json' })
     const { running, tty, openStdin, startedAt } = state
     const inspection = { State: { Running: running, StartedAt: startedAt }, Config: { Tty: tty, OpenStdin: openStdin } }
-    res.end(JSON.stringify(known ? inspection : { message: 'No such container' }))
+    res.end(state.garbled ? '<html>' : JSON.stringify(known ? inspection : { message: 'No such container' }))
   })
   server.on('upgrade', (req, socket: Socket) => {
     requests.push(`${req.method} ${req.url}`)
