@@ -1,7 +1,7 @@
 // Processes that outlive the control plane: started detached, told apart from later ones with the same pid, ended for sure.
 
 import { spawn, type ChildProcess } from 'node:child_process'
-import { closeSync, openSync, readFileSync, renameSync, statSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readFileSync, readSync, renameSync, statSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 
 /** A pid alone is used again by the system; with its birth it means one process for ever. */
@@ -107,11 +107,20 @@ function setAside(logFile: string): void {
   }
 }
 
+/** What is read of a log's end: it grows for as long as its process runs. */
+const TAIL_BYTES = 8192
+
 /** The last lines of a log file, for an error message; empty when there is none. */
 export function lastLines(logFile: string, lines: number): string {
+  let file: number | undefined
   try {
-    return readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-lines).join('\n')
+    file = openSync(logFile, 'r')
+    const tail = Buffer.alloc(TAIL_BYTES)
+    const read = readSync(file, tail, 0, TAIL_BYTES, Math.max(0, fstatSync(file).size - TAIL_BYTES))
+    return tail.toString('utf8', 0, read).trimEnd().split('\n').slice(-lines).join('\n')
   } catch {
     return ''
+  } finally {
+    if (file !== undefined) closeSync(file)
   }
 }
