@@ -95,6 +95,11 @@ export function isSpaceFrom(text: string, at: number): boolean {
   return skipSpace(text, at) === text.length
 }
 
+/** The same wire text with memory of its own: V8's slices keep the text that they were cut from. */
+export function copied(wire: string): string {
+  return Buffer.from(wire, 'latin1').toString('latin1')
+}
+
 /** The wire form of a JavaScript string. */
 export function toWire(text: string): string {
   return Buffer.from(text, 'utf8').toString('latin1')

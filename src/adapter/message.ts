@@ -1,6 +1,6 @@
 // JSON-RPC messages as spans of their wire text: what a message is, and where its id and parameters stand.
 
-import { findPath, fromWire, isSpaceFrom, scanObject, type Span } from './json.ts'
+import { copied, findPath, fromWire, isSpaceFrom, scanObject, type Span } from './json.ts'
 
 export type Message = RequestMessage | NotificationMessage | ResponseMessage
 
@@ -54,9 +54,12 @@ export function readMessage(text: string): Message | { readonly invalid: string 
   return { kind: 'response', text, id, isError: error !== undefined }
 }
 
-/** The id of a message as it is written: the exact bytes, for giving it back with its value and type. */
+/**
+ * The id of a message as it is written: the exact bytes, for giving it back with its value and type. A copy: a slice
+ * would keep the whole message in memory for as long as the id is remembered.
+ */
 export function idText(message: RequestMessage | ResponseMessage): string {
-  return message.text.slice(message.id.start, message.id.end)
+  return copied(message.text.slice(message.id.start, message.id.end))
 }
 
 /** What may stand before the members that tell. */
@@ -64,6 +67,13 @@ const START = String.raw`^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?`
 const ID_FIRST = new RegExp(String.raw`${START}"id"\s*:\s*(\d+)\s*,\s*"(?:result|error)"`)
 const RESULT_FIRST = new RegExp(String.raw`${START}"(?:result|error)"`)
 const ID_LAST = /"id"\s*:\s*(\d+)\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$/
+/** Any id of at most 200 characters. */
+const ANY_ID = String.raw`("(?:[^"\\]|\\.){0,198}"|-?\d[\d.eE+-]{0,199})`
+const METHOD = String.raw`"method"\s*:\s*"[^"\\]*"`
+const ID_BEFORE_METHOD = new RegExp(String.raw`${START}"id"\s*:\s*${ANY_ID}\s*,\s*"method"`)
+const ID_AFTER_METHOD = new RegExp(String.raw`${START}${METHOD}\s*,\s*"id"\s*:\s*${ANY_ID}\s*,`)
+const METHOD_FIRST = new RegExp(`${START}${METHOD}`)
+const ANY_ID_LAST = new RegExp(String.raw`"id"\s*:\s*${ANY_ID}\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$`)
 
 /**
  * The integer id of a response of which only the first and the last part are there: SDKs put the id before the result
@@ -72,6 +82,15 @@ const ID_LAST = /"id"\s*:\s*(\d+)\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$/
 export function responseIdOf(head: string, tail: string): number | undefined {
   const match = ID_FIRST.exec(head) ?? (RESULT_FIRST.test(head) ? ID_LAST.exec(tail) : null)
   return match ? Number(match[1]) : undefined
+}
+
+/** The id, as it is written, of a request of which only the first and the last part are there; the same places. */
+export function requestIdOf(head: string, tail: string): string | undefined {
+  const match =
+    ID_BEFORE_METHOD.exec(head) ??
+    ID_AFTER_METHOD.exec(head) ??
+    (METHOD_FIRST.test(head) ? ANY_ID_LAST.exec(tail) : null)
+  return match?.[1]
 }
 
 /**
@@ -90,7 +109,7 @@ export function paramSpan(message: RequestMessage | NotificationMessage, ...path
   return message.params && findPath(message.text, message.params.start, ...path)
 }
 
-/** A string parameter in its wire form; undefined when it is missing or not a string. */
+/** A string parameter; undefined when it is missing or not a string. */
 export function stringParam(message: RequestMessage | NotificationMessage, name: string): string | undefined {
   const span = paramSpan(message, name)
   return span && stringAt(message.text, span)
@@ -102,9 +121,9 @@ export function isId(text: string, span: Span): boolean {
   return first === 0x22 || first === 0x2d || (first >= 0x30 && first <= 0x39)
 }
 
-/** The string that stands at a span, in its wire form; undefined where none does. */
+/** The string that stands at a span, equal for all its spellings; undefined where none does. */
 export function stringAt(text: string, span: Span): string | undefined {
-  const value = parse(text.slice(span.start, span.end))
+  const value = parse(fromWire(text.slice(span.start, span.end)))
   return typeof value === 'string' ? value : undefined
 }
 

@@ -65,20 +65,20 @@ function deliver(
   batch: boolean,
   firstId: string,
 ): void {
-  const requests = messages.filter((message) => message.kind === 'request')
-  if (requests.length > 0) {
-    const full = slot.begin(requests.length)
+  const requests = messages.filter((message) => message.kind === 'request').length
+  if (requests > 0) {
+    const full = slot.begin(requests)
     if (full) return sendRefusal(res, full, firstId)
   }
+  const onEnd = () => slot.finish(requests)
+  const exchange = requests > 0 ? new Exchange(res, { session, requests, batch, onEnd }) : undefined
   for (const message of messages) {
-    if (message.kind === 'notification') session.process.notify(session, message)
-    if (message.kind === 'response') session.process.asks.answered(session, message)
+    if (message.kind === 'request') session.process.request(exchange!, session, message)
+    else if (message.kind === 'notification') session.process.notify(session, message)
+    else session.process.asks.answered(session, message)
   }
   // Accepted without an answer: exactly 202 and no body (mcp.md §8).
-  if (requests.length === 0) return void res.writeHead(202, { 'content-length': 0 }).end()
-  const onEnd = () => slot.finish(requests.length)
-  const exchange = new Exchange(res, { session, requests: requests.length, batch, onEnd })
-  for (const request of requests) session.process.request(exchange, session, request)
+  if (!exchange) res.writeHead(202, { 'content-length': 0 }).end()
 }
 
 async function initialize(

@@ -4,7 +4,7 @@ import type { Isolation, Limits } from '../model/service.ts'
 import type { Bounds } from './bounds.ts'
 import { CODE, errorMessage, RefusalError, unavailable, type Refusal } from './error.ts'
 import type { Exchange } from './exchange.ts'
-import { findPath, oneLine, scanArray, scanObject, splice, type Span } from './json.ts'
+import { copied, findPath, oneLine, scanArray, scanObject, splice, toWire, type Span } from './json.ts'
 import type { Log } from './log.ts'
 import {
   idKey,
@@ -12,6 +12,7 @@ import {
   isId,
   paramSpan,
   readMessage,
+  requestIdOf,
   responseIdOf,
   stringAt,
   stringParam,
@@ -138,14 +139,16 @@ export class ServerProcess {
   /** Sends a client's request under an id of its own; the exchange gets the response, or a refusal. */
   request(exchange: Exchange, session: Session, message: RequestMessage): void {
     this.lastUsed = Date.now()
-    if (this.#subscribed(exchange, session, message)) return
+    const uri = this.shared && message.method.startsWith('resources/') ? stringParam(message, 'uri') : undefined
+    const known = uri !== undefined && this.subscriptions.has(uri, session)
+    if (uri !== undefined && this.#subscribed(exchange, session, message, uri)) return
     const id = this.#context.nextId()
     const clientId = idText(message)
     const changes: [Span, string][] = [[message.id, String(id)]]
     const tokenSpan = paramSpan(message, ...META_TOKEN)
     let tokens: { token: string; tokenKey: string } | undefined
     if (tokenSpan && isId(message.text, tokenSpan)) {
-      const token = message.text.slice(tokenSpan.start, tokenSpan.end)
+      const token = copied(message.text.slice(tokenSpan.start, tokenSpan.end))
       // Sessions choose tokens without knowing of each other; one alone keeps its own.
       tokens = { token, tokenKey: this.shared ? String(id) : idKey(token) }
       if (this.shared) changes.push([tokenSpan, String(id)])
@@ -154,7 +157,11 @@ export class ServerProcess {
       method: message.method,
       call: { exchange, session, id: clientId },
       ...tokens,
-      settle: (response) => exchange.answer(splice(response.text, [response.id, clientId])),
+      settle: (response) => {
+        // What the server refused takes no place in the table.
+        if (uri !== undefined && !known && response.isError) this.subscriptions.remove(uri, session)
+        exchange.answer(splice(response.text, [response.id, clientId]))
+      },
       fail: (refusal) => exchange.refuse(clientId, refusal),
     })
     this.write(splice(message.text, ...changes.toSorted(([a], [b]) => a.start - b.start)))
@@ -282,9 +289,7 @@ export class ServerProcess {
   }
 
   /** Keeps count of who subscribed on a shared server; true when the request was answered here. */
-  #subscribed(exchange: Exchange, session: Session, message: RequestMessage): boolean {
-    const uri = this.shared && message.method.startsWith('resources/') ? stringParam(message, 'uri') : undefined
-    if (uri === undefined) return false
+  #subscribed(exchange: Exchange, session: Session, message: RequestMessage, uri: string): boolean {
     if (message.method === 'resources/subscribe' && !this.subscriptions.add(uri, session)) {
       const refusal = {
         status: 429,
@@ -303,13 +308,13 @@ export class ServerProcess {
   #requestUnsubscribe(uri: string): void {
     const id = this.#context.nextId()
     this.#track(id, { method: 'resources/unsubscribe', settle: () => undefined, fail: () => undefined })
-    const params = `{"uri":${JSON.stringify(uri)}}`
+    const params = `{"uri":${toWire(JSON.stringify(uri))}}`
     this.write(`{"jsonrpc":"2.0","id":${id},"method":"resources/unsubscribe","params":${params}}`)
   }
 
   #line(text: string): void {
     const items = text.startsWith('[') ? scanArray(text, BATCH_MESSAGES) : undefined
-    if (items) for (const item of items) this.#received(text.slice(item.start, item.end))
+    if (items) for (const item of items) this.#received(copied(text.slice(item.start, item.end)))
     else this.#received(text)
   }
 
@@ -319,7 +324,11 @@ export class ServerProcess {
       if (text !== '') this.#context.log('warn', 'skipped a line on stdout that is no message', { bytes: text.length })
       return
     }
-    if (message.kind === 'request') return this.asks.asked(message)
+    if (message.kind === 'request') {
+      // Every request costs an answer on its stdin: one that asks without reading would fill the memory.
+      if (!this.choked) return this.asks.asked(message)
+      return this.#context.log('warn', 'dropped a request of the server, which does not read its input')
+    }
     if (message.kind === 'notification') return routeNotification(this, message)
     const id = Number(idText(message))
     const pending = this.pending.get(id)
@@ -329,9 +338,15 @@ export class ServerProcess {
   }
 
   #oversized(head: string, tail: string): void {
+    const limit = this.#context.limits.messageBytes
+    const asked = requestIdOf(head, tail)
+    if (asked !== undefined && !this.choked) {
+      this.write(
+        errorMessage(asked, CODE.invalidRequest, `The request is larger than ${limit} bytes (limits.message).`),
+      )
+    }
     const id = responseIdOf(head, tail) ?? Number.NaN
     const pending = this.pending.get(id)
-    const limit = this.#context.limits.messageBytes
     this.#context.log('warn', 'dropped a message of the server over limits.message', { limit, known: !!pending })
     if (!pending) return
     this.#drop(id, pending)

@@ -1,6 +1,7 @@
 // Where a server's own messages go: stdio does not say which request caused them (mcp.md §3.1).
 
 import { CODE, errorMessage } from './error.ts'
+import type { Exchange } from './exchange.ts'
 import { splice } from './json.ts'
 import {
   idKey,
@@ -121,10 +122,11 @@ export function routeNotification(process: ServerProcess, message: NotificationM
   const { method, text } = message
   if (method === 'notifications/progress') return routeProgress(process, message)
   if (method === 'notifications/cancelled') return process.asks.cancelled(message)
-  if (method === 'notifications/message' && routeLog(process, text)) return
   if (method === 'notifications/resources/updated' && process.shared) return routeUpdate(process, message)
-  // What is neither known nor asked for by a request could tell one client of another.
+  // What is neither known nor asked for by a request could tell one client of another: also a log, which may be a late
+  // one of a request that was answered (mcp.md §3.2).
   if (process.isolation === 'shared' && !LIST_CHANGED.has(method)) return
+  if (method === 'notifications/message' && routeLog(process, text)) return
   for (const session of process.sessions) session.unrelated(text)
 }
 
@@ -142,8 +144,12 @@ function routeProgress(process: ServerProcess, message: NotificationMessage): vo
 
 /** Clients expect the log of a call beside it; with exactly one under way it is that one's. */
 function routeLog(process: ServerProcess, text: string): boolean {
-  const exchanges = [...process.sessions].flatMap((session) => [...session.exchanges])
-  return exchanges.length === 1 && exchanges[0]!.push(text)
+  let only: Exchange | undefined
+  for (const { call } of process.pending.values()) {
+    if (call && only && call.exchange !== only) return false
+    only ??= call?.exchange
+  }
+  return only?.push(text) === true
 }
 
 function routeUpdate(process: ServerProcess, message: NotificationMessage): void {

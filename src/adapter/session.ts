@@ -243,6 +243,7 @@ export class Session implements StreamOwner {
   /** Keeps a message for the next stream; the oldest notifications give way. False when there is no room. */
   #wait(message: WaitingMessage): boolean {
     const { waitingBytes, waitingMessages } = this.bounds
+    if (message.text.length > waitingBytes) return false
     const full = () =>
       this.#waiting.length >= waitingMessages || this.#waitingBytes + message.text.length > waitingBytes
     while (full()) {

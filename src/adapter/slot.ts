@@ -159,6 +159,7 @@ export class Slot {
       const idle = new Promise<void>((settle) => (this.#whenIdle = settle))
       this.hurry(deadlineMs)
       await idle
+      this.#whenIdle = undefined
       clearTimeout(this.#deadline)
     }
     for (const timer of this.#timers) clearInterval(timer)

@@ -2,9 +2,8 @@
 
 import type { Session } from './session.ts'
 
-const URI_BYTES = 4096
+const URI_CHARACTERS = 4096
 
-/** URIs are in their wire form, as both sides write them. */
 export class SubscriptionTable {
   readonly #limit: number
   readonly #sessions = new Map<string, Set<Session>>()
@@ -14,6 +13,10 @@ export class SubscriptionTable {
     this.#limit = limit
   }
 
+  has(uri: string, session: Session): boolean {
+    return this.#sessions.get(uri)?.has(session) === true
+  }
+
   /** False when there is no room for a further resource. */
   add(uri: string, session: Session): boolean {
     const sessions = this.#sessions.get(uri)
@@ -21,7 +24,7 @@ export class SubscriptionTable {
       sessions.add(session)
       return true
     }
-    if (this.#sessions.size >= this.#limit || uri.length > URI_BYTES) return false
+    if (this.#sessions.size >= this.#limit || uri.length > URI_CHARACTERS) return false
     this.#sessions.set(uri, new Set([session]))
     return true
   }

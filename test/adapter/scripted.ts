@@ -1,0 +1,118 @@
+// A stdio server inside the test: the adapter's own slot and HTTP side are real, and the test sees every line that is
+// written to the server and decides what it says.
+
+import { createHttpServer } from '../../src/adapter/http.ts'
+import { LineSplitter } from '../../src/adapter/framing.ts'
+import { DEFAULT_BOUNDS, type Bounds } from '../../src/adapter/bounds.ts'
+import { Slot } from '../../src/adapter/slot.ts'
+import type { AdapterSpec } from '../../src/adapter/spec.ts'
+import type { StdioServer } from '../../src/adapter/stdio.ts'
+import { fixtureSpec, tempFolder, type Rpc } from './support.ts'
+
+export interface ScriptedServer extends StdioServer {
+  readonly number: number
+  /** Messages that were written to it. */
+  readonly received: Rpc[]
+  /** True between `pause` and `resume`. */
+  readonly paused: boolean
+  readonly ended: boolean
+  /** What the adapter is told of the bytes that it has not read. */
+  unread: number
+  /** Writes lines to its stdout, in one piece: wire text, or values that become JSON. */
+  say(...messages: unknown[]): void
+  sayBytes(bytes: Buffer): void
+  /** Ends by itself. */
+  die(): void
+}
+
+export interface ScriptedSlot {
+  readonly socket: string
+  readonly slot: Slot
+  readonly servers: ScriptedServer[]
+  readonly log: string[]
+  stop(): Promise<void>
+}
+
+/** `hear` is called for each message; without it only `initialize` is answered. */
+export async function scriptedSlot(
+  changes: Partial<AdapterSpec>,
+  bounds: Partial<Bounds> = {},
+  hear: (server: ScriptedServer, message: Rpc) => void = () => undefined,
+): Promise<ScriptedSlot> {
+  const folder = tempFolder()
+  const spec = fixtureSpec(folder.path, [], changes)
+  const servers: ScriptedServer[] = []
+  const log: string[] = []
+  const slot = new Slot(
+    spec,
+    async (sink) => {
+      const lines = new LineSplitter(spec.limits.messageBytes, sink)
+      const state = { paused: false, ended: false }
+      const end = () => {
+        if (state.ended) return
+        state.ended = true
+        sink.ended('It was told to end.')
+      }
+      const server: ScriptedServer = {
+        number: servers.length,
+        life: undefined,
+        received: [],
+        unread: 0,
+        get paused() {
+          return state.paused
+        },
+        get ended() {
+          return state.ended
+        },
+        get backlogBytes() {
+          return server.unread
+        },
+        write: (line) => {
+          const message = JSON.parse(Buffer.from(line, 'latin1').toString()) as Rpc
+          server.received.push(message)
+          // As a pipe does: what is written now is read later.
+          setImmediate(() => {
+            if (state.ended) return
+            if (message.method === 'initialize') server.say({ id: message.id, result: initializeResult(message) })
+            else hear(server, message)
+          })
+        },
+        pause: () => void (state.paused = true),
+        resume: () => void (state.paused = false),
+        stop: async () => end(),
+        say: (...messages) => server.sayBytes(Buffer.from(messages.map((message) => `${lineOf(message)}\n`).join(''))),
+        sayBytes: (bytes) => {
+          if (!state.ended) lines.push(bytes)
+        },
+        die: end,
+      }
+      servers.push(server)
+      return server
+    },
+    { ...DEFAULT_BOUNDS, ...bounds },
+    (level, msg, fields = {}) => void log.push(`${level} ${msg} ${JSON.stringify(fields)}`),
+  )
+  const http = createHttpServer(slot)
+  await new Promise<void>((settle) => void http.listen(spec.httpSocket, settle))
+  return {
+    socket: spec.httpSocket,
+    slot,
+    servers,
+    log,
+    stop: async () => {
+      await slot.drain(0)
+      http.closeAllConnections()
+      await new Promise((settle) => http.close(settle))
+      folder.remove()
+    },
+  }
+}
+
+function lineOf(message: unknown): string {
+  return typeof message === 'string' ? message : JSON.stringify({ jsonrpc: '2.0', ...(message as object) })
+}
+
+function initializeResult(message: Rpc): unknown {
+  const { protocolVersion } = message.params!
+  return { protocolVersion, capabilities: {}, serverInfo: { name: 'scripted', version: '1' } }
+}
