@@ -171,9 +171,9 @@ function asOurs(error: unknown): unknown {
   const { code, isTimeout, isCodec, isResponse, statusCode = 0, response } = error as LibraryError
   if (error instanceof ConsulError) return error
   if (isResponse) {
-    const said = typeof response?.body === 'string' ? `: ${reasonIn(response.body)}` : ''
+    const said = reasonIn(response?.body)
     const kind = statusCode === 404 || statusCode < 400 ? 'foreign' : 'refused'
-    return new ConsulError(kind, `HTTP ${statusCode}${said}`, { cause: error })
+    return new ConsulError(kind, said === '' ? `HTTP ${statusCode}` : `HTTP ${statusCode}: ${said}`, { cause: error })
   }
   if (isTimeout) return new ConsulError('silent', `nothing within ${CALL_MS / 1000} s`, { cause: error })
   if (isCodec) return new ConsulError('foreign', 'its JSON is broken', { cause: error })
@@ -184,6 +184,7 @@ function asOurs(error: unknown): unknown {
 }
 
 /** On one line: whatever answers may say anything. */
-function reasonIn(said: string): string {
-  return said.replace(/\s+/g, ' ').trim().slice(0, LONGEST_REASON)
+function reasonIn(body: unknown): string {
+  if (typeof body !== 'string' && !Buffer.isBuffer(body)) return ''
+  return body.toString().replace(/\s+/g, ' ').trim().slice(0, LONGEST_REASON)
 }

@@ -1,6 +1,7 @@
 // Registrations in a real Consul, as others find them.
 
 import { Resolver } from 'node:dns/promises'
+import type { ServerResponse } from 'node:http'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { ConsulAgent, describeWithConsul } from '../bed/consul.ts'
 import { Relay } from './relay.ts'
@@ -94,7 +95,7 @@ describeWithConsul('a registrar', () => {
     expect(left).not.toHaveProperty('mcp-gone-soon-n5')
   })
 
-  test('has Consul follow the health of the endpoint', async () => {
+  test('has Consul follow the health of the endpoint, even when Berth is gone', async () => {
     let healthy = true
     await using envoy = await endpoint(({ url }, answer) => {
       if (url === '/healthz' && healthy) answer.end('fine')
@@ -103,6 +104,7 @@ describeWithConsul('a registrar', () => {
     await using registrar = new TestRegistrar(consul.address, 'n6')
     registrar.sync([registration('sick', { port: envoy.port, healthy: false })])
     await instances(consul, 'mcp-sick', ([found]) => found !== undefined && status(found) === 'passing')
+    await registrar.close(false)
 
     healthy = false
     const [sick] = await instances(consul, 'mcp-sick', ([found]) => found !== undefined && status(found) === 'critical')
@@ -144,6 +146,27 @@ describeWithConsul('a registrar', () => {
     await instances(consul, 'mcp-calmer', ({ length }) => length === 0)
     expect(relay.calls.filter(({ what }) => what.startsWith('PUT'))).toMatchObject([
       { what: 'PUT /v1/agent/service/deregister/mcp-calmer-n7' },
+    ])
+  })
+
+  test('makes one look of many changes, with the last list', async () => {
+    await using relay = await Relay.before(consul.address)
+    await using registrar = new TestRegistrar(relay.address, 'n8')
+    const held = Promise.withResolvers<ServerResponse>()
+    relay.treat = () => (relay.calls.length === 1 ? held.resolve : 'pass')
+    registrar.sync([registration('busy')])
+    const first = await held.promise
+    for (let port = 11_101; port < 11_200; port++) registrar.sync([registration('busy', { port })])
+    first.setHeader('content-type', 'application/json').end('{}')
+
+    await instances(consul, 'mcp-busy', ([found]) => found?.Service.Port === 11_199)
+    expect(relay.calls.map(({ what }) => what)).toEqual([
+      'GET /v1/agent/services',
+      'GET /v1/agent/checks',
+      'PUT /v1/agent/service/register',
+      'GET /v1/agent/services',
+      'GET /v1/agent/checks',
+      'PUT /v1/agent/service/register',
     ])
   })
 })

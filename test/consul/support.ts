@@ -1,7 +1,7 @@
 // What the tests of the registrar share: a registrar whose signals can be awaited, Consul as others see it, an endpoint.
 
 import { EventEmitter, once } from 'node:events'
-import { createServer, type RequestListener } from 'node:http'
+import { createServer, type RequestListener, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { Registrar, type Registration } from '../../src/consul/registrar.ts'
 
@@ -105,11 +105,15 @@ export async function put(consul: { readonly address: string }, path: string, bo
 }
 
 /** Stands in Envoy's place. */
-export async function endpoint(answer: RequestListener): Promise<{ readonly port: number } & AsyncDisposable> {
+export async function endpoint(
+  answer: RequestListener,
+  host = '127.0.0.1',
+): Promise<{ readonly server: Server; readonly port: number } & AsyncDisposable> {
   const server = createServer(answer)
-  server.listen(0, '127.0.0.1')
+  server.listen(0, host)
   await once(server, 'listening')
   return {
+    server,
     port: (server.address() as AddressInfo).port,
     [Symbol.asyncDispose]: async () => {
       server.close()
