@@ -19,9 +19,13 @@ import { watchConfigFile, type ConfigFile } from './config/file.ts'
 import { loadConfig, type Config, type ConfigText } from './config/load.ts'
 import { engineAddresses } from './docker/addresses.ts'
 import type { EngineAddress } from './docker/engine.ts'
+import { Images } from './docker/images.ts'
+import { reap, removeAll } from './docker/reaper.ts'
 import { watchEngine } from './docker/provider.ts'
+import { TIERS } from './model/client.ts'
 import { OperatorError } from './model/operator-error.ts'
 import { problemLine, type Problem } from './model/problem.ts'
+import type { ImageState } from './model/runtime.ts'
 import { Reconciler } from './reconcile.ts'
 import { refusalProblem, serviceRow } from './rows.ts'
 import { createAdapters } from './slots/adapters.ts'
@@ -89,6 +93,7 @@ async function start(
   const startedAt = Date.now()
   const events = new EventEmitter<{ changed: [] }>()
   const stopped = new AbortController()
+  const node = store.nodeId()
   const adminSocket = join(folders.sockets, 'envoy.admin')
   const xdsSocket = join(folders.sockets, 'xds')
   let config = firstConfig
@@ -117,6 +122,8 @@ async function start(
       },
       folders,
       engine: (name) => addressOf(engines.addresses, name),
+      node,
+      tier: (name) => TIERS[config.clients.find((client) => client.name === name)?.tier ?? ''],
       env,
     }),
     generations: store,
@@ -144,6 +151,20 @@ async function start(
     for (const line of now.keys()) told.add(line)
   }
 
+  const images = new Images(
+    () => reconciler.changed(),
+    (message, fields) => log.info(fields, message),
+  )
+  const reaping = new Set<string>()
+  const reapNow = async (name: string): Promise<void> => {
+    const address = addressOf(engines.addresses, name)
+    if (!address || reaping.has(name) || stopped.signal.aborted) return
+    reaping.add(name)
+    const count = await reap(address, node, () => slots.living()).catch((error: Error) => error.message)
+    log.info({ engine: name, count }, 'removed containers without a slot')
+    reaping.delete(name)
+  }
+
   slots.adopt(store.processes())
   const adopted = envoy.adopt()
   const held = adopted ? await listenerPorts(adminSocket) : new Set<number>()
@@ -157,6 +178,9 @@ async function start(
     },
     canBind: (port) => canBind(config.bind, port),
     held,
+    image: (engine, image) => imageOn(images, addressOf(engines.addresses, engine), image),
+    node,
+    reap: (name) => void reapNow(name),
     reconciled: () => events.emit('changed'),
     log: (message, fields) => log.info(fields, message),
     now: Date.now,
@@ -168,10 +192,7 @@ async function start(
   const applyConfig = (next: Config): void => {
     config = next
     engines = engineAddresses(config.engines, env)
-    reconciler.setConfig(
-      config,
-      engines.addresses.map(({ name }) => name),
-    )
+    reconciler.setConfig(config, new Map(engines.addresses.map(({ name }) => [name, 'docker'])))
     watchEngines(engines.addresses, watched, reconciler, stopped.signal)
   }
 
@@ -180,11 +201,13 @@ async function start(
     stopped.abort()
     events.off('changed', tell)
     reconciler.close()
+    images.close()
     for (const watch of watched.values()) watch.abort()
     rmSync(join(folders.home, 'api.json'), { force: true })
     await api?.close()
     await envoy.drain()
     await slots.stop(STOP_DEADLINE_MS)
+    await removeAll(engines.addresses, node)
     await envoy.stop()
     xds.close()
     removeSockets(folders)
@@ -258,6 +281,7 @@ async function start(
       // What ran before this start goes on: only this control plane failed.
       stopped.abort()
       reconciler.close()
+      images.close()
       for (const watch of watched.values()) watch.abort()
       await api?.close()
       envoy.release()
@@ -322,6 +346,10 @@ function socketOf(addresses: readonly EngineAddress[]): string | undefined {
 
 function addressOf(addresses: readonly EngineAddress[], name: string): EngineAddress | undefined {
   return addresses.find((address) => address.name === name)
+}
+
+function imageOn(images: Images, engine: EngineAddress | undefined, image: string): ImageState {
+  return engine ? images.state(engine, image) : { state: 'missing', reason: 'its engine is not configured any more.' }
 }
 
 function watchEngines(

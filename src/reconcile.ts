@@ -8,17 +8,18 @@ import { EMPTY, nextSnapshot, type Encode, type Snapshot } from './compile/snaps
 import type { Config } from './config/load.ts'
 import { DEFAULT_LIMITS } from './config/limits.ts'
 import type { EngineState } from './docker/provider.ts'
-import type { LabelledContainer } from './model/container.ts'
+import { MANAGED_LABEL, SLOT_LABEL, type LabelledContainer } from './model/container.ts'
 import { servicesFromContainers } from './model/labels.ts'
 import { allocatePorts, type Allocation, type Lease } from './model/port.ts'
 import type { Problem } from './model/problem.ts'
 import type { StoredService } from './model/record.ts'
+import { placed, type EngineView, type ImageState } from './model/runtime.ts'
 import type { Service } from './model/service.ts'
 import { mergeServices, rememberedServices } from './model/world.ts'
 import type { Slots } from './slots/slots.ts'
 
 export interface ReconcileOptions {
-  readonly slots: Pick<Slots, 'sync' | 'current' | 'retired' | 'problems'>
+  readonly slots: Pick<Slots, 'sync' | 'current' | 'retired' | 'problems' | 'living'>
   readonly store: { services(): StoredService[]; setServices(services: readonly StoredService[]): void }
   readonly encode: Encode
   readonly publish: (snapshot: Snapshot, changes: ReadonlyMap<string, Iterable<string>>) => void
@@ -26,6 +27,12 @@ export interface ReconcileOptions {
   readonly canBind: (port: number) => Promise<boolean>
   /** Ports that the adopted Envoy listens on already; empty when it is a new one. */
   readonly held: ReadonlySet<number>
+  /** What is known of an image on an engine; asking has it looked for or fetched. */
+  readonly image: (engine: string, image: string) => ImageState
+  /** This node's id, which marks its containers. */
+  readonly node: string
+  /** An engine has containers of this node that belong to no live slot. */
+  readonly reap: (engine: string) => void
   /** Something is published, or problems are different. */
   readonly reconciled: () => void
   readonly log: (message: string, fields?: object) => void
@@ -55,6 +62,7 @@ export class Reconciler {
   #configProblems: readonly Problem[] = []
   /** By name; undefined: it has not been seen yet, so nothing may be published. */
   readonly #engines = new Map<string, EngineState | undefined>()
+  #runtimes: ReadonlyMap<string, EngineView['runtime']> = new Map()
   /** What an engine showed last, for when it does not answer. */
   readonly #lastSeen = new Map<string, readonly LabelledContainer[]>()
   #held: ReadonlySet<number>
@@ -74,12 +82,13 @@ export class Reconciler {
   }
 
   /** @param engines names of the engines that will be seen; those not named are forgotten */
-  setConfig(config: Config, engines: readonly string[]): void {
+  setConfig(config: Config, engines: ReadonlyMap<string, EngineView['runtime']>): void {
     this.#config = config
+    this.#runtimes = engines
     this.#configProblems = []
-    for (const name of engines) if (!this.#engines.has(name)) this.#engines.set(name, undefined)
+    for (const name of engines.keys()) if (!this.#engines.has(name)) this.#engines.set(name, undefined)
     for (const name of this.#engines.keys()) {
-      if (engines.includes(name)) continue
+      if (engines.has(name)) continue
       this.#engines.delete(name)
       this.#lastSeen.delete(name)
     }
@@ -148,7 +157,9 @@ export class Reconciler {
   async #reconcile(config: Config): Promise<void> {
     const { slots, store } = this.#options
     const found = this.#found()
-    const merged = mergeServices(config.services, found.services)
+    const engines = this.#engineViews()
+    const configured = config.services.map((service) => placed(service, engines))
+    const merged = mergeServices(configured, found.services)
     const stored = store.services()
     const { allocation, leases } = await this.#allocate(merged.services, stored, config)
     const present = new Set(merged.services.map(({ name }) => name))
@@ -156,16 +167,17 @@ export class Reconciler {
     if (this.#closed) return
 
     if (JSON.stringify(leases) !== JSON.stringify(stored)) store.setServices(leases)
-    const placed = services.map((service) => ({
+    const withPorts = services.map((service) => ({
       service,
       port: service.source === 'memory' ? service.port : allocation.ports.get(service.name),
     }))
     slots.sync(services, config.clients)
-    const resources = compile(this.#worldOf(placed, config))
+    const resources = compile(this.#worldOf(withPorts, config))
     this.#publish(resources)
-    this.#placed = placed
-    this.#held = portsOf(placed, config)
+    this.#placed = withPorts
+    this.#held = portsOf(withPorts, config)
     this.#problems = [...found.problems, ...merged.problems, ...allocation.problems]
+    this.#reap()
     this.#lookAgain(allocation.problems.length > 0, leases, config.ports.graceMs)
     this.#options.reconciled()
   }
@@ -181,8 +193,31 @@ export class Reconciler {
         ...(state?.reachable === false ? seen.map((each) => ({ ...each, state: 'unreachable' as const })) : seen),
       )
     }
-    const { services, problems } = servicesFromContainers(containers, DEFAULT_LIMITS)
+    // What Berth creates is no service that was found, whichever node of it did.
+    const foreign = containers.filter(({ labels }) => labels[MANAGED_LABEL] === undefined)
+    const { services, problems } = servicesFromContainers(foreign, DEFAULT_LIMITS)
     return { services, problems: [...unreachable, ...problems] }
+  }
+
+  #engineViews(): EngineView[] {
+    return [...this.#runtimes].map(([name, runtime]) => ({
+      name,
+      runtime,
+      reachable: this.#engines.get(name)?.reachable === true,
+      image: (image) => this.#options.image(name, image),
+    }))
+  }
+
+  /** Containers without a live slot: their adapter was killed, or the engine was away when it wanted to remove them. */
+  #reap(): void {
+    const living = this.#options.slots.living()
+    for (const [name, state] of this.#engines) {
+      if (!state?.reachable) continue
+      const left = state.containers.some(
+        ({ labels }) => labels[MANAGED_LABEL] === this.#options.node && !living.has(labels[SLOT_LABEL] ?? ''),
+      )
+      if (left) this.#options.reap(name)
+    }
   }
 
   /** Allocates, tries whether new ports can be bound, and allocates again around those that cannot. */
@@ -216,9 +251,9 @@ export class Reconciler {
     }
   }
 
-  #worldOf(placed: readonly Placed[], config: Config): World {
+  #worldOf(withPorts: readonly Placed[], config: Config): World {
     return {
-      services: placed.flatMap(({ service, port }) => (port === undefined ? [] : [{ service, port }])),
+      services: withPorts.flatMap(({ service, port }) => (port === undefined ? [] : [{ service, port }])),
       clients: config.clients,
       slots: this.#options.slots.current(),
       retired: this.#options.slots.retired(),

@@ -43,6 +43,7 @@ export function serviceRow(
         ...(pid === undefined ? {} : { pid }),
       })),
     ...(reason === undefined ? {} : { reason }),
+    ...(service.note === undefined ? {} : { note: service.note }),
   }
 }
 
@@ -56,7 +57,8 @@ function stateOf(port: number | undefined, down: string | undefined, slots: read
 
 /** A service of containers is down when none of them can serve; one container of several does not make it so. */
 function downReason({ service }: Placed): string | undefined {
-  if (service.backend.kind === 'process') return undefined
+  if (service.down !== undefined) return service.down
+  if (service.backend.kind !== 'containers') return undefined
   const { containers } = service.backend
   const clients = containers.length === 0 ? [EVERYONE] : containers.map(({ client }) => client ?? EVERYONE)
   const reasons = clients.map((client) => groupFor(service, client))

@@ -70,10 +70,7 @@ class OwnContainer implements StdioServer {
     this.#gone = new Promise((settle) => {
       socket.on('close', () => {
         if (this.#abandoned) return settle()
-        void this.#end(stderr.lastLine(), log).then((words) => {
-          sink.ended(words)
-          settle()
-        })
+        void this.#end(stderr.lastLine(), log, sink).then(settle)
       })
     })
     if (head.length > 0) frames.push(head)
@@ -117,10 +114,10 @@ class OwnContainer implements StdioServer {
     await this.#gone
   }
 
-  async #end(lastWords: string, log: Log): Promise<string> {
+  async #end(lastWords: string, log: Log, sink: StdioSink): Promise<void> {
     const words = await this.#fate(lastWords)
     await remove(this.#engine, this.#id, log)
-    return words
+    sink.ended(words)
   }
 
   /** How it ended, in words for the client. */

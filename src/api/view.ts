@@ -29,6 +29,7 @@ export const serviceRow = object({
   source: oneOf(['config', 'docker', 'memory']).describe('Where the definition comes from.'),
   slots: array(slotRow),
   reason: optional(string()).describe('Why it is failed or down, in words.'),
+  note: optional(string()).describe('Why it does not run where it would run first, in words.'),
 })
 
 export const status = object({

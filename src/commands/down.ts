@@ -3,6 +3,11 @@
 import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 
+import { readConfigFile } from '../config/file.ts'
+import { loadConfig } from '../config/load.ts'
+import { engineAddresses } from '../docker/addresses.ts'
+import type { EngineAddress } from '../docker/engine.ts'
+import { removeAll } from '../docker/reaper.ts'
 import { foldersOf, removeSockets } from '../slots/folders.ts'
 import { endLeftovers } from '../slots/leftovers.ts'
 import { end, gone, runs, signal } from '../slots/process.ts'
@@ -17,10 +22,13 @@ export const options: Readonly<Record<string, CommandOption>> = {}
 /** Draining takes 5 s at most, the servers' shutdown ladder some more. */
 const STOP_DEADLINE_MS = 30_000
 
-export async function run({ home, json, print, note }: CommandContext): Promise<number> {
+export async function run(context: CommandContext): Promise<number> {
+  const { home, json, print, note } = context
   const file = join(home, 'berth.db')
   const store = existsSync(file) ? openStore(file) : undefined
   const ended = store ? await endAll(store, note) : 0
+  // Adapters remove their containers; those of adapters that were killed are left to the label.
+  if (store) await removeAll(await enginesOf(context), store.nodeId())
   store?.close()
   removeSockets(foldersOf(home))
   rmSync(join(home, 'api.json'), { force: true })
@@ -51,4 +59,14 @@ async function endAll(store: Store, note: (line: string) => void): Promise<numbe
   await endLeftovers(store)
   store.dropOwnership(owner.pid)
   return running + 1
+}
+
+/** Of a configuration that cannot be read, those are tried that Berth finds by itself. */
+async function enginesOf({ config, env }: CommandContext): Promise<readonly EngineAddress[]> {
+  const state = config && (await readConfigFile(config))
+  const loaded =
+    config && state && 'text' in state
+      ? loadConfig({ text: state.text, file: config.name, folder: config.folder })
+      : undefined
+  return engineAddresses(loaded && 'config' in loaded ? loaded.config.engines : 'auto', env).addresses
 }

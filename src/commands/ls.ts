@@ -34,7 +34,10 @@ function list(services: readonly ServiceRow[]): string {
     String(service.slots.reduce((sum, slot) => sum + slot.sessions, 0)),
     service.url ?? service.gateway_url ?? '-',
   ])
-  const reasons = services.flatMap(({ name, reason }) => (reason === undefined ? [] : [`${name}: ${reason}`]))
+  const reasons = services.flatMap(({ name, runtime, reason, note }) => [
+    ...(reason === undefined ? [] : [`${name}: ${reason}`]),
+    ...(note === undefined ? [] : [`${name} runs as a ${runtime}: ${note}`]),
+  ])
   const head = ['NAME', 'STATE', 'HEALTH', 'ISOLATION', 'RUNTIME', 'SESSIONS', 'URL']
   return [table([head, ...rows]), ...(reasons.length > 0 ? ['', ...reasons] : [])].join('\n')
 }

@@ -3,7 +3,7 @@
 import { resolve } from 'node:path'
 import { KNOWN_CLIENTS, type Client } from '../model/client.ts'
 import type { Problem } from '../model/problem.ts'
-import type { SecretSource, Service } from '../model/service.ts'
+import type { Runtime, SecretSource, Service } from '../model/service.ts'
 import { DEFAULT_LIMITS } from './limits.ts'
 import { mistakesOf, problemAt } from './mistakes.ts'
 import { usesOfNotYet } from './not-yet.ts'
@@ -53,6 +53,9 @@ export interface ConfigText {
 /** More mistakes than anyone reads; the rest is counted. */
 const MAX_PROBLEMS = 100
 
+/** Processes and threads of a container whose service says nothing. */
+const DEFAULT_PIDS = 256
+
 /** That of the clients that exist without being written. */
 const DEFAULT_TIER = 'pro'
 
@@ -72,7 +75,7 @@ export function loadConfig({ text, file, folder }: ConfigText): { config: Config
   for (const mistake of [
     ...(parsed.error ? mistakesOf(parsed.error, source.value) : []),
     ...usesOfNotYet(source.value),
-    ...brokenRules(source.value),
+    ...brokenRules(source.value, folder),
   ]) {
     const offset = source.offsetOf(mistake.path)
     found.push({ offset, problem: problemAt(mistake, `${file}:${source.lineOf(offset)}`, source.value) })
@@ -134,14 +137,40 @@ function serviceOf(name: string, written: Partial<WrittenService>, where: string
       messageBytes: written.limits?.message ?? DEFAULT_LIMITS.messageBytes,
     },
     clients: written.clients ?? ['*'],
-    backend: {
-      kind: 'process',
-      command: written.command ?? [],
-      cwd,
-      env: written.env ?? {},
-      secrets: Object.fromEntries(secrets),
-    },
+    backend: backendOf(written, Object.fromEntries(secrets), cwd),
   }
+}
+
+function backendOf(
+  { command, image, runtime, env, volumes, network, resources }: Partial<WrittenService>,
+  secrets: Readonly<Record<string, SecretSource>>,
+  cwd: string,
+): Service['backend'] {
+  if (image === undefined || runtime === 'process')
+    return { kind: 'process', command: command ?? [], cwd, env: env ?? {}, secrets }
+  return {
+    kind: 'image',
+    image,
+    command: command ?? [],
+    cwd,
+    env: env ?? {},
+    secrets,
+    volumes: (volumes ?? []).map(({ source, target, readOnly }) => ({
+      source: resolve(cwd, source),
+      target,
+      readOnly,
+    })),
+    network: network ?? 'none',
+    resources: { cpus: resources?.cpu, memoryBytes: resources?.memory, pids: resources?.pids ?? DEFAULT_PIDS },
+    runtimes: runtimesOf(runtime ?? 'auto', command !== undefined),
+    engine: undefined,
+  }
+}
+
+/** `auto` ends with a local process only where there is a command to run (contract, "Configuration"). */
+function runtimesOf(runtime: 'auto' | 'dind' | 'docker', hasCommand: boolean): Runtime[] {
+  if (runtime !== 'auto') return [runtime]
+  return hasCommand ? ['dind', 'docker', 'process'] : ['dind', 'docker']
 }
 
 function secretOf({ env, file, exec }: WrittenSecret, folder: string): SecretSource {

@@ -17,24 +17,14 @@ interface NotYet {
   readonly remedy: string
 }
 
-const LABELS = 'write `command`, or start the container yourself and give it the label `berth.service`'
 const REMOVE = 'Remove it.'
 
 const NOT_YET: readonly NotYet[] = [
-  { key: 'services.*.image', remedy: `Remove it and ${LABELS}.` },
-  { key: 'services.*.runtime', words: ['dind', 'docker'], remedy: `Remove it and ${LABELS}.` },
   { key: 'services.*.era', words: ['modern', 'dual'], remedy: 'Remove it or write `legacy`.' },
   { key: 'services.*.scale', remedy: 'Remove it: each slot starts with its first request.' },
   { key: 'services.*.release', remedy: REMOVE },
   { key: 'services.*.envoy', remedy: REMOVE },
   { key: 'services.*.tools', harmless: isAllTools, remedy: 'Remove it, and expose all tools of the service or none.' },
-  {
-    key: 'services.*.network',
-    harmless: (value) => value === 'none',
-    remedy: 'Remove it, or set the network of the container you start.',
-  },
-  { key: 'services.*.volumes', remedy: 'Remove it, or set the volumes of the container you start.' },
-  { key: 'services.*.resources', remedy: 'Remove it, or set the limits of the container you start.' },
   { key: 'services.*.secrets.*.store', remedy: 'Write {env: NAME}, {file: path} or {exec: [program]} instead.' },
   { key: 'clients.*.tools', harmless: isAllToolsByService, remedy: 'Remove it, and name the services in `services`.' },
   { key: 'tiers.*', remedy: 'Remove it and use one of the tiers free, pro, enterprise.' },

@@ -1,6 +1,8 @@
 // The rules between values: names, ports, clients. They read the document as it was written, not what the schema made of
 // it, so that one wrong value elsewhere does not hide them: all mistakes are reported together.
 
+import { resolve } from 'node:path'
+
 import { KNOWN_CLIENTS, KNOWN_TIERS } from '../model/client.ts'
 import { CLIENT_NAME, GATEWAY, nearest, SERVICE_NAME } from '../model/names.ts'
 import { valueAt, type Mistake } from './mistakes.ts'
@@ -16,12 +18,19 @@ export const DEFAULT_PORTS = {
   metrics: 19_090,
 }
 
-export function brokenRules(document: unknown): Mistake[] {
+/** @param folder of the configuration, absolute */
+export function brokenRules(document: unknown, folder: string): Mistake[] {
   const services = [...declared(document, ['services'], ['mcpServers'], ['mcp', 'services'])].filter(isEnabled)
   const clients = [...declared(document, ['clients'], ['mcp', 'clients'])]
   const engines = [...declared(document, ['docker'])]
   return [
-    ...services.flatMap((service) => [...serviceName(service), ...whatRuns(service), ...oneSourceEach(service)]),
+    ...services.flatMap((service) => [
+      ...serviceName(service),
+      ...whatRuns(service),
+      ...whereItRuns(service),
+      ...volumeSources(service, folder),
+      ...oneSourceEach(service),
+    ]),
     ...sameName(services),
     ...sameName(clients),
     ...sameName(engines),
@@ -92,6 +101,47 @@ function* whatRuns({ path, shape, value, isMapping }: Declared): Generator<Mista
     const key = shape === 'mcp' ? 'wrapper' : 'command'
     const example = shape === 'mcpServers' ? 'Write the program to start.' : 'Write [program, argument, ...].'
     yield { path: [...path, key], message: mistake('is missing: nothing says what to start.', example) }
+  }
+}
+
+/** A process of this machine cannot be confined like a container: what only a container has is never ignored. */
+function* whereItRuns({ path, value }: Declared): Generator<Mistake> {
+  const has = (key: string): boolean => (value[key] ?? null) !== null
+  const runtime = value['runtime']
+  if (!has('image')) {
+    const onlyContainers = ['volumes', 'resources', ...(value['network'] === 'none' ? [] : ['network'])]
+    for (const key of onlyContainers.filter(has))
+      yield {
+        path: [...path, key],
+        message: mistake('belongs to a container, and this service has no image.', 'Add `image`, or remove it.'),
+      }
+    if (runtime === 'docker' || runtime === 'dind')
+      yield {
+        path: [...path, 'runtime'],
+        message: mistake(`is \`${runtime}\`, and this service has no image.`, 'Add `image`, or remove it.'),
+      }
+  } else if (runtime === 'process' && !has('command')) {
+    yield {
+      path: [...path, 'command'],
+      message: mistake('is missing: an image alone cannot run as a process.', 'Write [program, argument, ...].'),
+    }
+  }
+}
+
+/** Folders that would give a container the machine, and those of which every part would. */
+const FORBIDDEN = ['/', '/etc', '/home', '/root', '/usr', '/var']
+const FORBIDDEN_WHOLLY = ['/boot', '/dev', '/proc', '/run', '/sys', '/var/lib/docker', '/var/run']
+
+/** @param folder of the configuration, where relative sources start */
+function* volumeSources({ path, value }: Declared, folder: string): Generator<Mistake> {
+  const { volumes } = value
+  for (const [index, volume] of (Array.isArray(volumes) ? volumes : []).entries()) {
+    if (typeof volume !== 'string') continue
+    const source = resolve(folder, volume.split(':')[0] ?? '')
+    const inside = FORBIDDEN_WHOLLY.some((each) => source === each || source.startsWith(`${each}/`))
+    if (!FORBIDDEN.includes(source) && !inside) continue
+    const wrong = 'would give the container the machine.'
+    yield { path: [...path, 'volumes', index], message: mistake(wrong, 'Name the folder that the server works on.') }
   }
 }
 

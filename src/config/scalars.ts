@@ -128,6 +128,19 @@ export const command = z
   .min(1, EMPTY_COMMAND)
   .refine((words) => words[0] !== '', EMPTY_COMMAND)
 
+/** A folder for a container: `source:target`, and `:ro` behind it where it must not be written to. */
+export const volume = z.string().transform((text, context) => {
+  const [source = '', target = '', mode = 'rw', ...rest] = text.split(':')
+  if (source !== '' && target.startsWith('/') && target !== '/' && /^r[ow]$/.test(mode) && rest.length === 0) {
+    return { source, target, readOnly: mode === 'ro' }
+  }
+  context.addIssue({
+    code: 'custom',
+    message: mistake('is no volume.', 'Write ./folder:/path/in/container, and :ro behind it to forbid writing.'),
+  })
+  return z.NEVER
+})
+
 /** A pattern over names in which `*` stands for any run of characters. */
 export const glob = z
   .string()

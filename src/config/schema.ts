@@ -16,6 +16,7 @@ import {
   rate,
   size,
   variable,
+  volume,
   yesOrNo,
 } from './scalars.ts'
 import { splitWords } from './words.ts'
@@ -68,7 +69,7 @@ const service = keys({
   era: optional(oneOf('auto', 'legacy', 'modern', 'dual')),
   env: optional(byVariable(variable)),
   secrets: optional(byVariable(secret)),
-  volumes: optional(z.array(filled)),
+  volumes: optional(z.array(volume)),
   network: optionalText,
   resources: optional(
     keys({ cpu: optional(cores), memory: optional(size('4MB', '1024GB')), pids: optional(integer(1, 1_000_000)) }),

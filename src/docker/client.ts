@@ -32,6 +32,14 @@ export interface ContainerInspection {
   }
 }
 
+/** A line of a pull; `error` is its end. */
+export interface PullProgress {
+  readonly id?: string
+  readonly status?: string
+  readonly progressDetail?: { readonly current?: number; readonly total?: number }
+  readonly error?: string
+}
+
 /** The engine's filters: each a list of values of which one must match. */
 export type Filters = Readonly<Record<string, readonly string[]>>
 
@@ -66,6 +74,47 @@ export class EngineClient {
       return await this.#call(signal, (docker) => docker.getContainer(id).inspect({ abortSignal: signal }))
     } catch (error) {
       if (error instanceof EngineAnswerError && error.status === 404) return undefined
+      throw error
+    }
+  }
+
+  async hasImage(image: string, signal: AbortSignal): Promise<boolean> {
+    try {
+      await this.#call(signal, (docker) => docker.getImage(image).inspect())
+      return true
+    } catch (error) {
+      if (error instanceof EngineAnswerError && error.status === 404) return false
+      throw error
+    }
+  }
+
+  /** Fetches an image; each line of the engine's progress, as it comes. Rejects with the engine's words. */
+  async pull(image: string, progress: (line: PullProgress) => void, signal: AbortSignal): Promise<void> {
+    await this.#call(signal, async (docker) => {
+      const stream: NodeJS.ReadableStream = await docker.pull(image, { abortSignal: signal })
+      await new Promise<void>((resolve, reject) => {
+        docker.modem.followProgress(
+          stream,
+          // A failure comes as a line of its own, after which the stream ends well.
+          (error, lines: PullProgress[]) => {
+            const failed = error?.message ?? lines.find((line) => line.error !== undefined)?.error
+            if (failed === undefined) resolve()
+            else reject(new EngineAnswerError(500, reasonIn(failed)))
+          },
+          progress,
+        )
+      })
+    })
+  }
+
+  /** Removes a container and its anonymous volumes, running or not; one that is gone already is no error. */
+  async remove(id: string, signal: AbortSignal): Promise<void> {
+    try {
+      await this.#call(signal, (docker) =>
+        docker.getContainer(id).remove({ force: true, v: true, abortSignal: signal }),
+      )
+    } catch (error) {
+      if (error instanceof EngineAnswerError && error.status === 404) return
       throw error
     }
   }

@@ -19,8 +19,20 @@ export const KNOWN_CLIENTS: readonly Client[] = ['claude-code', 'codex', 'gemini
   (name) => ({ name, tier: 'pro', services: ['*'] }),
 )
 
-/** Tiers that exist without being written. */
-export const KNOWN_TIERS: readonly Tier[] = ['free', 'pro', 'enterprise']
+/** What a container of a client of this tier may use at most. */
+export interface TierLimits {
+  readonly cpus: number
+  readonly memoryBytes: number
+}
+
+/** Tiers that exist without being written (contract, "Configuration"). */
+export const TIERS: Readonly<Record<Tier, TierLimits>> = {
+  free: { cpus: 0.5, memoryBytes: 512e6 },
+  pro: { cpus: 2, memoryBytes: 2e9 },
+  enterprise: { cpus: 8, memoryBytes: 8e9 },
+}
+
+export const KNOWN_TIERS: readonly Tier[] = Object.keys(TIERS)
 
 /** True when both the service's and the client's own list allow the pair. */
 export function mayUse(

@@ -24,3 +24,12 @@ export const LABEL_PREFIX = 'berth.'
 
 /** The label that makes a container a service. */
 export const SERVICE_LABEL = 'berth.service'
+
+/** The label that gives a container to one client. */
+export const CLIENT_LABEL = 'berth.client'
+
+/** On what Berth creates: the node's id. Whatever carries it and belongs to no live slot is removed. */
+export const MANAGED_LABEL = 'berth.managed'
+
+/** On containers that Berth creates: the cluster name of the slot's life. */
+export const SLOT_LABEL = 'berth.slot'

@@ -37,6 +37,42 @@ export interface ContainerBackend {
   readonly containers: readonly Container[]
 }
 
+/** A stdio server that an adapter starts in a container of its own, once per session or client group. */
+export interface ImageBackend {
+  readonly kind: 'image'
+  readonly image: string
+  /** Arguments for the image's entry point; empty: the image's own. */
+  readonly command: readonly string[]
+  /** The configuration's folder, where programs of secrets start. */
+  readonly cwd: string
+  readonly env: Readonly<Record<string, string>>
+  readonly secrets: Readonly<Record<string, SecretSource>>
+  readonly volumes: readonly Volume[]
+  /** `none`, `bridge`, or the name of a network of the engine. */
+  readonly network: string
+  readonly resources: Resources
+  /** Where it may run, in the order in which that is tried. */
+  readonly runtimes: readonly Runtime[]
+  /** The engine it runs on, once one is chosen. */
+  readonly engine: string | undefined
+}
+
+export type Runtime = 'dind' | 'docker' | 'process'
+
+export interface Volume {
+  /** An absolute folder of the engine's machine. */
+  readonly source: string
+  readonly target: string
+  readonly readOnly: boolean
+}
+
+/** What a container may use at most; undefined: what the client's tier allows. */
+export interface Resources {
+  readonly cpus: number | undefined
+  readonly memoryBytes: number | undefined
+  readonly pids: number
+}
+
 /** The facts kept of a container's inspection. */
 export interface Container {
   /** The engine's name in the configuration. */
@@ -64,5 +100,9 @@ export interface Service {
   readonly limits: Limits
   /** Globs over the names of the clients that may use it. */
   readonly clients: readonly string[]
-  readonly backend: ProcessBackend | ContainerBackend
+  readonly backend: ProcessBackend | ContainerBackend | ImageBackend
+  /** Why nobody can be served at this moment, in words for the client. */
+  readonly down?: string
+  /** Why it does not run where it would run first, in words for the operator. */
+  readonly note?: string
 }

@@ -26,7 +26,8 @@ export interface Slot {
 
 /** The client group that serves a client of a service, or why none can at this moment. */
 export function groupFor(service: Service, client: string): { group: string } | { down: string } {
-  if (service.backend.kind === 'process') return { group: service.isolation === 'shared' ? EVERYONE : client }
+  if (service.down !== undefined) return { down: service.down }
+  if (service.backend.kind !== 'containers') return { group: service.isolation === 'shared' ? EVERYONE : client }
   const container = containerFor(service, client)
   if (!container) {
     const gone = service.backend.containers.length === 0

@@ -3,11 +3,14 @@
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 
-import type { AdapterSpec } from '../adapter/spec.ts'
-import { clusterName } from '../model/names.ts'
+import type { AdapterSpec, EngineAccess } from '../adapter/spec.ts'
+import type { TierLimits } from '../model/client.ts'
+import { CLIENT_LABEL, MANAGED_LABEL, SERVICE_LABEL, SLOT_LABEL } from '../model/container.ts'
+import { clusterName, EVERYONE } from '../model/names.ts'
 import type { Service } from '../model/service.ts'
 import { containerFor } from '../model/slot.ts'
 import { AdapterProcess, type AdapterProgram } from './adapter-process.ts'
+import { containerBody } from './container.ts'
 import type { Folders } from './folders.ts'
 import { readSecrets } from './secrets.ts'
 import type { Adapter, Adapters } from './slots.ts'
@@ -16,9 +19,11 @@ export interface AdaptersOptions {
   readonly program: AdapterProgram
   readonly folders: Folders
   /** How adapters reach an engine; undefined: the configuration has none of this name any more. */
-  readonly engine: (
-    name: string,
-  ) => { readonly socketPath: string } | { readonly host: string; readonly port: number } | undefined
+  readonly engine: (name: string) => EngineAccess | undefined
+  /** This node's id, which marks its containers. */
+  readonly node: string
+  /** What the containers of a client may use. */
+  readonly tier: (client: string) => TierLimits | undefined
   /** The control plane's own environment: secrets come from it, and the little that every process gets. */
   readonly env: NodeJS.ProcessEnv
 }
@@ -32,6 +37,7 @@ export function createAdapters(options: AdaptersOptions): Adapters {
     async start(service, group, generation, fingerprint, events) {
       const id = createHash('sha256').update(`${service.name}|${group}`).digest('hex').slice(0, 10)
       const socket = join(folders.sockets, `${id}-${generation}`)
+      const name = clusterName(service.name, group, generation)
       const spec: AdapterSpec = {
         service: service.name,
         group,
@@ -39,9 +45,8 @@ export function createAdapters(options: AdaptersOptions): Adapters {
         limits: service.limits,
         httpSocket: `${socket}.http`,
         controlSocket: `${socket}.ctl`,
-        server: await serverOf(service, group, options),
+        server: await serverOf({ service, group, name }, options),
       }
-      const name = clusterName(service.name, group, generation)
       const adapter = await AdapterProcess.start(
         program,
         name,
@@ -74,26 +79,47 @@ function wrap(adapter: AdapterProcess): Adapter {
 }
 
 async function serverOf(
-  service: Service,
-  group: string,
-  { engine, env }: AdaptersOptions,
+  slot: { readonly service: Service; readonly group: string; readonly name: string },
+  { engine, env, node, tier }: AdaptersOptions,
 ): Promise<AdapterSpec['server']> {
+  const { service, group, name } = slot
   const { backend } = service
   if (backend.kind === 'containers') {
     const container = containerFor(service, group)
     if (!container) throw new Error(`no container serves ${group}`)
-    const address = engine(container.engine)
-    if (!address) throw new Error(`the engine ${container.engine} is not configured any more`)
-    return { kind: 'container', engine: address, id: container.id, name: container.name }
+    return { kind: 'container', engine: accessTo(engine, container.engine), id: container.id, name: container.name }
   }
-  const inherited = Object.fromEntries(
-    INHERITED.flatMap((name) => (env[name] === undefined ? [] : [[name, env[name]]])),
-  )
   const secrets = await readSecrets(backend.secrets, backend.cwd, env)
-  return {
-    kind: 'process',
-    command: backend.command,
-    cwd: backend.cwd,
-    env: { ...inherited, ...backend.env, ...secrets },
+  if (backend.kind === 'process') {
+    const inherited = Object.fromEntries(
+      INHERITED.flatMap((variable) => (env[variable] === undefined ? [] : [[variable, env[variable]]])),
+    )
+    return {
+      kind: 'process',
+      command: backend.command,
+      cwd: backend.cwd,
+      env: { ...inherited, ...backend.env, ...secrets },
+    }
   }
+  if (backend.engine === undefined) throw new Error('no engine is chosen for it')
+  const variables = { ...backend.env, ...secrets }
+  const labels = {
+    [SERVICE_LABEL]: service.name,
+    ...(group === EVERYONE ? {} : { [CLIENT_LABEL]: group }),
+    [MANAGED_LABEL]: node,
+    [SLOT_LABEL]: name,
+  }
+  return {
+    kind: 'image',
+    engine: accessTo(engine, backend.engine),
+    image: backend.image,
+    create: containerBody({ backend, env: variables, tier: group === EVERYONE ? undefined : tier(group), labels }),
+    env: variables,
+  }
+}
+
+function accessTo(engine: AdaptersOptions['engine'], name: string): EngineAccess {
+  const access = engine(name)
+  if (!access) throw new Error(`the engine ${name} is not configured any more`)
+  return access
 }

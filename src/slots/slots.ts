@@ -10,7 +10,7 @@ import { createHash } from 'node:crypto'
 
 import type { AdapterStatus } from '../adapter/spec.ts'
 import { mayUse, type Client } from '../model/client.ts'
-import { clusterName, slotOfCluster } from '../model/names.ts'
+import { clusterName, EVERYONE, slotOfCluster } from '../model/names.ts'
 import type { Problem } from '../model/problem.ts'
 import type { ProcessRecord } from '../model/record.ts'
 import type { Service } from '../model/service.ts'
@@ -146,7 +146,7 @@ export class Slots {
         if (!mayUse(client, service)) continue
         const found = groupFor(service, client.name)
         if ('down' in found) continue
-        this.#want(this.#entry(service.name, found.group), service)
+        this.#want(this.#entry(service.name, found.group), service, client.tier)
       }
     }
     for (const entry of this.#entries.values()) if (!entry.wanted) this.#unwant(entry)
@@ -169,6 +169,15 @@ export class Slots {
   /** Earlier lives whose clusters are still there. */
   retired(): Slot[] {
     return [...this.#entries.values()].flatMap((entry) => [...entry.retired].map((life) => slotOf(entry, life)))
+  }
+
+  /** Cluster names of all lives that may have containers. */
+  living(): Set<string> {
+    return new Set(
+      [...this.#entries.values()].flatMap(({ service, group, current, retired }) =>
+        [current, ...retired].map(({ generation }) => clusterName(service, group, generation)),
+      ),
+    )
   }
 
   views(): SlotView[] {
@@ -231,10 +240,10 @@ export class Slots {
     return entry
   }
 
-  #want(entry: Entry, service: Service): void {
+  #want(entry: Entry, service: Service, tier: string): void {
     entry.wanted = true
     entry.definition = service
-    const fingerprint = fingerprintOf(service, entry.group)
+    const fingerprint = fingerprintOf(service, entry.group, tier)
     const { current } = entry
     if (current.fingerprint === fingerprint) return
     if (current.state === 'up' || current.state === 'starting') this.#replace(entry)
@@ -398,10 +407,15 @@ function key(service: string, group: string): string {
  * What an adapter must be replaced for. A container that is started again is not: its adapter attaches to it anew, and
  * the sessions of the old process end with that process.
  */
-function fingerprintOf(service: Service, group: string): string {
+function fingerprintOf(service: Service, group: string, tier: string): string {
   const { isolation, limits, backend } = service
   const container = containerFor(service, group)
-  const behind = backend.kind === 'process' ? backend : [container?.engine, container?.id]
+  const behind = {
+    process: backend,
+    // What a client's containers may use comes from its tier.
+    image: [backend, group === EVERYONE ? undefined : tier],
+    containers: [container?.engine, container?.id],
+  }[backend.kind]
   return createHash('sha256')
     .update(JSON.stringify([isolation, limits, behind]))
     .digest('base64url')

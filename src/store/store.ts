@@ -1,11 +1,14 @@
 // What Berth remembers across restarts, in one SQLite file: leases of ports, generations of slots, refused resources,
 // and the processes it started, so that whoever comes next can adopt or end them.
 
+import { randomBytes } from 'node:crypto'
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
 
 import type { ProcessRecord, RefusedResource, StoredService } from '../model/record.ts'
 
 export interface Store {
+  /** This node's id, made once: it marks what this node creates on engines that others use too. */
+  nodeId(): string
   services(): StoredService[]
   setServices(services: readonly StoredService[]): void
   /** Generations beyond a slot's first one: `service|group` to generation. */
@@ -38,6 +41,7 @@ const SCHEMA = `
   CREATE TABLE IF NOT EXISTS processes (
     kind TEXT NOT NULL, name TEXT NOT NULL, pid INTEGER NOT NULL, birth TEXT NOT NULL, fingerprint TEXT NOT NULL,
     sockets TEXT NOT NULL, PRIMARY KEY (pid, birth)) STRICT;
+  CREATE TABLE IF NOT EXISTS node (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL) STRICT;
   CREATE TABLE IF NOT EXISTS owner (one INTEGER PRIMARY KEY CHECK (one = 1), pid INTEGER NOT NULL, birth TEXT NOT NULL) STRICT;
 `
 
@@ -78,6 +82,10 @@ export function openStore(file: string): Store {
   }
 
   return {
+    nodeId() {
+      sql('INSERT OR IGNORE INTO node (one, id) VALUES (1, ?)').run(randomBytes(6).toString('hex'))
+      return String(sql('SELECT id FROM node').get()!.id)
+    },
     services: () =>
       sql('SELECT name, port, source, released_at FROM mcp_services ORDER BY name')
         .all()

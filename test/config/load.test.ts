@@ -96,7 +96,8 @@ describe('any text', () => {
     const loaded = load(text)
     if ('config' in loaded) {
       for (const { backend } of loaded.config.services) {
-        expect(backend.kind === 'process' && backend.command[0]).toBeTruthy()
+        const what = { process: 'command', image: 'image', containers: 'nothing' }[backend.kind]
+        expect(Object(backend)[what]).not.toHaveLength(0)
       }
       return
     }

@@ -1,0 +1,36 @@
+// Removes containers that Berth created and nobody needs any more: those of slots whose adapter could not do it.
+
+import { MANAGED_LABEL, SLOT_LABEL } from '../model/container.ts'
+import { EngineClient } from './client.ts'
+import { labelledContainers } from './containers.ts'
+import type { EngineAddress } from './engine.ts'
+
+const DEADLINE_MS = 20_000
+
+/**
+ * Removes this node's containers of an engine, except those of the slots to keep. Resolves to how many went.
+ *
+ * @param keep cluster names of lives; asked for after the list, so that a container of a new life is not taken for an old one
+ * @throws when the engine does not answer
+ */
+export async function reap(engine: EngineAddress, node: string, keep: () => ReadonlySet<string>): Promise<number> {
+  const client = new EngineClient(engine)
+  try {
+    const signal = AbortSignal.timeout(DEADLINE_MS)
+    const containers = await labelledContainers(client, engine.name, signal)
+    const kept = keep()
+    const unneeded = containers.filter(
+      ({ labels }) => labels[MANAGED_LABEL] === node && !kept.has(labels[SLOT_LABEL] ?? ''),
+    )
+    await Promise.all(unneeded.map(({ id }) => client.remove(id, signal)))
+    return unneeded.length
+  } finally {
+    client.close()
+  }
+}
+
+/** Removes all containers of this node; an engine that does not answer keeps them until the next start. */
+export async function removeAll(engines: readonly EngineAddress[], node: string): Promise<number> {
+  const counts = await Promise.all(engines.map((engine) => reap(engine, node, () => new Set()).catch(() => 0)))
+  return counts.reduce((sum, count) => sum + count, 0)
+}

@@ -1,0 +1,65 @@
+// Where a service of an image runs: the first of its runtimes that is there now (design §8).
+
+import type { ImageBackend, Runtime, Service } from './service.ts'
+
+/** What is known of one engine at this moment. */
+export interface EngineView {
+  readonly name: string
+  /** Berth's own Docker-in-Docker engine, or one that was there. */
+  readonly runtime: 'dind' | 'docker'
+  readonly reachable: boolean
+  /** Whether the image is on it. */
+  image(image: string): ImageState
+}
+
+export type ImageState =
+  /** Nobody has looked yet: it is taken to be there, so that a new control plane takes nothing away (design §1). */
+  | { readonly state: 'unknown' }
+  | { readonly state: 'present' }
+  /** It is fetched; how far, for people. */
+  | { readonly state: 'pulling'; readonly progress: string }
+  | { readonly state: 'missing'; readonly reason: string }
+
+/**
+ * The service with an engine chosen, or as a local process, or down with the reason. Services of other kinds are
+ * returned as they are.
+ */
+export function placed(service: Service, engines: readonly EngineView[]): Service {
+  const { backend } = service
+  if (backend.kind !== 'image') return service
+  const skipped: string[] = []
+  for (const runtime of backend.runtimes) {
+    if (runtime === 'process') return withNote(asProcess(service, backend), skipped)
+    const candidates = engines.filter((engine) => engine.runtime === runtime)
+    const engine = candidates.find(({ reachable }) => reachable)
+    if (engine) return withNote(onEngine(service, backend, engine), skipped)
+    skipped.push(whyNot(runtime, candidates))
+  }
+  return { ...service, down: `Service ${service.name} cannot run anywhere now: ${skipped.join('; ')}.` }
+}
+
+function onEngine(service: Service, backend: ImageBackend, engine: EngineView): Service {
+  const chosen: Service = { ...service, backend: { ...backend, engine: engine.name } }
+  const image = engine.image(backend.image)
+  if (image.state === 'present' || image.state === 'unknown') return chosen
+  const down =
+    image.state === 'pulling'
+      ? `The image ${backend.image} of service ${service.name} is being fetched (${image.progress}).`
+      : `The image ${backend.image} of service ${service.name} is not there: ${image.reason}`
+  return { ...chosen, down }
+}
+
+function asProcess(service: Service, backend: ImageBackend): Service {
+  const { command, cwd, env, secrets } = backend
+  return { ...service, backend: { kind: 'process', command, cwd, env, secrets } }
+}
+
+function withNote(service: Service, skipped: readonly string[]): Service {
+  return skipped.length === 0 ? service : { ...service, note: `${skipped.join('; ')}.` }
+}
+
+function whyNot(runtime: Runtime, candidates: readonly EngineView[]): string {
+  const what = runtime === 'dind' ? 'Docker-in-Docker engine' : 'Docker engine'
+  if (candidates.length === 0) return `no ${what} is configured`
+  return `the ${what} ${candidates.map(({ name }) => name).join(', ')} does not answer`
+}

@@ -1,0 +1,59 @@
+// The container of a service, as the Engine API is asked for it: nothing that the configuration does not grant
+// (design §8).
+
+import type { TierLimits } from '../model/client.ts'
+import type { ImageBackend } from '../model/service.ts'
+
+export interface ContainerRequest {
+  readonly backend: ImageBackend
+  /** The whole environment, secrets included: the Engine API has no other way to give a program its variables. */
+  readonly env: Readonly<Record<string, string>>
+  /** Of the client that the container is for; undefined: it is for all of them. */
+  readonly tier: TierLimits | undefined
+  readonly labels: Readonly<Record<string, string>>
+}
+
+/** User and group of every server: not root, and nobody else's on the usual images. */
+const USER = '1001:1001'
+/** What a service gets that is for all clients and says nothing about its resources. */
+const SHARED_LIMITS: TierLimits = { cpus: 2, memoryBytes: 2e9 }
+/** The one place that can be written to. */
+const TEMPORARY = { '/tmp': 'rw,noexec,nosuid,nodev,size=64m,mode=1777' }
+
+/** The body of `POST /containers/create`. */
+export function containerBody({ backend, env, tier, labels }: ContainerRequest): Readonly<Record<string, unknown>> {
+  const { image, command, volumes, network, resources } = backend
+  const most = tier ?? SHARED_LIMITS
+  const memory = Math.min(resources.memoryBytes ?? Infinity, most.memoryBytes)
+  return {
+    Image: image,
+    ...(command.length === 0 ? {} : { Cmd: command }),
+    Env: Object.entries(env).map(([name, value]) => `${name}=${value}`),
+    User: USER,
+    Labels: labels,
+    Tty: false,
+    OpenStdin: true,
+    // When the adapter is gone, however it went, the server reads the end of its input.
+    StdinOnce: true,
+    AttachStdin: true,
+    AttachStdout: true,
+    AttachStderr: true,
+    HostConfig: {
+      Init: true,
+      ReadonlyRootfs: true,
+      CapDrop: ['ALL'],
+      SecurityOpt: ['no-new-privileges'],
+      IpcMode: 'private',
+      Tmpfs: TEMPORARY,
+      NetworkMode: network,
+      Memory: memory,
+      // Without it a container may take as much swap again.
+      MemorySwap: memory,
+      NanoCpus: Math.round(Math.min(resources.cpus ?? Infinity, most.cpus) * 1e9),
+      PidsLimit: resources.pids,
+      Binds: volumes.map(({ source, target, readOnly }) => `${source}:${target}${readOnly ? ':ro' : ''}`),
+      // Its output goes to the adapter; a copy on the engine's disk would only grow.
+      LogConfig: { Type: 'none' },
+    },
+  }
+}
