@@ -19,8 +19,13 @@ export const DEFAULT_BOUNDS = {
   /** Messages of the server that wait until a session opens a stream. */
   waitingMessages: 100,
   waitingBytes: 1024 * 1024,
-  /** A slow reader may stall its own process for this long; then its stream is cut and can be resumed. */
+  /** A reader that takes nothing for this long while something waits for it is cut; streams can be resumed. */
   slowReaderMs: 30_000,
+  /**
+   * Bytes waiting for one slow reader of a shared process, which is not slowed down; then its stream is cut. Not less
+   * than a session's kept events, so that their replay does not cut the stream that it is for.
+   */
+  slowStreamBytes: ADAPTER_BOUNDS.replayBytes,
   /** Requests of one server that no client has answered yet. */
   asks: 1000,
   /** Resources that the sessions of one shared process are subscribed to. */

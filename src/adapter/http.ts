@@ -16,6 +16,11 @@ export function createHttpServer(slot: Slot): Server {
   const server = createServer({ maxHeaderSize: MAX_HEADER_BYTES }, (req, res) => route(slot, req, res))
   // Envoy keeps its connections and must be the one who closes them: a request could meet a close of ours.
   server.keepAliveTimeout = 0
+  // What waits for a reader that is gone without a word would hold its place for ever, and stall its process. Node
+  // counts it as activity when the kernel takes bytes, so a reader that is only slow is not meant.
+  server.setTimeout(slot.bounds.slowReaderMs, (socket) => {
+    if (socket.writableLength > 0) socket.destroy()
+  })
   server.on('clientError', (error, socket) => {
     if (!socket.writable) {
       socket.destroy()

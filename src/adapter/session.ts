@@ -80,12 +80,7 @@ export class Session implements StreamOwner {
     return stream
   }
 
-  /**
-   * A new GET stream. Over the bound the oldest is cut: a client that reconnects behind a proxy that has not noticed
-   * the loss must not be locked out by its own dead streams.
-   */
   openGetStream(res: ServerResponse): void {
-    if (this.#gets.size >= this.bounds.streamsPerSession) this.#gets.values().next().value?.cut()
     const stream = this.#newStream('get')
     stream.open(res)
     this.#flush(stream)
@@ -165,8 +160,15 @@ export class Session implements StreamOwner {
     this.#shorten(stream)
   }
 
+  /**
+   * Over the bound the oldest GET stream is cut: a client that reconnects behind a proxy that has not noticed the loss
+   * must not be locked out by its own dead streams.
+   */
   opened(stream: EventStream): void {
-    if (stream.kind === 'get') this.#gets.add(stream)
+    if (stream.kind === 'get') {
+      if (this.#gets.size >= this.bounds.streamsPerSession) this.#gets.values().next().value?.cut()
+      this.#gets.add(stream)
+    }
     this.#context.openStreams.add(stream)
     this.#context.changed()
   }
@@ -179,17 +181,14 @@ export class Session implements StreamOwner {
   }
 
   /**
-   * A process of its own is slowed down with its reader, for a while. One that sessions share must not be: there the
-   * reader is cut at once. Either way the client resumes from the kept events.
+   * A process of its own is slowed down with its reader. One that sessions share must not be: there the reader is cut
+   * when too much waits for it. A reader that takes nothing at all is cut by its connection (http.ts). Either way the
+   * client resumes from the kept events.
    */
-  slow(stream: EventStream, onDrained: (drained: () => void) => void): void {
-    if (this.process.shared) return stream.cut()
-    const release = this.process.hold()
-    const limit = setTimeout(() => stream.cut(), this.bounds.slowReaderMs)
-    onDrained(() => {
-      clearTimeout(limit)
-      release()
-    })
+  slow(stream: EventStream, waitingBytes: number): (() => void) | undefined {
+    if (!this.process.shared) return this.process.hold()
+    if (waitingBytes > this.bounds.slowStreamBytes) stream.cut()
+    return undefined
   }
 
   get #replayFull(): boolean {

@@ -14,8 +14,8 @@ export interface StreamOwner {
   kept(stream: EventStream, bytes: number): void
   opened(stream: EventStream): void
   closed(stream: EventStream): void
-  /** More waits for the reader than the bound; `onDrained` calls back when it has read on or is gone. */
-  slow(stream: EventStream, onDrained: (drained: () => void) => void): void
+  /** More waits for the reader than the bound; what is returned is called when it has read on or is gone. */
+  slow(stream: EventStream, waitingBytes: number): (() => void) | undefined
 }
 
 interface KeptEvent {
@@ -37,7 +37,8 @@ export class EventStream {
   /** Events up to this sequence are not kept any more. */
   #lost = 0
   #connection: ServerResponse | undefined
-  #slow = false
+  /** Set while its process waits for the reader. */
+  #release: (() => void) | undefined
   #ended = false
   #restingSince = Date.now()
 
@@ -86,7 +87,7 @@ export class EventStream {
    */
   resume(res: ServerResponse, sequence: number): boolean {
     if (sequence < this.#lost || sequence > this.#sequence) return false
-    this.#connection?.destroy()
+    this.cut()
     this.#connect(res)
     for (const event of this.#events) if (event.sequence > sequence) this.#write(event.frame)
     if (this.#ended) res.end()
@@ -105,11 +106,13 @@ export class EventStream {
   /** Cuts the connection; the events stay, so the client can resume. */
   cut(): void {
     this.#connection?.destroy()
+    this.#disconnected()
   }
 
   /** A comment, which no client reads and every proxy counts as traffic. */
   keepAlive(): void {
-    if (this.#connection && this.#connection.writableLength === 0) this.#connection.write(': keep-alive\n\n')
+    const res = this.#connection
+    if (res && !res.writableEnded && res.writableLength === 0) res.write(': keep-alive\n\n')
   }
 
   #keep(frame: string): void {
@@ -133,32 +136,34 @@ export class EventStream {
     })
     res.flushHeaders()
     res.on('close', () => {
-      if (this.#connection !== res) return
-      this.#connection = undefined
-      this.#restingSince = Date.now()
-      this.#owner.closed(this)
+      if (this.#connection === res) this.#disconnected()
     })
     this.#owner.opened(this)
+  }
+
+  #disconnected(): void {
+    if (!this.#connection) return
+    this.#connection = undefined
+    this.#restingSince = Date.now()
+    this.#readOn()
+    this.#owner.closed(this)
+  }
+
+  readonly #readOn = (): void => {
+    this.#release?.()
+    this.#release = undefined
   }
 
   #write(frame: string): void {
     const res = this.#connection
     if (!res || res.writableEnded) return
     // Looked at before the write: one large message is not yet a slow reader.
-    if (res.writableLength > this.#owner.bounds.streamBufferBytes) this.#reportSlow(res)
+    const waiting = res.writableLength
+    if (!this.#release && waiting > this.#owner.bounds.streamBufferBytes) {
+      this.#release = this.#owner.slow(this, waiting)
+      if (this.#connection !== res) return
+      if (this.#release) res.once('drain', this.#readOn)
+    }
     res.write(frame, 'latin1')
-  }
-
-  #reportSlow(res: ServerResponse): void {
-    if (this.#slow) return
-    this.#slow = true
-    this.#owner.slow(this, (drained) => {
-      const once = () => {
-        res.off('drain', once).off('close', once)
-        this.#slow = false
-        drained()
-      }
-      res.on('drain', once).on('close', once)
-    })
   }
 }
