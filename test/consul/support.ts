@@ -22,12 +22,18 @@ export function registration(name: string, own: Partial<Registration> = {}): Reg
 
 /** A registrar that ends with the test, and leaves Consul as it is then. */
 export class TestRegistrar extends Registrar {
+  /** What it gave as reasons in its log. */
+  readonly reasons: readonly unknown[]
   readonly #signals: EventEmitter<{ changed: [] }>
 
   constructor(address: string, node: string) {
     const signals = new EventEmitter<{ changed: [] }>()
     const changed = (): void => void signals.emit('changed')
-    super({ address, node, version: '1.2.3', log: () => undefined, changed })
+    const reasons: unknown[] = []
+    const log = (_: string, fields: { reason?: unknown } = {}): void =>
+      void (fields.reason && reasons.push(fields.reason))
+    super({ address, node, version: '1.2.3', log, changed })
+    this.reasons = reasons
     this.#signals = signals
   }
 

@@ -263,5 +263,7 @@ describeWithConsul('a registrar', () => {
     await vi.advanceTimersByTimeAsync(1100)
     await closing
     expect(relay.count(DEREGISTER)).toBe(2)
+    // Not the deadline of a single call, which would have come later.
+    expect(registrar.reasons).toEqual(['the call was ended'])
   })
 })

@@ -1,0 +1,13 @@
+// The notation of Consul's agent API.
+
+import { expect, test } from 'vitest'
+import { definitionOf } from '../../src/consul/registration.ts'
+import { registration } from './support.ts'
+
+test.each([
+  ['192.0.2.7', 'http://192.0.2.7:11100/healthz'],
+  ['2001:db8::7', 'http://[2001:db8::7]:11100/healthz'],
+])('checks an endpoint at %s', (address, url) => {
+  const definition = definitionOf(registration('files', { address }), 'n1', '1.2.3')
+  expect(definition).toMatchObject({ address, check: { http: url } })
+})
