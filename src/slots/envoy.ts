@@ -113,6 +113,8 @@ export class EnvoyProcess {
       sockets: [adminSocket],
     })
     this.#identity = identity
+    // Stopped while it was being started: nobody else would end it.
+    if (this.state === 'stopped') await this.stop()
     await this.#serving(identity)
     this.state = 'running'
     this.#failure = undefined
@@ -172,6 +174,9 @@ export class EnvoyProcess {
       if (answer?.status === 200) return
       await delay(20)
     }
+    // A further start would be a second Envoy beside this one.
+    await end(identity, 0)
+    this.#options.records.removeProcess(identity.pid, identity.birth)
     throw new OperatorError(`Envoy did not become ready within 30 s. Its last words:\n${lastLines(this.#logFile(), 8)}`)
   }
 
