@@ -45,6 +45,8 @@ export class Registrar {
   #loop: Promise<void> | undefined
   /** Something happened since the last look began. */
   #dirty = false
+  /** The reason is that a connection ended. */
+  #cut = false
   #closed = false
   #wake: () => void = () => undefined
 
@@ -52,7 +54,9 @@ export class Registrar {
   constructor(options: RegistrarOptions) {
     this.#options = options
     this.#client = new AgentClient(options.address, (age) => {
-      if (age >= STEADY_MS) this.#changed()
+      if (age < STEADY_MS) return
+      this.#cut = true
+      this.#changed()
     })
   }
 
@@ -97,11 +101,14 @@ export class Registrar {
     let retry = FIRST_RETRY_MS
     while (!this.#closed) {
       this.#dirty = false
+      this.#cut = false
       const done = await this.#look()
       if (done) {
         retry = FIRST_RETRY_MS
         await this.#pause(COALESCE_MS, () => this.#closed)
         await this.#pause(RECHECK_MS, () => this.#closed || this.#dirty)
+        // What an agent says while it ends its connections is no news: it is about to be gone, or back.
+        if (this.#cut) await this.#pause(FIRST_RETRY_MS, () => this.#closed)
       } else {
         // An agent in trouble is not asked more often because services change.
         await this.#pause(retry, () => this.#closed)
