@@ -208,6 +208,7 @@ describe('an engine', () => {
     await pass(GRACE_MS)
     expect(listeners()).toEqual([GATEWAY, 'files:11100'])
     reconciler.setConfig(config([service('files')]), engines('host'))
+    reconciler.setEngine(unreachable)
     await pass(1000)
     expect(listeners(), 'what it showed in its earlier life counts no more').toEqual([GATEWAY, 'files:11100'])
   })
