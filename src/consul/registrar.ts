@@ -156,9 +156,10 @@ export class Registrar {
     const checked = await this.#client.checked(ID_PREFIX)
     const taken: Definition[] = []
     const refused: { name: string; error: ConsulError }[] = []
-    const attempt = async (name: string, call: Promise<void>): Promise<void> => {
+    const attempt = async (what: string, id: string, name: string, call: Promise<void>): Promise<void> => {
       try {
         await call
+        log(what, { id })
       } catch (error) {
         if (!(error instanceof ConsulError) || error.kind !== 'refused') throw error
         refused.push({ name, error })
@@ -166,15 +167,13 @@ export class Registrar {
     }
     for (const [id, found] of present) {
       if (!belongsTo(found, node) || wanted.has(id)) continue
-      log('deregistering in Consul', { id })
-      await attempt(found.Service, this.#client.deregister(id))
+      await attempt('deregistered in Consul', id, found.Service, this.#client.deregister(id))
     }
     for (const [id, definition] of wanted) {
       const found = present.get(id)
       if (found && !belongsTo(found, node)) taken.push(definition)
       else if (!found || !agrees(found, definition) || !checked.has(id)) {
-        log('registering in Consul', { id })
-        await attempt(definition.name, this.#client.register(definition))
+        await attempt('registered in Consul', id, definition.name, this.#client.register(definition))
       }
     }
     return { taken, refused }
