@@ -13,6 +13,8 @@ export interface ScriptedServer extends StdioServer {
   readonly number: number
   /** Messages that were written to it. */
   readonly received: Rpc[]
+  /** The same as they were written, in wire text. */
+  readonly lines: string[]
   /** True between `pause` and `resume`. */
   readonly paused: boolean
   readonly ended: boolean
@@ -57,6 +59,7 @@ export async function scriptedSlot(
         number: servers.length,
         life: undefined,
         received: [],
+        lines: [],
         unread: 0,
         get paused() {
           return state.paused
@@ -70,6 +73,7 @@ export async function scriptedSlot(
         write: (line) => {
           const message = JSON.parse(Buffer.from(line, 'latin1').toString()) as Rpc
           server.received.push(message)
+          server.lines.push(line)
           // As a pipe does: what is written now is read later.
           setImmediate(() => {
             if (state.ended) return

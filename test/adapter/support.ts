@@ -234,11 +234,12 @@ export async function stream(
   options: CallOptions = {},
   body?: unknown,
 ): Promise<EventReader> {
-  const req = open(socketPath, method, '/mcp', options, body === undefined ? undefined : JSON.stringify(body))
+  const text = body === undefined || typeof body === 'string' ? body : JSON.stringify(body)
+  const req = open(socketPath, method, '/mcp', options, text)
   const res = await responseOf(req)
   res.setEncoding('utf8')
   let buffered = ''
-  let text = ''
+  let read = ''
   const chunks = res[Symbol.asyncIterator]()
   const next = async (): Promise<Event | undefined> => {
     for (;;) {
@@ -247,7 +248,7 @@ export async function stream(
         const { value, done } = await chunks.next().catch(() => ({ value: undefined, done: true }))
         if (done) return undefined
         buffered += value
-        text += value
+        read += value
         continue
       }
       const lines = buffered.slice(0, end).split('\n')
@@ -262,7 +263,7 @@ export async function stream(
     headers: res.headers,
     response: res,
     get text() {
-      return text
+      return read
     },
     next,
     rest: async () => {
