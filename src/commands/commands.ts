@@ -1,16 +1,18 @@
 // The table of commands, in the order in which `berth help` lists them.
 
 import * as call from './call.ts'
+import * as catalog from './catalog.ts'
 import type { Command } from './command.ts'
 import * as doctor from './doctor.ts'
 import * as down from './down.ts'
 import * as envoy from './envoy.ts'
 import { help } from './help.ts'
+import * as image from './image.ts'
 import * as ls from './ls.ts'
 import * as problems from './problems.ts'
 import * as status from './status.ts'
 import * as up from './up.ts'
 
-const commands: readonly Command[] = [up, down, ls, status, call, problems, envoy, doctor]
+const commands: readonly Command[] = [up, down, ls, status, call, problems, envoy, catalog, image, doctor]
 
 export const COMMANDS: readonly Command[] = [...commands, help(commands)]
