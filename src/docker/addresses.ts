@@ -2,6 +2,7 @@
 
 import type { Problem } from '../model/problem.ts'
 import { engineFromEnvironment, type EngineAddress } from './engine.ts'
+import { filesOfFolder } from './tls.ts'
 
 /** An engine as the configuration writes it; with neither socket nor host it is the one of this machine. */
 export interface WrittenEngine {
@@ -9,6 +10,8 @@ export interface WrittenEngine {
   readonly socketPath?: string
   readonly host?: string
   readonly port?: number
+  /** The folder of ca.pem, cert.pem and key.pem, absolute; only with a host. */
+  readonly tls?: string
 }
 
 /** @param written `auto`: the configuration does not speak of engines, so that having none is no mistake */
@@ -18,9 +21,12 @@ export function engineAddresses(
 ): { readonly addresses: readonly EngineAddress[]; readonly problems: readonly Problem[] } {
   const addresses: EngineAddress[] = []
   const problems: Problem[] = []
-  for (const { name, socketPath, host, port } of written === 'auto' ? [{ name: 'host' } as WrittenEngine] : written) {
+  for (const { name, socketPath, host, port, tls } of written === 'auto'
+    ? [{ name: 'host' } as WrittenEngine]
+    : written) {
     if (socketPath !== undefined) addresses.push({ name, socketPath })
-    else if (host !== undefined && port !== undefined) addresses.push({ name, host, port })
+    else if (host !== undefined && port !== undefined)
+      addresses.push({ name, host, port, ...(tls !== undefined && { tls: filesOfFolder(tls) }) })
     else {
       const { address, problem } = engineFromEnvironment(env)
       if (address) addresses.push({ ...address, name })

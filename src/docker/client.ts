@@ -2,10 +2,12 @@
 // dies, hangs or is not one at all.
 
 import { subscribe } from 'node:diagnostics_channel'
-import { Agent, type ClientRequest, type IncomingMessage } from 'node:http'
+import { Agent, type ClientRequest, type ClientRequestArgs, type IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
 import { inspect } from 'node:util'
 import Docker from 'dockerode'
 import { EngineAnswerError, type EngineAddress } from './engine.ts'
+import { connectTls } from './tls.ts'
 
 /** What is used of an entry of `GET /containers/json`. */
 export interface ContainerEntry {
@@ -55,23 +57,24 @@ const LONGEST_REASON = 200
  */
 export class EngineClient {
   readonly #address: EngineAddress
-  readonly #agent = new EngineAgent({ keepAlive: true, maxSockets: SOCKETS })
+  readonly #agent: EngineAgent
   #docker: Docker | undefined
 
   constructor(address: EngineAddress) {
     this.#address = address
+    this.#agent = new EngineAgent(address)
   }
 
   /** Containers in every state. */
   list(filters: Filters, signal: AbortSignal): Promise<readonly ContainerEntry[]> {
     const options = { all: true, filters: JSON.stringify(filters), abortSignal: signal }
-    return this.#call(signal, (docker) => docker.listContainers(options))
+    return this.call(signal, (docker) => docker.listContainers(options))
   }
 
   /** Undefined when there is no such container any more. */
   async inspect(id: string, signal: AbortSignal): Promise<ContainerInspection | undefined> {
     try {
-      return await this.#call(signal, (docker) => docker.getContainer(id).inspect({ abortSignal: signal }))
+      return await this.call(signal, (docker) => docker.getContainer(id).inspect({ abortSignal: signal }))
     } catch (error) {
       if (error instanceof EngineAnswerError && error.status === 404) return undefined
       throw error
@@ -80,7 +83,7 @@ export class EngineClient {
 
   async hasImage(image: string, signal: AbortSignal): Promise<boolean> {
     try {
-      await this.#call(signal, (docker) => docker.getImage(image).inspect())
+      await this.call(signal, (docker) => docker.getImage(image).inspect())
       return true
     } catch (error) {
       if (error instanceof EngineAnswerError && error.status === 404) return false
@@ -90,7 +93,7 @@ export class EngineClient {
 
   /** Fetches an image; each line of the engine's progress, as it comes. Rejects with the engine's words. */
   async pull(image: string, progress: (line: PullProgress) => void, signal: AbortSignal): Promise<void> {
-    await this.#call(signal, async (docker) => {
+    await this.call(signal, async (docker) => {
       const stream: NodeJS.ReadableStream = await docker.pull(image, { abortSignal: signal })
       await new Promise<void>((resolve, reject) => {
         docker.modem.followProgress(
@@ -110,9 +113,7 @@ export class EngineClient {
   /** Removes a container and its anonymous volumes, running or not; one that is gone already is no error. */
   async remove(id: string, signal: AbortSignal): Promise<void> {
     try {
-      await this.#call(signal, (docker) =>
-        docker.getContainer(id).remove({ force: true, v: true, abortSignal: signal }),
-      )
+      await this.call(signal, (docker) => docker.getContainer(id).remove({ force: true, v: true, abortSignal: signal }))
     } catch (error) {
       if (error instanceof EngineAnswerError && error.status === 404) return
       throw error
@@ -125,7 +126,7 @@ export class EngineClient {
    */
   events(filters: Filters, since: number, signal: AbortSignal): Promise<IncomingMessage> {
     const options = { since, filters: JSON.stringify(filters), abortSignal: signal }
-    return this.#call(signal, async (docker) => (await docker.getEvents(options)) as IncomingMessage)
+    return this.call(signal, async (docker) => (await docker.getEvents(options)) as IncomingMessage)
   }
 
   /** Closes all connections, and so ends the streams of events. */
@@ -133,8 +134,11 @@ export class EngineClient {
     this.#agent.destroy()
   }
 
-  /** Races the call with the signal, which dockerode only hands on: it settles when the request says why it ended. */
-  async #call<T>(signal: AbortSignal, call: (docker: Docker) => Promise<T>): Promise<T> {
+  /**
+   * Any call of dockerode, which has to get the signal, too. Races the two: dockerode only hands the signal on, and
+   * settles when the request says why it ended.
+   */
+  async call<T>(signal: AbortSignal, call: (docker: Docker) => Promise<T>): Promise<T> {
     signal.throwIfAborted()
     const aborted = Promise.withResolvers<never>()
     const abort = (): void => aborted.reject(signal.reason)
@@ -156,6 +160,29 @@ export class EngineClient {
 
 /** Marks the requests of engine clients, for which the shortcomings of docker-modem (below) are made good. */
 class EngineAgent extends Agent {
+  readonly #address: EngineAddress
+
+  constructor(address: EngineAddress) {
+    super({ keepAlive: true, maxSockets: SOCKETS })
+    this.#address = address
+  }
+
+  /** Makes the connections with TLS, too: an agent of node:https would read the certificates only once. */
+  override createConnection(
+    options: ClientRequestArgs,
+    callback: (error: Error | null, stream: Duplex) => void,
+  ): Duplex | null | undefined {
+    if (!('tls' in this.#address) || !this.#address.tls) return super.createConnection(options, callback)
+    const { host, port, tls } = this.#address
+    try {
+      return connectTls(host, port, tls)
+    } catch (error) {
+      // Thrown, it would end this process where the request had to wait for its turn.
+      ;(callback as (error: Error) => void)(error as Error)
+      return undefined
+    }
+  }
+
   /** docker-modem formats each request with its agent for a debug log that is off: 25 ms per call with all sockets. */
   [inspect.custom](): string {
     return EngineAgent.name
@@ -177,7 +204,10 @@ subscribe('http.client.response.finish', (message) => {
   response.on('error', (error) => request.emit('error', error))
 })
 
-/** What docker-modem would else take from DOCKER_HOST and its companions is given, be it as undefined. */
+/**
+ * What docker-modem would else take from DOCKER_HOST and its companions is given, be it as undefined. The protocol is
+ * that above TLS, which is the agent's.
+ */
 function dockerAt(address: EngineAddress, agent: Agent): Docker {
   const { host, port, socketPath } = { host: undefined, port: undefined, socketPath: undefined, ...address }
   const options = { host, port, socketPath, protocol: 'http', timeout: undefined, agent } as const

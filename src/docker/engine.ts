@@ -1,12 +1,15 @@
 // Engines: where a Docker engine is reached, and what to tell the user when it cannot be.
 
 import { existsSync } from 'node:fs'
+import { homedir } from 'node:os'
+import { join } from 'node:path'
 import type { Problem } from '../model/problem.ts'
+import { explainTls, filesOfFolder, type TlsFiles } from './tls.ts'
 
-/** An engine's name in the configuration, and its plain address. */
+/** An engine's name in the configuration, and where it is reached; without `tls` in plain text. */
 export type EngineAddress =
   | { readonly name: string; readonly socketPath: string }
-  | { readonly name: string; readonly host: string; readonly port: number }
+  | { readonly name: string; readonly host: string; readonly port: number; readonly tls?: TlsFiles }
 
 /** The engine answered, but not with what was asked for. */
 export class EngineAnswerError extends Error {
@@ -47,11 +50,13 @@ export function engineFromEnvironment(env: Readonly<Record<string, string | unde
   }
   const url = URL.canParse(`http://${rest}`) ? new URL(`http://${rest}`) : undefined
   if (!url?.hostname) return { problem: hostProblem('It is not an address.') }
-  const port = Number(url.port || PLAIN_PORT)
-  if (env['DOCKER_TLS_VERIFY'] || port === TLS_PORT) {
-    return { problem: hostProblem('Engines behind TLS are not supported yet.') }
-  }
-  return { address: { name: HOST_ENGINE, host: url.hostname.replace(/^\[|\]$/g, ''), port } }
+  const verify = Boolean(env['DOCKER_TLS_VERIFY'])
+  const port = Number(url.port || (verify ? TLS_PORT : PLAIN_PORT))
+  const address = { name: HOST_ENGINE, host: url.hostname.replace(/^\[|\]$/g, ''), port }
+  if (!verify && port !== TLS_PORT) return { address }
+  // Where the docker command looks for them.
+  const folder = env['DOCKER_CERT_PATH'] || env['DOCKER_CONFIG'] || join(env['HOME'] ?? homedir(), '.docker')
+  return { address: { ...address, tls: filesOfFolder(folder) } }
 }
 
 function hostProblem(message: string): Problem {
@@ -71,11 +76,19 @@ export function engineProblem(address: EngineAddress, error: unknown): Problem {
 }
 
 function explain(error: unknown): readonly [message: string, remedy: string] {
+  const ofTls = explainTls(error)
+  if (ofTls) return ofTls
   const { code, name, message } = error as NodeJS.ErrnoException
   if (code === 'EACCES' || code === 'EPERM') {
     return [
       'This user may not open the socket of the Docker engine.',
       'Add the user to the group docker (sudo usermod -aG docker $USER, then log in again), or run Berth as root.',
+    ]
+  }
+  if (error instanceof EngineAnswerError && error.status === 400 && message.includes('HTTPS server')) {
+    return [
+      'The Docker engine speaks TLS at this port, and this side does not.',
+      'Name the folder of ca.pem, cert.pem and key.pem: tls in the configuration, or DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH.',
     ]
   }
   if (error instanceof EngineAnswerError) {

@@ -2,6 +2,7 @@ import { chmodSync, existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { engineFromEnvironment, engineProblem } from '../../src/docker/engine.ts'
+import { filesOfFolder } from '../../src/docker/tls.ts'
 import { run } from '../bed/command.ts'
 import { describeWithDocker } from '../bed/docker.ts'
 import { Relay } from './relay.ts'
@@ -12,6 +13,18 @@ describe('the engine of the environment', () => {
     [{ DOCKER_HOST: 'tcp://10.0.0.5:2375' }, { name: 'host', host: '10.0.0.5', port: 2375 }],
     [{ DOCKER_HOST: 'tcp://docker' }, { name: 'host', host: 'docker', port: 2375 }],
     [{ DOCKER_HOST: 'tcp://[::1]:4000/' }, { name: 'host', host: '::1', port: 4000 }],
+    [
+      { DOCKER_HOST: 'tcp://docker:2376', HOME: '/home/ann' },
+      { name: 'host', host: 'docker', port: 2376, tls: filesOfFolder('/home/ann/.docker') },
+    ],
+    [
+      { DOCKER_HOST: 'tcp://docker', DOCKER_TLS_VERIFY: '1', DOCKER_CERT_PATH: '/certs/client' },
+      { name: 'host', host: 'docker', port: 2376, tls: filesOfFolder('/certs/client') },
+    ],
+    [
+      { DOCKER_HOST: 'tcp://docker:4000', DOCKER_TLS_VERIFY: '1', DOCKER_CONFIG: '/etc/docker-client' },
+      { name: 'host', host: 'docker', port: 4000, tls: filesOfFolder('/etc/docker-client') },
+    ],
   ])('%j', (env, address) => {
     expect(engineFromEnvironment(env)).toEqual({ address })
   })
@@ -22,8 +35,6 @@ describe('the engine of the environment', () => {
   })
 
   test.each([
-    [{ DOCKER_HOST: 'tcp://docker:2376' }, 'Engines behind TLS are not supported yet.'],
-    [{ DOCKER_HOST: 'tcp://docker:2375', DOCKER_TLS_VERIFY: '1' }, 'Engines behind TLS are not supported yet.'],
     [{ DOCKER_HOST: 'ssh://root:secret@docker' }, 'Engines behind ssh:// are not supported yet.'],
     [{ DOCKER_HOST: 'tcp://:2375' }, 'It is not an address.'],
     [{ DOCKER_HOST: 'docker:2375' }, 'It is not an address.'],
