@@ -32,6 +32,11 @@ function unbindable(resources: Resources, name: string): Resources {
   return { ...resources, listeners: replaced(resources.listeners, name, (json) => ({ ...json, address: NOWHERE })) }
 }
 
+/** Without anything that would serve a connection. */
+function unservable(resources: Resources, name: string): Resources {
+  return { ...resources, listeners: replaced(resources.listeners, name, (json) => ({ ...json, filter_chains: [] })) }
+}
+
 function unroutable(resources: Resources, name: string): Resources {
   const hosts = [{ name: 'all', domains: ['*'], routes: [NO_REGEX] }]
   return { ...resources, routes: replaced(resources.routes, name, (json) => ({ ...json, virtual_hosts: hosts })) }
@@ -45,25 +50,22 @@ function replaced(list: readonly Resource[], name: string, change: (json: Resour
 describe('what Envoy refuses', () => {
   test('is kept apart: everything else is served and goes on changing, and a restart does not repeat it', async () => {
     await using mesh = await ServedEnvoy.make(codec)
-    const [good, moved, routes, extra] = mesh.ports as [number, number, number, number]
-    const services = [
-      service('good', { port: good }),
-      service('moved', { port: moved }),
-      service('routes', { port: routes }),
-    ]
+    const [good, chainless, routes, extra] = mesh.ports as [number, number, number, number]
+    const ports = { good, chainless, routes }
+    const services = Object.entries(ports).map(([name, port]) => service(name, { port }))
     const slots = [await mesh.up('good', 'alice'), await mesh.up('routes', 'alice'), await mesh.up('extra', 'alice')]
     const options = { clients: CLIENTS, slots: slots.slice(0, 2) }
-    const bad = (resources: Resources) => unroutable(unbindable(resources, `moved:${moved}`), 'routes')
+    const bad = (resources: Resources) => unroutable(unservable(resources, `chainless:${chainless}`), 'routes')
 
     mesh.publish(world(services, options), bad)
     await mesh.listen()
     await mesh.startEnvoy()
     await mesh.until(() => mesh.xds.refusals().length === 2)
     const refusals = new Map(mesh.xds.refusals().map((each) => [each.name, each]))
-    expect(refusals.get(`moved:${moved}`)).toMatchObject({
+    expect(refusals.get(`chainless:${chainless}`)).toMatchObject({
       typeUrl: LDS,
-      version: mesh.snapshot.get(LDS)!.get(`moved:${moved}`)!.version,
-      message: expect.stringMatching(/cannot bind '203\.0\.113\.9:1'/),
+      version: mesh.snapshot.get(LDS)!.get(`chainless:${chainless}`)!.version,
+      message: expect.stringMatching(/no filter chains/),
     })
     expect(refusals.get('routes')).toMatchObject({
       typeUrl: RDS,
