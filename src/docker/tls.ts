@@ -104,7 +104,9 @@ const NO_TLS = /wrong version number|packet length too long|http request/
 /** What is wrong and what to do; undefined when the error is none of TLS. */
 export function explainTls(error: unknown): readonly [message: string, remedy: string] | undefined {
   if (error instanceof TlsFileError) return [error.message, error.remedy]
-  const { code = '', message } = error as NodeJS.ErrnoException
+  const { code: found, message } = error as Error & { readonly code?: unknown }
+  // That of a DOMException is a number.
+  const code = typeof found === 'string' ? found : ''
   if (code === 'CERT_HAS_EXPIRED') {
     return ['The certificate of the Docker engine has expired.', "Renew it on the engine's machine."]
   }

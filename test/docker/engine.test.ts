@@ -55,6 +55,13 @@ test('a problem names the address, and an unknown error by its code', () => {
   })
 })
 
+test('a call that timed out is a problem of its own', () => {
+  const error = new DOMException('no answer in time', 'TimeoutError')
+  expect(engineProblem({ name: 'far', host: 'docker', port: 2375 }, error)).toMatchObject({
+    message: 'The Docker engine does not answer in time.',
+  })
+})
+
 describeWithDocker('an engine whose socket this user may not open', (docker) => {
   test('is a problem that says how to get the right', async () => {
     await using relay = await Relay.before(docker.socketPath)
