@@ -7,6 +7,7 @@ import { describe, inject } from 'vitest'
 import { run } from './command.ts'
 import type { EngineFacts } from './engines.ts'
 
+export { DIND_IMAGE } from './dind-image.ts'
 export { NODE_IMAGE, SMALL_IMAGE } from './image.ts'
 
 export interface BedEngine {
@@ -28,6 +29,8 @@ export interface SpareEngine extends BedEngine {
   readonly stop: () => Promise<void>
   /** As `kill -9`: dockerd is gone at once. */
   readonly kill: () => Promise<void>
+  /** Brings DIND_IMAGE into it, which takes seconds. */
+  readonly provideDind: () => Promise<void>
 }
 
 const main = await ask<EngineFacts>('/main').then(engineOf, (error: Error) => error)
@@ -56,7 +59,10 @@ export async function spareEngine(name: string): Promise<SpareEngine> {
   const change = (what: string) => async (): Promise<void> => {
     await ask(`/spare/${name}/${what}`)
   }
-  return { ...engine, start: change('start'), stop: change('stop'), kill: change('kill') }
+  const provideDind = async (): Promise<void> => {
+    await ask(`/dind/${name}`)
+  }
+  return { ...engine, start: change('start'), stop: change('stop'), kill: change('kill'), provideDind }
 }
 
 function engineOf({ name, socketPath, cli }: EngineFacts): BedEngine {

@@ -44,5 +44,6 @@ export default async function setup(project: TestProject): Promise<() => Promise
 async function answer(engines: Engines, request: IncomingMessage): Promise<unknown> {
   const [, what, name = '', change] = (request.url ?? '').split('/')
   if (what === 'main') return engines.main()
+  if (what === 'dind') return engines.provideDind(name)
   return change === undefined ? engines.spare(name) : engines.change(name, change as Change)
 }

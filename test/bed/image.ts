@@ -30,7 +30,8 @@ export interface Image {
 
 const SERVERS = ['everything', 'filesystem', 'memory']
 const KEY_LABEL = 'berth-bed.key'
-const RECIPE = readFileSync(import.meta.filename, 'utf8')
+/** How every image begins: an input of all of them. */
+export const BASE_RECIPE = readFileSync(import.meta.filename, 'utf8')
 
 /** Only busybox: `cat` is a stdio server of one megabyte, for tests that do not look at MCP. */
 export const SMALL_IMAGE = 'berth-bed/busybox:test'
@@ -40,7 +41,7 @@ export const NODE_IMAGE = 'mcp/node:test'
 export function smallImage(kit: EngineKit): Image {
   return {
     tag: SMALL_IMAGE,
-    key: fingerprint(RECIPE, kit.key),
+    key: fingerprint(BASE_RECIPE, kit.key),
     fill: (root) => fillBase(root, kit),
     config: ['CMD ["cat"]'],
   }
@@ -52,7 +53,7 @@ export function nodeImage(kit: EngineKit): Image {
   const versions = [node, ...packages].map((folder) => [relative(CHECKOUT, folder), manifest(folder)['version']])
   return {
     tag: NODE_IMAGE,
-    key: fingerprint(RECIPE, kit.key, versions),
+    key: fingerprint(BASE_RECIPE, kit.key, versions),
     fill: async (root) => {
       await fillBase(root, kit)
       const bin = makeFolder(join(root, 'usr/local/bin'))
@@ -107,7 +108,8 @@ async function pack(cache: string, image: Image): Promise<string> {
   return archive
 }
 
-async function fillBase(root: string, kit: EngineKit): Promise<void> {
+/** Busybox with all its commands, users and the usual folders. */
+export async function fillBase(root: string, kit: EngineKit): Promise<void> {
   for (const folder of ['bin', 'usr/bin', 'etc', 'proc', 'sys', 'dev', 'run', 'tmp', 'root', 'home/app']) {
     makeFolder(join(root, folder))
   }
@@ -123,7 +125,7 @@ async function fillBase(root: string, kit: EngineKit): Promise<void> {
 }
 
 /** The program and the libraries that it names, at the paths where the loader looks for them. */
-async function copyProgram(from: string, to: string, root: string): Promise<void> {
+export async function copyProgram(from: string, to: string, root: string): Promise<void> {
   copyFileSync(from, to)
   const said = await run('sh', ['-c', 'ldd "$1" 2>/dev/null || true', 'ldd', from])
   for (const [, library] of said.matchAll(/(?:=>\s+|^\s*)(\/\S+)/gm)) {
