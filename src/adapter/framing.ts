@@ -1,7 +1,42 @@
 // Framing of a server's output: lines of stdout (mcp.md §2), and the frames that an engine wraps around both streams.
 
+import { isUtf8 } from 'node:buffer'
+
+import { toWire } from './json.ts'
+
 const HEAD_BYTES = 4096
 const TAIL_BYTES = 256
+/** Smaller parts are put together, so that bytes that come one by one do not cost an object each. */
+const PART_BYTES = 4096
+
+/** Bytes that come in parts, joined once. */
+export class Parts {
+  #parts: Buffer[] = []
+  #bytes = 0
+
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  push(part: Buffer): void {
+    this.#bytes += part.length
+    const last = this.#parts.at(-1)
+    if (last && last.length < PART_BYTES) this.#parts[this.#parts.length - 1] = Buffer.concat([last, part])
+    else this.#parts.push(part)
+  }
+
+  /** All of them; none is left. */
+  take(): Buffer {
+    const all = this.#parts.length === 1 ? this.#parts[0]! : Buffer.concat(this.#parts, this.#bytes)
+    this.clear()
+    return all
+  }
+
+  clear(): void {
+    this.#parts = []
+    this.#bytes = 0
+  }
+}
 
 export interface LineSink {
   line(text: string): void
@@ -10,14 +45,13 @@ export interface LineSink {
 }
 
 /**
- * Splits chunks at LF into wire strings without one trailing CR. Chunks are kept in a list and joined once, so that a
- * long line costs no more than its bytes.
+ * Splits chunks at LF into wire strings without one trailing CR. Bytes that are no UTF-8 become replacement
+ * characters.
  */
 export class LineSplitter {
   readonly #limit: number
   readonly #sink: LineSink
-  #chunks: Buffer[] = []
-  #bytes = 0
+  readonly #parts = new Parts()
   /** Set while the rest of a line over the limit goes by. */
   #head: string | undefined
   #tail = ''
@@ -39,45 +73,38 @@ export class LineSplitter {
   }
 
   #finish(last: Buffer): void {
-    if (this.#head === undefined && this.#bytes + last.length > this.#limit) this.#overflow(last)
-    else if (this.#head !== undefined) this.#drop(last)
+    if (this.#head !== undefined) this.#drop(last)
+    else if (this.#parts.bytes + last.length > this.#limit) this.#overflow(last)
     if (this.#head !== undefined) {
       this.#sink.oversized(this.#head, this.#tail)
       this.#head = undefined
       this.#tail = ''
       return
     }
-    const text = this.#chunks.length === 0 ? last.toString('latin1') : this.#join(last)
-    this.#reset()
+    if (this.#parts.bytes > 0) {
+      this.#parts.push(last)
+      last = this.#parts.take()
+    }
+    // One bad byte would cost the client its whole connection; as a replacement character it costs one string.
+    const text = isUtf8(last) ? last.toString('latin1') : toWire(last.toString('utf8'))
     this.#sink.line(text.endsWith('\r') ? text.slice(0, -1) : text)
   }
 
   #keep(part: Buffer): void {
     if (this.#head !== undefined) return this.#drop(part)
-    if (this.#bytes + part.length > this.#limit) return this.#overflow(part)
-    this.#chunks.push(part)
-    this.#bytes += part.length
+    if (this.#parts.bytes + part.length > this.#limit) return this.#overflow(part)
+    this.#parts.push(part)
   }
 
   #overflow(part: Buffer): void {
-    const known = Math.min(HEAD_BYTES, this.#bytes + part.length)
-    this.#head = Buffer.concat([...this.#chunks, part], known).toString('latin1')
-    for (const chunk of this.#chunks) this.#drop(chunk)
+    const known = this.#parts.take()
+    this.#head = Buffer.concat([known, part.subarray(0, HEAD_BYTES)]).toString('latin1', 0, HEAD_BYTES)
+    this.#drop(known)
     this.#drop(part)
-    this.#reset()
   }
 
   #drop(part: Buffer): void {
     this.#tail = (this.#tail + part.toString('latin1', Math.max(0, part.length - TAIL_BYTES))).slice(-TAIL_BYTES)
-  }
-
-  #join(last: Buffer): string {
-    return Buffer.concat([...this.#chunks, last], this.#bytes + last.length).toString('latin1')
-  }
-
-  #reset(): void {
-    this.#chunks = []
-    this.#bytes = 0
   }
 }
 

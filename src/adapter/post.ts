@@ -6,6 +6,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { CODE, RefusalError, sendRefusal, unavailable, type Refusal } from './error.ts'
 import { Exchange } from './exchange.ts'
 import { clientOf, sessionOf, singleHeader } from './headers.ts'
+import { Parts } from './framing.ts'
 import { scanArray } from './json.ts'
 import { idText, readMessage, type Message, type RequestMessage } from './message.ts'
 import type { InitializeRequest } from './pool.ts'
@@ -158,14 +159,14 @@ function invalid(message: string): Refusal {
 /** Reads a body as wire text. The rest of a refused one is discarded, so that the connection stays usable. */
 function readBody(slot: Slot, req: IncomingMessage, done: (body: string | Refusal) => void): void {
   const limit = slot.spec.limits.messageBytes
-  let chunks: Buffer[] = []
-  let bytes = 0
+  const parts = new Parts()
+  let held = 0
   let settled = false
   const settle = (body: string | Refusal | undefined) => {
     if (settled) return
     settled = true
-    slot.releaseBody(bytes)
-    chunks = []
+    slot.releaseBody(held)
+    parts.clear()
     if (body !== undefined) done(body)
   }
   const tooLarge: Refusal = {
@@ -175,13 +176,13 @@ function readBody(slot: Slot, req: IncomingMessage, done: (body: string | Refusa
   }
   req.on('data', (chunk: Buffer) => {
     if (settled) return
-    if (bytes + chunk.length > limit) return settle(tooLarge)
+    if (parts.bytes + chunk.length > limit) return settle(tooLarge)
     if (!slot.holdBody(chunk.length)) return settle(unavailable('Too many large requests arrive at once. Try again.'))
-    chunks.push(chunk)
-    bytes += chunk.length
+    held += chunk.length
+    parts.push(chunk)
   })
   req.on('end', () => {
-    const body = chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)
+    const body = parts.take()
     // One bad byte ends servers that decode their stdin strictly, for all who share them.
     if (!isUtf8(body)) return settle({ status: 400, code: CODE.parse, message: 'The body is not valid UTF-8.' })
     settle(body.toString('latin1'))

@@ -20,6 +20,7 @@ import {
   type RequestMessage,
   type ResponseMessage,
 } from './message.ts'
+import { PendingTable, type Pending } from './pending.ts'
 import { BATCH_MESSAGES, LATEST_VERSION } from './protocol.ts'
 import { AskTable, routeNotification } from './routing.ts'
 import type { Session } from './session.ts'
@@ -45,19 +46,6 @@ export interface Handshake {
   readonly version: string | undefined
 }
 
-/** A request that the server has not answered yet. */
-export interface Pending {
-  readonly method: string
-  /** Undefined for the adapter's own requests. */
-  readonly call?: { readonly exchange: Exchange; readonly session: Session; readonly id: string }
-  /** The client's progress token as it is written, where the server was given another. */
-  readonly token?: string
-  readonly tokenKey?: string
-  readonly timer: NodeJS.Timeout
-  settle(response: ResponseMessage): void
-  fail(refusal: Refusal): void
-}
-
 const META_TOKEN = ['_meta', 'progressToken'] as const
 
 export class ServerProcess {
@@ -65,9 +53,7 @@ export class ServerProcess {
   readonly shared: boolean
   readonly isolation: Isolation
   readonly sessions = new Set<Session>()
-  readonly pending = new Map<number, Pending>()
-  /** The pending request of a progress token. */
-  readonly tokens = new Map<string, Pending>()
+  readonly pending = new PendingTable()
   /** Kept for shared processes. */
   readonly subscriptions: SubscriptionTable
   readonly asks: AskTable
@@ -181,9 +167,9 @@ export class ServerProcess {
   detach(session: Session, refusal: Refusal): void {
     if (!this.sessions.delete(session)) return
     this.lastUsed = Date.now()
-    for (const [id, pending] of this.pending) {
+    for (const [id, pending] of this.pending.all()) {
       if (pending.call?.session !== session) continue
-      this.#drop(id, pending)
+      this.pending.take(id)
       this.#cancel(id, 'The session has ended.')
       pending.fail(refusal)
     }
@@ -240,25 +226,13 @@ export class ServerProcess {
     return { response: response.text, id: response.id, version: response.isError ? undefined : versionOf(response) }
   }
 
-  #track(id: number, pending: Omit<Pending, 'timer'>): void {
-    const timer = setTimeout(() => this.#timedOut(id), this.#context.limits.timeoutMs)
-    const tracked: Pending = { ...pending, timer }
-    this.pending.set(id, tracked)
-    if (tracked.tokenKey !== undefined) this.tokens.set(tracked.tokenKey, tracked)
-  }
-
-  #drop(id: number, pending: Pending): void {
-    clearTimeout(pending.timer)
-    this.pending.delete(id)
-    if (pending.tokenKey !== undefined && this.tokens.get(pending.tokenKey) === pending) {
-      this.tokens.delete(pending.tokenKey)
-    }
+  #track(id: number, pending: Pending): void {
+    this.pending.add(id, pending, this.#context.limits.timeoutMs, () => this.#timedOut(id))
   }
 
   #timedOut(id: number): void {
-    const pending = this.pending.get(id)
+    const pending = this.pending.take(id)
     if (!pending) return
-    this.#drop(id, pending)
     // A server must never be told that its initialize is cancelled (mcp.md §3.1); it is stopped by its owner.
     if (pending.method !== 'initialize') this.#cancel(id, 'The request timed out.')
     const seconds = this.#context.limits.timeoutMs / 1000
@@ -277,12 +251,12 @@ export class ServerProcess {
     const span = paramSpan(message, 'requestId')
     if (!span || !isId(message.text, span)) return
     const key = idKey(message.text.slice(span.start, span.end))
-    for (const [id, pending] of [...this.pending].toReversed()) {
+    for (const [id, pending] of this.pending.all().toReversed()) {
       const { call } = pending
       if (!call || call.session !== session || idKey(call.id) !== key) continue
       this.write(splice(message.text, [span, String(id)]))
       // The server may answer all the same; nobody waits for that any more, so the POST ends here.
-      this.#drop(id, pending)
+      this.pending.take(id)
       call.exchange.answer(errorMessage(call.id, CODE.server, 'The request was cancelled by the client.'))
       return
     }
@@ -330,11 +304,7 @@ export class ServerProcess {
       return this.#context.log('warn', 'dropped a request of the server, which does not read its input')
     }
     if (message.kind === 'notification') return routeNotification(this, message)
-    const id = Number(idText(message))
-    const pending = this.pending.get(id)
-    if (!pending) return
-    this.#drop(id, pending)
-    pending.settle(message)
+    this.pending.take(Number(idText(message)))?.settle(message)
   }
 
   #oversized(head: string, tail: string): void {
@@ -345,12 +315,9 @@ export class ServerProcess {
         errorMessage(asked, CODE.invalidRequest, `The request is larger than ${limit} bytes (limits.message).`),
       )
     }
-    const id = responseIdOf(head, tail) ?? Number.NaN
-    const pending = this.pending.get(id)
+    const pending = this.pending.take(responseIdOf(head, tail) ?? Number.NaN)
     this.#context.log('warn', 'dropped a message of the server over limits.message', { limit, known: !!pending })
-    if (!pending) return
-    this.#drop(id, pending)
-    pending.fail({
+    pending?.fail({
       status: 502,
       code: CODE.internal,
       message: `The server's answer is larger than ${limit} bytes (limits.message).`,
@@ -359,8 +326,8 @@ export class ServerProcess {
 
   #ended(reason: string): void {
     this.#endReason = reason
-    for (const [id, pending] of this.pending) {
-      this.#drop(id, pending)
+    for (const [id, pending] of this.pending.all()) {
+      this.pending.take(id)
       pending.fail(this.#endRefusal(reason, pending.method))
     }
     this.#context.ended(this, reason, this.#stopping !== undefined)

@@ -104,7 +104,7 @@ export class AskTable {
     if (isolation === 'shared') return undefined
     const need = NEEDS[method]
     const able = (session: Session) => need === undefined || session.capabilities.has(need)
-    for (const { call } of [...pending.values()].toReversed()) {
+    for (const [, { call }] of pending.all().toReversed()) {
       if (call?.exchange.reachable && able(call.session)) return call.session
     }
     return [...sessions]
@@ -133,7 +133,7 @@ export function routeNotification(process: ServerProcess, message: NotificationM
 function routeProgress(process: ServerProcess, message: NotificationMessage): void {
   const span = paramSpan(message, 'progressToken')
   if (!span || !isId(message.text, span)) return
-  const pending = process.tokens.get(idKey(message.text.slice(span.start, span.end)))
+  const pending = process.pending.ofToken(idKey(message.text.slice(span.start, span.end)))
   if (pending?.call) {
     pending.call.exchange.push(process.shared ? splice(message.text, [span, pending.token!]) : message.text)
     return
@@ -145,7 +145,7 @@ function routeProgress(process: ServerProcess, message: NotificationMessage): vo
 /** Clients expect the log of a call beside it; with exactly one under way it is that one's. */
 function routeLog(process: ServerProcess, text: string): boolean {
   let only: Exchange | undefined
-  for (const { call } of process.pending.values()) {
+  for (const [, { call }] of process.pending.all()) {
     if (call && only && call.exchange !== only) return false
     only ??= call?.exchange
   }

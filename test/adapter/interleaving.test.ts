@@ -239,8 +239,17 @@ class World {
       if (json.method !== 'sampling/createMessage') return
       const answer = { jsonrpc: '2.0', id: json.id, result: { tag, by: number } }
       // The session may be over by now.
-      post(this.#slot.socket, answer, { client, session }).catch(() => undefined)
+      this.#answerAsk(number, answer, { client, session }).catch(() => undefined)
     })
+  }
+
+  /** First in the name of everybody else, which must have no effect. */
+  async #answerAsk(number: number, answer: object, own: { client: string; session: string }): Promise<void> {
+    for (const other of this.people) {
+      if (other.number === number) continue
+      await post(this.#slot.socket, { ...answer, result: { by: other.number } }, other)
+    }
+    await post(this.#slot.socket, answer, own)
   }
 
   async #open(): Promise<void> {

@@ -2,7 +2,7 @@ import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 
 import { findPath, fromWire, oneLine, scanArray, scanObject, splice, toWire } from '../../src/adapter/json.ts'
-import { idKey, paramSpan, readMessage, responseIdOf, stringParam } from '../../src/adapter/message.ts'
+import { idKey, paramSpan, readMessage, requestIdOf, responseIdOf, stringParam } from '../../src/adapter/message.ts'
 
 /**
  * Values without a backslash in them. Node 24's own JSON.parse takes the key `"\\n"` for a backslash where an object of
@@ -198,4 +198,16 @@ describe('responseIdOf', () => {
     ['{"jsonrpc":"2.0","result":{"a":"', '","id":7}}', undefined],
     ['{"jsonrpc":"2.0","id":"7","result":{"a":"', '"}}', undefined],
   ])('of %s…%s is %s', (head, tail, id) => expect(responseIdOf(head, tail)).toBe(id))
+})
+
+describe('requestIdOf', () => {
+  it.each([
+    ['{"jsonrpc":"2.0","id":7,"method":"a/b","params":{"a":"', '"}}', '7'],
+    ['{"id": "a\\"b" , "method":"a/b","params":{"a":"', '"}}', '"a\\"b"'],
+    ['{"jsonrpc":"2.0","method":"a/b","id":-1.5,"params":{"a":"', '"}}', '-1.5'],
+    ['{"method":"a/b","params":{"a":"', '"},"jsonrpc":"2.0","id":"x"}', '"x"'],
+    ['{"method":"a/b","params":{"a":"', '","id":7}}', undefined],
+    ['{"jsonrpc":"2.0","id":7,"result":{"method":"', '"}}', undefined],
+    ['{"jsonrpc":"2.0","result":{"a":"', '"},"id":7}', undefined],
+  ])('of %s…%s is %s', (head, tail, id) => expect(requestIdOf(head, tail)).toBe(id))
 })

@@ -58,6 +58,21 @@ describe('a request of the server over the limit', () => {
   })
 })
 
+describe('bytes of a server that are no UTF-8', () => {
+  it('cost the client one character and not its connection', async () => {
+    const { socket, servers } = await start({}, {}, () => undefined)
+    const session = await openSession(socket)
+    const call = post(socket, toolCall(1, 'x'), { session })
+    await until('it is under way', () => servers[0]!.received.some(({ method }) => method === 'tools/call'))
+    const { id } = servers[0]!.received.at(-1)!
+    const line = Buffer.from(`{"jsonrpc":"2.0","id":${String(id)},"result":{"text":"é?"}}\n`)
+    line[line.indexOf('?')] = 0xff
+    servers[0]!.sayBytes(line)
+    expect(JSON.parse((await call).text)).toMatchObject({ id: 1, result: { text: 'é\ufffd' } })
+    expect(Number((await call).headers['content-length'])).toBe(Buffer.byteLength((await call).text))
+  })
+})
+
 describe('a server that asks without reading', () => {
   it('gets no answers once it is behind, and the adapter goes on', async () => {
     const { socket, servers, log } = await start(shared)
