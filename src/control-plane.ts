@@ -3,7 +3,6 @@
 
 import { EventEmitter, once } from 'node:events'
 import { renameSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer, connect } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 
@@ -23,16 +22,18 @@ import { Images } from './docker/images.ts'
 import { reap, removeAll } from './docker/reaper.ts'
 import { watchEngine } from './docker/provider.ts'
 import { TIERS } from './model/client.ts'
+import { GATEWAY, listenerName } from './model/names.ts'
 import { OperatorError } from './model/operator-error.ts'
 import { problemLine, type Problem } from './model/problem.ts'
 import type { ImageState } from './model/runtime.ts'
 import { Reconciler } from './reconcile.ts'
 import { refusalProblem, serviceRow } from './rows.ts'
 import { createAdapters } from './slots/adapters.ts'
-import { adminRequest } from './slots/admin.ts'
 import { findEnvoy } from './slots/envoy-binary.ts'
 import { EnvoyProcess } from './slots/envoy.ts'
 import { makeFolders, removeSockets, type Folders } from './slots/folders.ts'
+import { watchLogs } from './slots/logs.ts'
+import { accepts, canBind } from './slots/ports.ts'
 import { birthOf, runs } from './slots/process.ts'
 import { Slots } from './slots/slots.ts'
 import { openStore, type Store } from './store/store.ts'
@@ -112,6 +113,10 @@ async function start(
     concurrency: availableParallelism(),
     records: store,
     changed: () => events.emit('changed'),
+    ended: () => {
+      reconciler.envoyHolds(new Set())
+      events.emit('changed')
+    },
     log: (message, fields) => log.info(fields, message),
   })
   const slots = new Slots({
@@ -127,6 +132,7 @@ async function start(
       env,
     }),
     generations: store,
+    routed: (service) => xds.has(TYPE_OF.routes, service),
     changed: () => reconciler.changed(),
     log: (message, fields) => log.info(fields, message),
   })
@@ -139,6 +145,7 @@ async function start(
   })
   const problems = (): Problem[] => [
     ...engines.problems,
+    ...restartProblems(firstConfig, config),
     ...reconciler.problems(),
     ...envoy.problems(),
     ...xds.refusals().map(refusalProblem),
@@ -165,9 +172,6 @@ async function start(
     reaping.delete(name)
   }
 
-  slots.adopt(store.processes())
-  const adopted = envoy.adopt()
-  const held = adopted ? await listenerPorts(adminSocket) : new Set<number>()
   const reconciler = new Reconciler({
     slots,
     store,
@@ -177,7 +181,6 @@ async function start(
       log.info({ changes: [...changes.values()].reduce((sum, names) => sum + [...names].length, 0) }, 'published')
     },
     canBind: (port) => canBind(config.bind, port),
-    held,
     image: (engine, image) => imageOn(images, addressOf(engines.addresses, engine), image),
     node,
     reap: (name) => void reapNow(name),
@@ -196,26 +199,38 @@ async function start(
     watchEngines(engines.addresses, watched, reconciler, stopped.signal)
   }
 
-  const stop = async (): Promise<void> => {
+  /** @param keep leave Envoy and the adapters running */
+  const close = async (keep: boolean): Promise<void> => {
     if (stopped.signal.aborted) return
     stopped.abort()
     events.off('changed', tell)
     reconciler.close()
     images.close()
+    stopLogs()
     for (const watch of watched.values()) watch.abort()
     rmSync(join(folders.home, 'api.json'), { force: true })
     await api?.close()
-    await envoy.drain()
-    await slots.stop(STOP_DEADLINE_MS)
-    await removeAll(engines.addresses, node)
-    await envoy.stop()
+    if (keep) {
+      slots.release()
+      envoy.release()
+    } else {
+      await envoy.drain()
+      await slots.stop(STOP_DEADLINE_MS)
+      await removeAll(engines.addresses, node)
+      await envoy.stop()
+    }
     xds.close()
-    removeSockets(folders)
+    if (!keep) removeSockets(folders)
   }
 
+  const stopLogs = watchLogs(folders.logs)
+  const running = store.processes().length > 0
   let api: ApiServer | undefined
   try {
-    if (!held.has(config.ports.gateway) && !(await canBind(config.bind, config.ports.gateway)))
+    slots.adopt(store.processes())
+    const held = await envoy.adopt()
+    reconciler.envoyHolds(held ?? new Set())
+    if (!held?.has(config.ports.gateway) && !(await canBind(config.bind, config.ports.gateway)))
       throw new OperatorError(
         `Port ${config.ports.gateway} of the gateway is taken by another process ` +
           `(\`ss -ltnp 'sport = :${config.ports.gateway}'\` names it). End it, or set ports.gateway to another port.`,
@@ -237,7 +252,14 @@ async function start(
         problems: problems().length,
       }),
       services: () =>
-        reconciler.placed.map((placed) => serviceRow(placed, slots.views(), config.bind, config.ports.gateway)),
+        reconciler.placed.map((placed) =>
+          serviceRow(placed, {
+            slots: slots.views(),
+            bind: config.bind,
+            gateway: reconciler.gateway,
+            refused: xds.refusals(),
+          }),
+        ),
       problems,
       snapshot: () =>
         Object.fromEntries(
@@ -263,37 +285,46 @@ async function start(
     applyConfig(config)
     await firstRun
     await xds.listen(xdsSocket)
-    if (!adopted) await envoy.start()
+    if (!held) await envoy.start()
     writeAddress(folders.home, { url: api.url, pid: process.pid, admin: adminSocket })
     if (options.file) void followConfig(options.file, applyConfig, reconciler, stopped.signal)
-    const ready = whenReady(isReady, () => servedPorts(), config.bind, events, stopped.signal)
+    const ready = whenReady(isReady, servedPorts, config.bind, events, stopped.signal)
     ready.catch(() => undefined)
     return {
       view,
       ready,
       stop: async () => {
-        await stop()
+        await close(false)
         disown(store)
       },
     }
   } catch (error) {
-    if (adopted) {
-      // What ran before this start goes on: only this control plane failed.
-      stopped.abort()
-      reconciler.close()
-      images.close()
-      for (const watch of watched.values()) watch.abort()
-      await api?.close()
-      envoy.release()
-      slots.release()
-      xds.close()
-    } else await stop()
+    // What ran before this start goes on when only this control plane failed; not when it is told to stop.
+    await close(running && !signal.aborted)
     throw error
   }
 
   function servedPorts(): number[] {
-    return [config.ports.gateway, ...reconciler.placed.flatMap(({ port }) => (port === undefined ? [] : [port]))]
+    const refused = new Set(xds.refusals().map(({ name }) => name))
+    const ports = reconciler.placed.flatMap(({ service, port }) =>
+      port === undefined || refused.has(listenerName(service.name, port)) ? [] : [port],
+    )
+    return [...(refused.has(listenerName(GATEWAY, reconciler.gateway)) ? [] : [reconciler.gateway]), ...ports]
   }
+}
+
+/** What a running control plane cannot change about itself. */
+function restartProblems(first: Config, now: Config): Problem[] {
+  if (first.bind === now.bind && first.ports.api === now.ports.api) return []
+  return [
+    {
+      about: 'control API',
+      where: 'ports.api, bind',
+      message: `The control API stays on ${first.bind}:${first.ports.api} until the next start.`,
+      remedy:
+        'Start Berth again: the control plane can be ended and started while calls go on (kill -9, then berth up).',
+    },
+  ]
 }
 
 const SERVED_TYPES = [TYPE_OF.listeners, TYPE_OF.scopedRoutes, TYPE_OF.routes]
@@ -382,7 +413,6 @@ async function followConfig(
   reconciler: Reconciler,
   signal: AbortSignal,
 ): Promise<void> {
-  let first = true
   for await (const state of watchConfigFile(file, signal)) {
     if ('problem' in state) {
       reconciler.setConfigProblems([state.problem])
@@ -390,26 +420,8 @@ async function followConfig(
     }
     const loaded = loadConfig({ text: state.text, file: file.name, folder: file.folder })
     if ('problems' in loaded) reconciler.setConfigProblems(loaded.problems)
-    else if (!first || loaded.config) apply(loaded.config)
-    first = false
+    else apply(loaded.config)
   }
-}
-
-function canBind(host: string, port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const server = createServer()
-    server.once('error', () => resolve(false))
-    server.listen({ host, port, exclusive: true }, () => server.close(() => resolve(true)))
-  })
-}
-
-/** Ports that an adopted Envoy holds, so that they are not taken for somebody else's. */
-async function listenerPorts(adminSocket: string): Promise<Set<number>> {
-  const { body } = await adminRequest(adminSocket, 'GET', '/listeners?format=json')
-  const { listener_statuses: listeners = [] } = JSON.parse(body) as {
-    listener_statuses?: { local_address?: { socket_address?: { port_value?: number } } }[]
-  }
-  return new Set(listeners.flatMap(({ local_address: address }) => address?.socket_address?.port_value ?? []))
 }
 
 /** Envoy acknowledges a listener before its workers accept, so the last word is a connection to each port. */
@@ -420,22 +432,11 @@ async function whenReady(
   events: EventEmitter<{ changed: [] }>,
   signal: AbortSignal,
 ): Promise<void> {
-  while (!isReady()) await once(events, 'changed', { signal })
-  await Promise.all(ports().map((port) => accepted(host, port, signal)))
-}
-
-async function accepted(host: string, port: number, signal: AbortSignal): Promise<void> {
   for (;;) {
+    while (!isReady()) await once(events, 'changed', { signal })
+    const accepted = await Promise.all(ports().map((port) => accepts(host, port, 1000)))
     signal.throwIfAborted()
-    const open = await new Promise<boolean>((resolve) => {
-      const socket = connect({ host, port })
-      socket.once('connect', () => {
-        socket.destroy()
-        resolve(true)
-      })
-      socket.once('error', () => resolve(false))
-    })
-    if (open) return
-    await new Promise((resolve) => setTimeout(resolve, 10))
+    // Otherwise what is served has changed meanwhile.
+    if (accepted.every(Boolean)) return
   }
 }

@@ -25,8 +25,6 @@ export interface ReconcileOptions {
   readonly publish: (snapshot: Snapshot, changes: ReadonlyMap<string, Iterable<string>>) => void
   /** Whether a port of an address can be bound by a new listener now. */
   readonly canBind: (port: number) => Promise<boolean>
-  /** Ports that the adopted Envoy listens on already; empty when it is a new one. */
-  readonly held: ReadonlySet<number>
   /** What is known of an image on an engine; asking has it looked for or fetched. */
   readonly image: (engine: string, image: string) => ImageState
   /** This node's id, which marks its containers. */
@@ -65,7 +63,10 @@ export class Reconciler {
   #runtimes: ReadonlyMap<string, EngineView['runtime']> = new Map()
   /** What an engine showed last, for when it does not answer. */
   readonly #lastSeen = new Map<string, readonly LabelledContainer[]>()
-  #held: ReadonlySet<number>
+  /** Ports that Envoy listens on, which therefore cannot be bound and are not taken. */
+  #held: ReadonlySet<number> = new Set()
+  /** The gateway's port in use. */
+  #gateway: number | undefined
   #snapshot: Snapshot = EMPTY
   #placed: readonly Placed[] = []
   #problems: readonly Problem[] = []
@@ -78,7 +79,11 @@ export class Reconciler {
 
   constructor(options: ReconcileOptions) {
     this.#options = options
-    this.#held = options.held
+  }
+
+  /** Envoy listens on these ports: an adopted one on those it had, one that has ended on none. */
+  envoyHolds(ports: ReadonlySet<number>): void {
+    this.#held = ports
   }
 
   /** @param engines names of the engines that will be seen; those not named are forgotten */
@@ -127,8 +132,9 @@ export class Reconciler {
     return this.#placed
   }
 
-  get clients(): Config['clients'] {
-    return this.#config?.clients ?? []
+  /** The gateway's port. */
+  get gateway(): number {
+    return this.#gateway ?? this.#config?.ports.gateway ?? 0
   }
 
   problems(): Problem[] {
@@ -145,8 +151,9 @@ export class Reconciler {
     this.#running = true
     this.#dirty = false
     try {
-      if (this.#config && [...this.#engines.values()].every((state) => state !== undefined))
-        await this.#reconcile(this.#config)
+      // Later, an engine that is new and has not been seen yet keeps nobody waiting.
+      const seen = this.#snapshot !== EMPTY || [...this.#engines.values()].every((state) => state !== undefined)
+      if (this.#config && seen) await this.#reconcile(this.#config)
     } finally {
       this.#running = false
       this.#lastRun = this.#options.now()
@@ -162,8 +169,9 @@ export class Reconciler {
     const merged = mergeServices(configured, found.services)
     const stored = store.services()
     const { allocation, leases } = await this.#allocate(merged.services, stored, config)
+    const gateway = await this.#gatewayPort(config)
     const present = new Set(merged.services.map(({ name }) => name))
-    const services = [...merged.services, ...rememberedServices(leases, present, DEFAULT_LIMITS)]
+    const services = [...merged.services, ...rememberedServices(leases, present, DEFAULT_LIMITS, this.#away())]
     if (this.#closed) return
 
     if (JSON.stringify(leases) !== JSON.stringify(stored)) store.setServices(leases)
@@ -172,13 +180,14 @@ export class Reconciler {
       port: service.source === 'memory' ? service.port : allocation.ports.get(service.name),
     }))
     slots.sync(services, config.clients)
-    const resources = compile(this.#worldOf(withPorts, config))
+    const resources = compile(this.#worldOf(withPorts, config, gateway.port))
     this.#publish(resources)
     this.#placed = withPorts
-    this.#held = portsOf(withPorts, config)
-    this.#problems = [...found.problems, ...merged.problems, ...allocation.problems]
+    this.#held = portsOf(withPorts, gateway.port)
+    this.#gateway = gateway.port
+    this.#problems = [...found.problems, ...merged.problems, ...allocation.problems, ...gateway.problems]
     this.#reap()
-    this.#lookAgain(allocation.problems.length > 0, leases, config.ports.graceMs)
+    this.#lookAgain(allocation.problems.length + gateway.problems.length > 0, leases, config.ports.graceMs)
     this.#options.reconciled()
   }
 
@@ -197,6 +206,27 @@ export class Reconciler {
     const foreign = containers.filter(({ labels }) => labels[MANAGED_LABEL] === undefined)
     const { services, problems } = servicesFromContainers(foreign, DEFAULT_LIMITS)
     return { services, problems: [...unreachable, ...problems] }
+  }
+
+  /** A gateway that runs is not given up for a port that cannot be had. */
+  async #gatewayPort(config: Config): Promise<{ port: number; problems: Problem[] }> {
+    const port = config.ports.gateway
+    const current = this.#gateway
+    if (current === undefined || port === current || this.#held.has(port) || (await this.#options.canBind(port)))
+      return { port, problems: [] }
+    const problem: Problem = {
+      about: 'gateway',
+      where: 'ports.gateway',
+      message: `Port ${port} is taken by another process, so the gateway stays on port ${current}.`,
+      remedy: 'End that process or choose another port; Berth tries again by itself.',
+    }
+    return { port: current, problems: [problem] }
+  }
+
+  /** The engines that do not answer, in words; undefined: all do. */
+  #away(): string | undefined {
+    const names = [...this.#engines].filter(([, state]) => !state?.reachable).map(([name]) => name)
+    return names.length === 0 ? undefined : names.join(', ')
   }
 
   #engineViews(): EngineView[] {
@@ -231,11 +261,16 @@ export class Reconciler {
     const sources = new Map(stored.map(({ service, source }) => [service, source]))
     for (const { name, source } of services) sources.set(name, source === 'docker' ? 'docker' : 'config')
     // While an engine does not answer nobody knows whether its containers are gone, so their ports do not run out.
-    const unknown = [...this.#engines.values()].some((state) => state && !state.reachable)
+    const unknown = [...this.#engines.values()].some((state) => !state?.reachable)
     const leases: Lease[] = stored.map((lease) =>
       unknown && lease.source === 'docker' && lease.releasedAt !== undefined ? { ...lease, releasedAt: now } : lease,
     )
-    const applicants = services.map(({ name, where, port }) => ({ service: name, where, port }))
+    const applicants = services.map(({ name, where, port, source }) => ({
+      service: name,
+      where,
+      port,
+      written: source === 'config',
+    }))
     const blocked = new Set<number>()
     for (;;) {
       const allocation = allocatePorts(applicants, leases, ports.services, blocked, now, ports.graceMs)
@@ -251,15 +286,15 @@ export class Reconciler {
     }
   }
 
-  #worldOf(withPorts: readonly Placed[], config: Config): World {
+  #worldOf(withPorts: readonly Placed[], config: Config, gatewayPort: number): World {
     return {
       services: withPorts.flatMap(({ service, port }) => (port === undefined ? [] : [{ service, port }])),
       clients: config.clients,
       slots: this.#options.slots.current(),
       retired: this.#options.slots.retired(),
       bind: config.bind,
-      gatewayPort: config.ports.gateway,
-      routes: { hosts: HOSTS, holdSeconds: HOLD_SECONDS },
+      gatewayPort,
+      routes: { hosts: [...new Set([...HOSTS, hostOf(config.bind)])], holdSeconds: HOLD_SECONDS },
     }
   }
 
@@ -288,6 +323,11 @@ export class Reconciler {
   }
 }
 
-function portsOf(placed: readonly Placed[], config: Config): ReadonlySet<number> {
-  return new Set([config.ports.gateway, ...placed.flatMap(({ port }) => (port === undefined ? [] : [port]))])
+/** An address as a Host header has it. */
+function hostOf(address: string): string {
+  return address.includes(':') ? `[${address}]` : address
+}
+
+function portsOf(placed: readonly Placed[], gateway: number): ReadonlySet<number> {
+  return new Set([gateway, ...placed.flatMap(({ port }) => (port === undefined ? [] : [port]))])
 }

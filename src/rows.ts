@@ -1,24 +1,27 @@
 // What people and programs are shown of the world: rows of services and slots, problems of Envoy in words.
 
 import type { ServiceRow } from './api/view.ts'
-import { GATEWAY } from './model/names.ts'
+import { EVERYONE, GATEWAY, listenerName } from './model/names.ts'
 import type { Problem } from './model/problem.ts'
 import type { RefusedResource } from './model/record.ts'
-import { EVERYONE } from './model/names.ts'
+import type { Service } from './model/service.ts'
 import { groupFor } from './model/slot.ts'
 import type { Placed } from './reconcile.ts'
 import type { SlotView } from './slots/slots.ts'
 
-/** @param gateway undefined while the gateway has no port */
-export function serviceRow(
-  { service, port }: Placed,
-  slots: readonly SlotView[],
-  bind: string,
-  gateway: number,
-): ServiceRow {
+export interface RowContext {
+  readonly slots: readonly SlotView[]
+  readonly bind: string
+  readonly gateway: number
+  /** What Envoy refused: a service whose listener it did not take is not served. */
+  readonly refused: readonly RefusedResource[]
+}
+
+export function serviceRow({ service, port }: Placed, { slots, bind, gateway, refused }: RowContext): ServiceRow {
   const own = slots.filter((slot) => slot.service === service.name)
   const host = bind.includes(':') ? `[${bind}]` : bind
-  const down = downReason({ service, port })
+  const unbound = refused.find(({ name }) => port !== undefined && name === listenerName(service.name, port))
+  const down = unbound ? `Envoy cannot listen on port ${port}: ${unbound.message}` : downReason(service)
   const failed = own.find(({ state }) => state === 'failed')
   const broken = own.find(({ status }) => status?.lastFailure !== undefined)
   const state = stateOf(port, down, own)
@@ -56,14 +59,18 @@ function stateOf(port: number | undefined, down: string | undefined, slots: read
 }
 
 /** A service of containers is down when none of them can serve; one container of several does not make it so. */
-function downReason({ service }: Placed): string | undefined {
+function downReason(service: Service): string | undefined {
   if (service.down !== undefined) return service.down
   if (service.backend.kind !== 'containers') return undefined
-  const { containers } = service.backend
-  const clients = containers.length === 0 ? [EVERYONE] : containers.map(({ client }) => client ?? EVERYONE)
-  const reasons = clients.map((client) => groupFor(service, client))
-  const [first] = reasons
-  return first && 'down' in first && reasons.every((found) => 'down' in found) ? first.down : undefined
+  let first: string | undefined
+  const clients = service.backend.containers.map(({ client }) => client ?? EVERYONE)
+  for (const client of clients.length === 0 ? [EVERYONE] : clients) {
+    const found = groupFor(service, client)
+    const words = 'down' in found ? found.down : found.doubt
+    if (words === undefined) return undefined
+    first ??= words
+  }
+  return first
 }
 
 /** Envoy kept its last good form of the resource, if there was one. */

@@ -27,10 +27,14 @@ export async function run(context: CommandContext): Promise<number> {
   const text = await textOf(file, home)
   note(`Berth ${version}, configuration ${file?.name ?? 'quickstart (there is no berth.yaml here)'}`)
 
+  // A reader that goes away, such as `tee` at Ctrl-C, must not end what is to be stopped in order.
+  for (const stream of [process.stdout, process.stderr]) stream.removeAllListeners('error').on('error', () => {})
   const interrupted = new AbortController()
-  const interrupt = (): void => interrupted.abort()
-  process.once('SIGINT', interrupt)
-  process.once('SIGTERM', interrupt)
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.on(signal, () => {
+      if (interrupted.signal.aborted) killNow(home)
+      interrupted.abort()
+    })
   const log = pino({ base: null }, destination({ dest: join(home, 'logs', 'berth.log'), sync: true, mode: 0o600 }))
   let controlPlane: ControlPlane
   try {
@@ -63,7 +67,6 @@ export async function run(context: CommandContext): Promise<number> {
   note(
     `Draining and stopping; a second Ctrl-C stops at once. (${relative(process.cwd(), home) || home} keeps the state.)`,
   )
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => killNow(home))
   await controlPlane.stop()
   note('Stopped.')
   return 0

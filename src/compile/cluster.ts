@@ -2,6 +2,7 @@
 
 import { clusterName, slotOfCluster, streamClusterName } from '../model/names.ts'
 import type { Slot } from '../model/slot.ts'
+import { bounded } from './words.ts'
 import { any, type Json, type Resource } from './resource.ts'
 
 /** How long Envoy waits for the adapter's socket to accept; it is on this machine. */
@@ -27,8 +28,12 @@ function cluster(name: string, slot: Slot): Resource {
       type: 'STATIC',
       connect_timeout: CONNECT_TIMEOUT,
       // A failed start has no endpoint: the held request is answered 503 with the reason at once (listener.ts reads it).
-      ...(slot.state === 'failed' ? { metadata: { filter_metadata: { berth: { reason: slot.reason ?? '' } } } } : {}),
-      load_assignment: { cluster_name: name, endpoints: slot.socket ? [endpoint(slot.socket)] : [] },
+      ...(slot.socket === undefined
+        ? {
+            metadata: { filter_metadata: { berth: { reason: bounded(slot.reason ?? 'It has ended. Try again.') } } },
+            load_assignment: { cluster_name: name, endpoints: [] },
+          }
+        : { load_assignment: { cluster_name: name, endpoints: [endpoint(slot.socket)] } }),
       common_lb_config: { healthy_panic_threshold: { value: 0 } },
       // Envoy's own limits stay out of the way: the adapter bounds what it takes (design §5).
       circuit_breakers: {

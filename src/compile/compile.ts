@@ -39,16 +39,12 @@ export function compile(world: World): Resources {
     ],
     scopedRoutes: services.map(({ service }) => scopedRoute(service.name)),
     routes: services.map(({ service }) =>
-      serviceRoutes(service, world.clients, (group) => slotFor(slots, service.name, group), world.routes),
+      serviceRoutes(service, world.clients, (group) => slots.get(slotKey(service.name, group)), world.routes),
     ),
-    clusters: [...world.slots, ...world.retired].flatMap(clustersOf).sort((a, b) => order(a.name, b.name)),
+    clusters: [...world.slots.filter(({ state }) => state === 'up'), ...world.retired]
+      .flatMap(clustersOf)
+      .sort((a, b) => order(a.name, b.name)),
   }
-}
-
-function slotFor(slots: ReadonlyMap<string, Slot>, service: string, group: string): Slot {
-  const slot = slots.get(slotKey(service, group))
-  if (!slot) throw new Error(`compile: no slot ${service}|${group} in the world`)
-  return slot
 }
 
 function slotKey(service: string, group: string): string {

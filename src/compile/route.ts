@@ -5,6 +5,7 @@ import { ANONYMOUS, mayUse, type Client } from '../model/client.ts'
 import { clusterName, streamClusterName } from '../model/names.ts'
 import type { Service } from '../model/service.ts'
 import { groupFor, type Slot } from '../model/slot.ts'
+import { bounded } from './words.ts'
 import { any, extension, type Json, type Resource, XDS_SERVICE } from './resource.ts'
 
 export interface RouteOptions {
@@ -21,7 +22,7 @@ export const CLIENT_HEADER = 'x-mcp-client'
 export function serviceRoutes(
   service: Service,
   clients: readonly Client[],
-  slotOf: (group: string) => Slot,
+  slotOf: (group: string) => Slot | undefined,
   options: RouteOptions,
 ): Resource {
   const served = clients.filter((client) => mayUse(client, service)).sort((a, b) => (a.name < b.name ? -1 : 1))
@@ -51,14 +52,14 @@ export function serviceRoutes(
  * Origin first, then the header, then the path, then nobody (contract, "Who the client is"). The map look-ups take the
  * same time for one client and for a thousand (envoy-measured.md B §1).
  */
-function clientMatcher(service: Service, served: readonly Client[], slotOf: (group: string) => Slot): Json {
+function clientMatcher(service: Service, served: readonly Client[], slotOf: (group: string) => Slot | undefined): Json {
   const byHeader: Record<string, Json> = {}
   const byPath: Record<string, Json> = {}
   const unknown = routeAction('unknown', [
     refuse(
       403,
-      `This client may not use service ${service.name}. Declare it under clients in berth.yaml, or ask for one of: ` +
-        `${served.map((client) => client.name).join(', ') || 'none'}.`,
+      // Not which clients there are: names of others are nobody's business (design §3).
+      `This client may not use service ${service.name}. Declare it under clients in berth.yaml, or use another name.`,
     ),
   ])
   for (const path of [`/clients/`, `/${service.name}/clients/`]) byPath[path] = unknown
@@ -126,10 +127,12 @@ const LOCAL_ORIGIN = String.raw`https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?
 /** What stands behind a client at this moment: a slot, or words why there is none. */
 type Target = { readonly slot: Slot } | { readonly down: string }
 
-function targetOf(service: Service, client: Client, slotOf: (group: string) => Slot): Target {
+function targetOf(service: Service, client: Client, slotOf: (group: string) => Slot | undefined): Target {
   const found = groupFor(service, client.name)
   if ('down' in found) return found
   const slot = slotOf(found.group)
+  if (found.doubt !== undefined && slot?.state !== 'up') return { down: found.doubt }
+  if (!slot) throw new Error(`compile: no slot ${service.name}|${found.group} in the world`)
   return slot.state === 'failed' ? { down: slot.reason ?? 'The service could not be started.' } : { slot }
 }
 
@@ -200,7 +203,7 @@ function routeAction(name: string, routes: readonly Json[]): Json {
 }
 
 function refuse(status: number, words: string): Json {
-  return { match: { prefix: '/' }, direct_response: { status, body: { inline_string: words } } }
+  return { match: { prefix: '/' }, direct_response: { status, body: { inline_string: bounded(words) } } }
 }
 
 function headerInput(header: string): Json {

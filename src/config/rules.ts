@@ -4,7 +4,7 @@
 import { resolve } from 'node:path'
 
 import { KNOWN_CLIENTS, KNOWN_TIERS } from '../model/client.ts'
-import { CLIENT_NAME, GATEWAY, nearest, SERVICE_NAME } from '../model/names.ts'
+import { CLIENT_NAME, nearest, RESERVED_NAMES, SERVICE_NAME } from '../model/names.ts'
 import { valueAt, type Mistake } from './mistakes.ts'
 import { mistake, port, portRange, shown } from './scalars.ts'
 import type { Path } from './yaml-source.ts'
@@ -71,7 +71,7 @@ function isEnabled({ shape, value }: Declared): boolean {
 }
 
 function* serviceName({ name, path }: Declared): Generator<Mistake> {
-  if (name === GATEWAY) {
+  if (RESERVED_NAMES.includes(name)) {
     const wrong = 'is the name of the address that reaches every service.'
     yield { path, message: mistake(wrong, 'Choose another name.') }
   } else if (!SERVICE_NAME.test(name)) {
@@ -85,7 +85,7 @@ function possibleName(name: string): string {
   const trimmed = (text: string) => text.replace(/^-+|-+$/g, '')
   const plain = name.normalize('NFKD').replace(/\p{M}/gu, '').toLowerCase()
   const label = trimmed(trimmed(plain.replace(/[^a-z0-9]+/g, '-')).slice(0, 63))
-  return label === '' || label === GATEWAY ? 'my-server' : label
+  return label === '' || RESERVED_NAMES.includes(label) ? 'my-server' : label
 }
 
 function* whatRuns({ path, shape, value, isMapping }: Declared): Generator<Mistake> {

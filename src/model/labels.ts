@@ -1,7 +1,7 @@
 // Labels: containers that run already and say themselves which service they are (contract, "Docker labels").
 
 import { LABEL_PREFIX, SERVICE_LABEL, type LabelledContainer } from './container.ts'
-import { CLIENT_NAME, GATEWAY, nearest, SERVICE_NAME } from './names.ts'
+import { CLIENT_NAME, nearest, RESERVED_NAMES, SERVICE_NAME } from './names.ts'
 import type { Problem } from './problem.ts'
 import type { Container, Era, Limits, Service } from './service.ts'
 import { parseDuration, parseSize } from './units.ts'
@@ -152,9 +152,10 @@ function obstacleTo(container: LabelledContainer): Problem | undefined {
   const name = labels[SERVICE_LABEL] ?? ''
   const client = labels['berth.client']
   const isolation = labels['berth.isolation']
-  if (!SERVICE_NAME.test(name) || name === GATEWAY) {
-    const message =
-      name === GATEWAY ? `The name ${GATEWAY} is taken by Berth.` : `${shown(name)} cannot name a service.`
+  if (!SERVICE_NAME.test(name) || RESERVED_NAMES.includes(name)) {
+    const message = RESERVED_NAMES.includes(name)
+      ? `The name ${name} is taken by Berth.`
+      : `${shown(name)} cannot name a service.`
     return problem(container, message, 'Use lower-case letters, digits and hyphens in berth.service, at most 63.')
   }
   if (client !== undefined && !CLIENT_NAME.test(client)) {

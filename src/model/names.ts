@@ -38,8 +38,11 @@ export function listenerName(service: string, port: number): string {
   return `${service}:${port}`
 }
 
-/** The gateway's listener and scope. A service of this name is refused by the configuration. */
+/** The gateway's listener and scope. */
 export const GATEWAY = 'gateway'
+
+/** Names that no service may have: the gateway's own, and the path segment before a client's name. */
+export const RESERVED_NAMES: readonly string[] = [GATEWAY, 'clients']
 
 /** Globs over names: `*` stands for any run of characters, everything else for itself. Linear in both. */
 export function globMatches(glob: string, name: string): boolean {

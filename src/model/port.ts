@@ -15,6 +15,8 @@ export interface Applicant {
   readonly where: string
   /** The port it asks for; undefined: any. */
   readonly port: number | undefined
+  /** The operator wrote the port down; else a container's label asks for it, which takes it from nobody. */
+  readonly written: boolean
 }
 
 export interface PortRange {
@@ -31,8 +33,9 @@ export interface Allocation {
 }
 
 /**
- * Gives every applicant a port: the one it asks for; else the one it had; else the lowest free one. Asked-for ports go
- * first, so that an automatic one never stands in the way of a written one.
+ * Gives every applicant a port. First those that the operator wrote down, which nothing may stand in the way of; then
+ * those that services have already, because their clients know them; then those that labels ask for; then the lowest
+ * free ones.
  *
  * @param blocked ports that another process holds
  * @param now ms since 1970
@@ -60,8 +63,8 @@ export function allocatePorts(
   }
   const inOrder = [...applicants].sort((a, b) => (a.service < b.service ? -1 : 1))
 
-  for (const { service, where, port } of inOrder) {
-    if (port === undefined) continue
+  const claim = ({ service, where, port }: Applicant): void => {
+    if (port === undefined) return
     const about = `service ${service}`
     const holder = taken.get(port)
     if (port < range.from || port > range.to) {
@@ -75,7 +78,7 @@ export function allocatePorts(
       problems.push({
         about,
         where,
-        message: `Port ${port} is asked for by service ${holder} too.`,
+        message: `Port ${port} belongs to service ${holder}.`,
         remedy: 'Give one of them another port, or leave port out.',
       })
     } else if (blocked.has(port)) {
@@ -87,14 +90,25 @@ export function allocatePorts(
       })
     } else give(service, port)
   }
-
-  const automatic = inOrder.filter((applicant) => applicant.port === undefined)
-  for (const { service } of automatic) {
-    const port = leaseOf.get(service)?.port
-    const usable =
-      port !== undefined && port >= range.from && port <= range.to && !taken.has(port) && !blocked.has(port)
-    if (usable) give(service, port)
+  const had = (applicant: Applicant): number | undefined => {
+    const port = leaseOf.get(applicant.service)?.port
+    const inRange = port !== undefined && port >= range.from && port <= range.to
+    return inRange && (applicant.port === undefined || applicant.port === port) ? port : undefined
   }
+
+  const asked = inOrder.filter(({ port }) => port !== undefined)
+  for (const applicant of asked.filter(({ written }) => written)) claim(applicant)
+  const others = inOrder.filter(({ service, port, written }) => !ports.has(service) && !(written && port !== undefined))
+  for (const applicant of others) {
+    const port = had(applicant)
+    // A port that somebody else holds for a moment is waited for: clients have it written down.
+    if (port !== undefined && !taken.has(port)) claim({ ...applicant, port })
+  }
+  const waiting = new Set(others.filter((each) => blocked.has(had(each) ?? -1)).map(({ service }) => service))
+  for (const applicant of others)
+    if (applicant.port !== undefined && !ports.has(applicant.service) && !waiting.has(applicant.service))
+      claim(applicant)
+  const automatic = others.filter(({ service, port }) => port === undefined && !waiting.has(service))
   const reserved = new Set(remembered.filter((lease) => !present.has(lease.service)).map((lease) => lease.port))
   for (const { service, where } of automatic) {
     if (ports.has(service)) continue

@@ -24,8 +24,11 @@ export interface Slot {
   readonly reason?: string
 }
 
-/** The client group that serves a client of a service, or why none can at this moment. */
-export function groupFor(service: Service, client: string): { group: string } | { down: string } {
+/**
+ * The client group that serves a client of a service, or why none can at this moment. `doubt`: nobody knows whether it
+ * can, because its engine does not answer; a slot that is up goes on, and none is started.
+ */
+export function groupFor(service: Service, client: string): { group: string; doubt?: string } | { down: string } {
   if (service.down !== undefined) return { down: service.down }
   if (service.backend.kind !== 'containers') return { group: service.isolation === 'shared' ? EVERYONE : client }
   const container = containerFor(service, client)
@@ -37,8 +40,12 @@ export function groupFor(service: Service, client: string): { group: string } | 
         : `No container of service ${service.name} serves client ${client}.`,
     }
   }
-  if (container.state !== 'running') return { down: downReason(service, container) }
-  return { group: container.client ?? EVERYONE }
+  const group = container.client ?? EVERYONE
+  if (container.state === 'unreachable')
+    return { group, doubt: `The engine ${container.engine} of service ${service.name} does not answer.` }
+  if (container.state !== 'running')
+    return { down: `The container ${container.name} of service ${service.name} is ${container.state}.` }
+  return { group }
 }
 
 /** A client's own container if there is one, else the one for everybody. */
@@ -46,10 +53,4 @@ export function containerFor(service: Service, client: string): Container | unde
   if (service.backend.kind !== 'containers') return undefined
   const { containers } = service.backend
   return containers.find((c) => c.client === client) ?? containers.find((c) => c.client === undefined)
-}
-
-function downReason(service: Service, container: Container): string {
-  return container.state === 'unreachable'
-    ? `The engine ${container.engine} of service ${service.name} does not answer.`
-    : `The container ${container.name} of service ${service.name} is ${container.state}.`
 }

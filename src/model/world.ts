@@ -29,6 +29,8 @@ export function rememberedServices(
   stored: readonly StoredService[],
   present: ReadonlySet<string>,
   limits: Limits,
+  /** Engines that do not answer: the container may run there. */
+  away: string | undefined,
 ): Service[] {
   return stored
     .filter(({ service, source }) => source === 'docker' && !present.has(service))
@@ -42,5 +44,8 @@ export function rememberedServices(
       limits,
       clients: ['*'],
       backend: { kind: 'containers', containers: [] },
+      ...(away === undefined
+        ? {}
+        : { down: `The container of service ${service} cannot be found: the engine ${away} does not answer.` }),
     }))
 }

@@ -8,7 +8,7 @@ import { rmSync } from 'node:fs'
 import type { AdapterReady, AdapterSpec, AdapterStatus } from '../adapter/spec.ts'
 import type { ProcessRecord } from '../model/record.ts'
 import type { ProcessRecords } from './envoy.ts'
-import { end, gone, lastLines, runs, startDetached, type Identity } from './process.ts'
+import { end, gone, runs, startDetached, type Identity } from './process.ts'
 
 /** From the start of the program until both sockets listen: ~60 ms when idle, seconds on a machine under load. */
 const START_DEADLINE_MS = 20_000
@@ -73,13 +73,8 @@ export class AdapterProcess {
     } catch (error) {
       await end(identity, 0)
       forget(program.records, identity, sockets)
-      const words = lastLines(logFile, 3)
-      throw new Error(
-        `the adapter did not start: ${(error as Error).message}${words && `; its last words: ${words}`}`,
-        {
-          cause: error,
-        },
-      )
+      // Without the log's last lines: it has those of other clients' servers in it, too.
+      throw new Error(`the adapter did not start: ${(error as Error).message}`, { cause: error })
     }
     return new AdapterProcess(identity, sockets, program.records, events)
   }

@@ -30,3 +30,12 @@ export function adminRequest(
     call.end()
   })
 }
+
+/** Ports that an Envoy listens on. @throws when it does not answer */
+export async function listenerPorts(socketPath: string): Promise<Set<number>> {
+  const { body } = await adminRequest(socketPath, 'GET', '/listeners?format=json')
+  const { listener_statuses: listeners = [] } = JSON.parse(body) as {
+    listener_statuses?: { local_address?: { socket_address?: { port_value?: number } } }[]
+  }
+  return new Set(listeners.flatMap(({ local_address: address }) => address?.socket_address?.port_value ?? []))
+}

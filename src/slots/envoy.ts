@@ -8,7 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { OperatorError } from '../model/operator-error.ts'
 import type { Problem } from '../model/problem.ts'
 import type { ProcessRecord } from '../model/record.ts'
-import { adminRequest } from './admin.ts'
+import { adminRequest, listenerPorts } from './admin.ts'
 import type { Folders } from './folders.ts'
 import { end, gone, lastLines, runs, startDetached, type Identity } from './process.ts'
 
@@ -30,6 +30,8 @@ export interface EnvoyOptions {
   readonly records: ProcessRecords
   /** Called when the state or a problem changes. */
   readonly changed: () => void
+  /** Envoy has ended by itself: none of its ports is held any more. */
+  readonly ended: () => void
   readonly log: (message: string, fields?: object) => void
 }
 
@@ -49,6 +51,8 @@ export class EnvoyProcess {
   #identity: Identity | undefined
   #outdated = false
   #failure: string | undefined
+  /** Before the next start, should Envoy end. */
+  #wait = 0
   restarts = 0
   state: 'starting' | 'running' | 'down' | 'stopped' = 'starting'
 
@@ -60,10 +64,20 @@ export class EnvoyProcess {
     return this.#identity?.pid
   }
 
-  /** Adopts the Envoy that an earlier control plane left running. */
-  adopt(): boolean {
+  /**
+   * Adopts the Envoy that an earlier control plane left running. Resolves to the ports that it listens on; undefined:
+   * there is none, or it does not answer and was ended.
+   */
+  async adopt(): Promise<ReadonlySet<number> | undefined> {
     for (const record of this.#options.records.processes().filter(({ kind }) => kind === 'envoy')) {
       if (!runs(record)) {
+        this.#options.records.removeProcess(record.pid, record.birth)
+        continue
+      }
+      const ports = await listenerPorts(this.#options.adminSocket).catch(() => undefined)
+      if (!ports) {
+        this.#options.log('the running Envoy does not answer; ending it', { pid: record.pid })
+        await end(record, 0)
         this.#options.records.removeProcess(record.pid, record.birth)
         continue
       }
@@ -72,9 +86,9 @@ export class EnvoyProcess {
       this.state = 'running'
       this.#options.log('adopted the running Envoy', { pid: record.pid })
       void this.#watch(record)
-      return true
+      return ports
     }
-    return false
+    return undefined
   }
 
   /**
@@ -187,9 +201,11 @@ export class EnvoyProcess {
     if (this.#stopped.signal.aborted) return
     this.#options.records.removeProcess(identity.pid, identity.birth)
     this.state = 'down'
-    this.#options.changed()
-    let wait = Date.now() - startedAt > STABLE_MS ? 0 : FIRST_RESTART_MS
+    this.#options.ended()
+    if (Date.now() - startedAt > STABLE_MS) this.#wait = 0
     for (;;) {
+      const wait = this.#wait
+      this.#wait = Math.min(Math.max(wait * 2, FIRST_RESTART_MS), LAST_RESTART_MS)
       this.restarts += 1
       this.#options.log('Envoy has ended; starting it again', { wait_ms: wait })
       await delay(wait, undefined, { signal: this.#stopped.signal }).catch(() => undefined)
@@ -199,7 +215,6 @@ export class EnvoyProcess {
       } catch (error) {
         this.#failure = (error as Error).message
         this.#options.changed()
-        wait = Math.min(Math.max(wait, FIRST_RESTART_MS) * 2, LAST_RESTART_MS)
       }
     }
   }

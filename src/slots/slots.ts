@@ -51,12 +51,17 @@ export interface Generations {
 export interface SlotsOptions {
   readonly adapters: Adapters
   readonly generations: Generations
+  /** Envoy has the newest routes of a service: none of them names an earlier life any more. */
+  readonly routed: (service: string) => boolean
   /** Something that Envoy or people should see is different. */
   readonly changed: () => void
   readonly log: (message: string, fields?: object) => void
 }
 
-/** How long the clusters of an ended life stay: routes have long left them by then. */
+/**
+ * How long the clusters of an ended life stay at least, and how often it is looked whether its routes have left it: Envoy
+ * holds a request for a cluster that is gone, and asks for it only once (envoy-measured.md A §5.1 (5)).
+ */
 const CLUSTER_GRACE_MS = 2000
 /** A slot whose adapter ends sooner than this after its start may be broken; later, it may simply start again. */
 const STABLE_MS = 10_000
@@ -73,6 +78,10 @@ interface Life {
   /** Of the service's definition that it was started with. */
   fingerprint: string
   adapter?: Adapter
+  /** Stays when the adapter has ended, so that late requests fail at once and are not held. */
+  socket?: string
+  /** Settles when the start has succeeded or failed. */
+  starting?: Promise<void>
   status?: AdapterStatus
   reason?: string
   upSince?: number
@@ -124,11 +133,13 @@ export class Slots {
         state: 'up',
         fingerprint: record.fingerprint,
         upSince: Date.now(),
+        ...(record.sockets[0] === undefined ? {} : { socket: record.sockets[0] }),
       }
       const adapter = this.#options.adapters.adopt(record, this.#events(entry, life))
       if (!adapter) {
         // Envoy may still know its clusters, so its generation must not come back.
         if (entry.current.generation <= found.generation) this.#advance(entry, found.generation)
+        this.#forgetLater(entry, life)
         continue
       }
       life.adapter = adapter
@@ -146,6 +157,9 @@ export class Slots {
         if (!mayUse(client, service)) continue
         const found = groupFor(service, client.name)
         if ('down' in found) continue
+        // An engine that does not answer for a moment takes nobody's sessions away.
+        if (found.doubt !== undefined && this.#entries.get(key(service.name, found.group))?.current.state !== 'up')
+          continue
         this.#want(this.#entry(service.name, found.group), service, client.tier)
       }
     }
@@ -157,7 +171,7 @@ export class Slots {
     const found = slotOfCluster(cluster)
     const entry = found && this.#entries.get(key(found.service, found.group))
     if (!entry || entry.current.generation !== found.generation || !entry.wanted || this.#closed) return 'never'
-    if (entry.current.state === 'asleep') void this.#start(entry, entry.current)
+    if (entry.current.state === 'asleep') entry.current.starting = this.#start(entry, entry.current)
     return 'hold'
   }
 
@@ -212,7 +226,12 @@ export class Slots {
   async stop(deadlineMs: number): Promise<void> {
     this.#close()
     const lives = [...this.#entries.values()].flatMap(({ current, retired }) => [current, ...retired])
-    await Promise.all(lives.map(async (life) => life.adapter?.drain(deadlineMs)))
+    await Promise.all(
+      lives.map(async (life) => {
+        await life.starting
+        await life.adapter?.drain(deadlineMs)
+      }),
+    )
   }
 
   /** Leaves all adapters running for the next control plane. */
@@ -281,7 +300,9 @@ export class Slots {
   async #drain(adapter: Adapter): Promise<void> {
     // Routes leave the old life within milliseconds; a request that is on its way must not find it refusing.
     await new Promise((resolve) => this.#later(() => resolve(undefined), CLUSTER_GRACE_MS))
-    await adapter.drain(RETIRE_MS)
+    await adapter.drain(RETIRE_MS).catch((error: Error) => {
+      this.#options.log('an adapter does not end', { pid: adapter.pid, reason: error.message })
+    })
   }
 
   /** A new life, asleep. Persisted before anybody can hear of it. */
@@ -309,12 +330,14 @@ export class Slots {
         this.#events(entry, life),
       )
       life.adapter = adapter
+      life.socket = adapter.httpSocket
       life.state = 'up'
       life.upSince = Date.now()
       this.#options.log('adapter is up', { slot, pid: adapter.pid, ms: Math.round(performance.now() - began) })
-      if (this.#closed) await adapter.drain(0)
-      else if (entry.retired.has(life)) void this.#drain(adapter)
+      if (this.#closed) return
+      if (entry.retired.has(life)) void this.#drain(adapter)
     } catch (error) {
+      if (this.#closed) return
       this.#failed(entry, life, `Service ${entry.service} could not be started: ${(error as Error).message}.`)
     }
     this.#options.changed()
@@ -353,6 +376,7 @@ export class Slots {
   #failed(entry: Entry, life: Life, reason: string): void {
     life.state = 'failed'
     life.reason = reason
+    delete life.socket
     const isCurrent = entry.current === life
     this.#forgetLater(entry, life)
     if (!isCurrent) return
@@ -373,6 +397,7 @@ export class Slots {
   #forgetLater(entry: Entry, life: Life): void {
     entry.retired.add(life)
     this.#later(() => {
+      if (!this.#options.routed(entry.service)) return this.#forgetLater(entry, life)
       entry.retired.delete(life)
       if (!entry.wanted && entry.retired.size === 0) this.#entries.delete(key(entry.service, entry.group))
       this.#options.changed()
@@ -388,13 +413,13 @@ export class Slots {
   }
 }
 
-function slotOf(entry: Entry, { generation, state, adapter, reason }: Life): Slot {
+function slotOf(entry: Entry, { generation, state, socket, reason }: Life): Slot {
   return {
     service: entry.service,
     group: entry.group,
     generation,
     state,
-    ...(adapter ? { socket: adapter.httpSocket } : {}),
+    ...(socket === undefined ? {} : { socket }),
     ...(reason === undefined ? {} : { reason }),
   }
 }

@@ -32,6 +32,10 @@ export interface XdsCounters {
   refused: number
 }
 
+/** A port that another process holds says nothing about the listener: it is tried again this often. */
+const BIND_AGAIN_MS = 5000
+const CANNOT_BIND = /address already in use/i
+
 /** Envoy quotes the whole resource in some refusals; neither logs nor people want all of it. */
 const MESSAGE_LENGTH = 300
 
@@ -47,6 +51,7 @@ export class XdsServer {
   readonly #calls = new Map<DeltaStream, Call>()
   #aggregated: DeltaStream | undefined
   #version: string | undefined
+  readonly #timers = new Set<NodeJS.Timeout>()
 
   constructor(options: XdsOptions) {
     this.#options = options
@@ -70,6 +75,7 @@ export class XdsServer {
 
   /** Envoy's streams never end by themselves, so they are cut. */
   close(): void {
+    for (const timer of this.#timers) clearTimeout(timer)
     this.#server.forceShutdown()
   }
 
@@ -88,6 +94,12 @@ export class XdsServer {
   synced(typeUrls: readonly string[]): boolean {
     const stream = this.#aggregated
     return stream !== undefined && typeUrls.every((typeUrl) => stream.synced(typeUrl))
+  }
+
+  /** True when the connected Envoy has acknowledged the newest form of a resource, in full and not its last good one. */
+  has(typeUrl: string, name: string): boolean {
+    if (this.#refused.has(refusedKey(typeUrl, name))) return false
+    return this.#aggregated?.has(typeUrl, name) ?? false
   }
 
   refusals(): RefusedResource[] {
@@ -145,6 +157,15 @@ export class XdsServer {
     this.#options.setRefused([])
   }
 
+  #tryAgain(typeUrl: string, name: string): void {
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer)
+      if (!this.#refused.delete(refusedKey(typeUrl, name))) return
+      for (const [stream, call] of this.#calls) this.#send(call, stream.update(new Map([[typeUrl, [name]]])))
+    }, BIND_AGAIN_MS)
+    this.#timers.add(timer)
+  }
+
   #send(call: Call, responses: readonly DeltaResponse[]): void {
     // One response of a type is under way at a time, so what waits here for a slow reader is bounded.
     for (const { typeUrl, nonce, resources, removed } of responses)
@@ -176,12 +197,15 @@ export class XdsServer {
   }
 
   #quarantine(): Quarantine {
-    const keep = (): void => this.#options.setRefused(this.refusals())
+    const keep = (): void => {
+      this.#options.setRefused(this.refusals().filter(({ message }) => !CANNOT_BIND.test(message)))
+    }
     return {
       has: (typeUrl, name, version) => this.#refused.get(refusedKey(typeUrl, name))?.version === version,
       add: (typeUrl, name, version, message) => {
         this.#refused.set(refusedKey(typeUrl, name), { typeUrl, name, version, message: shorten(message) })
-        keep()
+        if (CANNOT_BIND.test(message)) this.#tryAgain(typeUrl, name)
+        else keep()
       },
       retain: (isCurrent) => {
         const stale = this.refusals().filter(({ typeUrl, name, version }) => !isCurrent(typeUrl, name, version))

@@ -62,6 +62,11 @@ export class DeltaStream {
     return subscription ? subscription.synced() : [...this.#cache.names(typeUrl)].length === 0
   }
 
+  /** True when Envoy has acknowledged the newest form of a resource, or there is none. */
+  has(typeUrl: string, name: string): boolean {
+    return this.#subscriptions.get(typeUrl)?.has(name) ?? false
+  }
+
   #sent(response: DeltaResponse | undefined): DeltaResponse[] {
     if (!response) return []
     this.#events.sent(response)

@@ -157,6 +157,13 @@ export class Subscription {
     }
   }
 
+  /** True when the client has acknowledged the newest form of a resource, or there is none. */
+  has(name: string): boolean {
+    if (this.#outstanding?.before.has(name)) return false
+    const resource = this.#source.get(name)
+    return resource === undefined || (resource !== 'withheld' && this.#known.get(name) === resource.version)
+  }
+
   /** True when the client has the newest form of all that it can have of this type, by its own word. */
   synced(): boolean {
     if (!this.#opened || this.#outstanding) return false

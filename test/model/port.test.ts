@@ -9,7 +9,8 @@ const RANGE = { from: 100, to: 104 }
 const NOW = 1_000_000
 const GRACE = 60_000
 
-const ask = (service: string, port?: number): Applicant => ({ service, where: 'berth.yaml:1', port })
+const ask = (service: string, port?: number): Applicant => ({ service, where: 'berth.yaml:1', port, written: true })
+const label = (service: string, port: number): Applicant => ({ service, where: 'container x', port, written: false })
 const lease = (service: string, port: number, releasedAt?: number): Lease => ({ service, port, releasedAt })
 
 function allocate(applicants: Applicant[], leases: Lease[] = [], blocked: number[] = []) {
@@ -63,7 +64,7 @@ describe('ports', () => {
   test('two that ask for the same: the first by name gets it', () => {
     const { ports, problems } = allocate([ask('b', 100), ask('a', 100)])
     expect(ports).toEqual({ a: 100 })
-    expect(problems).toEqual(['service b: Port 100 is asked for by service a too.'])
+    expect(problems).toEqual(['service b: Port 100 belongs to service a.'])
   })
 
   test('outside the range, or taken by another process', () => {
@@ -73,6 +74,26 @@ describe('ports', () => {
       'service a: Port 99 is outside 100-104.',
       'service b: Port 100 is taken by another process.',
     ])
+  })
+
+  test('a label takes a port from nobody: neither from the configuration nor from a service that has it', () => {
+    expect(allocate([ask('written', 100), label('aaa', 100)])).toMatchObject({
+      ports: { written: 100 },
+      problems: ['service aaa: Port 100 belongs to service written.'],
+    })
+    expect(allocate([ask('old'), label('aaa', 100)], [lease('old', 100)])).toMatchObject({
+      ports: { old: 100 },
+      problems: ['service aaa: Port 100 belongs to service old.'],
+    })
+    expect(allocate([ask('new'), label('aaa', 100)]).ports).toEqual({ aaa: 100, new: 101 })
+  })
+
+  test('a port that another process holds for a moment is waited for, because clients know it', () => {
+    expect(allocate([ask('old')], [lease('old', 101)], [101])).toMatchObject({
+      ports: {},
+      problems: ['service old: Port 101 is taken by another process.'],
+      leases: [['old', 101, undefined]],
+    })
   })
 
   test('the claim to a port that another process holds is not forgotten', () => {
@@ -91,7 +112,12 @@ describe('ports', () => {
     const name = fc.constantFrom('a', 'b', 'c', 'd', 'e', 'f', 'g')
     const port = fc.integer({ min: 98, max: 106 })
     const applicants = fc.uniqueArray(
-      fc.record({ service: name, where: fc.constant('x'), port: fc.option(port, { nil: undefined }) }),
+      fc.record({
+        service: name,
+        where: fc.constant('x'),
+        port: fc.option(port, { nil: undefined }),
+        written: fc.boolean(),
+      }),
       { selector: ({ service }) => service },
     )
     const leases = fc.uniqueArray(

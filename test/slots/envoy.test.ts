@@ -54,6 +54,7 @@ function make(options: Partial<EnvoyOptions> = {}): EnvoyProcess {
     concurrency: 1,
     records: store,
     changed: () => events.emit('changed'),
+    ended: () => events.emit('changed'),
     log: () => undefined,
     ...options,
   })
@@ -174,7 +175,7 @@ describe('an Envoy of an earlier control plane', () => {
     await first.start()
     first.release()
     const next = make()
-    expect(next.adopt()).toBe(true)
+    expect(await next.adopt()).toEqual(new Set())
     expect(next).toMatchObject({ state: 'running', pid: first.pid })
     expect(next.problems()).toEqual([])
     process.kill(first.pid!, 'SIGKILL')
@@ -191,7 +192,7 @@ describe('an Envoy of an earlier control plane', () => {
       await first.start()
       first.release()
       const next = make(other)
-      expect(next.adopt()).toBe(true)
+      expect(await next.adopt()).toEqual(new Set())
       expect(next.problems()).toMatchObject([{ about: 'envoy', message: expect.stringMatching(/was kept/) }])
     },
   )
@@ -202,7 +203,7 @@ describe('an Envoy of an earlier control plane', () => {
     first.release()
     await end(store.processes()[0]!, 0)
     const next = make()
-    expect(next.adopt()).toBe(false)
+    expect(await next.adopt()).toBeUndefined()
     expect(store.processes()).toEqual([])
   })
 })

@@ -70,16 +70,18 @@ function setUp(generations = new Map<string, number>()) {
     adopt: (record, events) => (record.pid === 1 ? new FakeAdapter(record.name, events) : undefined),
   }
   const changed = vi.fn<() => void>()
+  const routed = { now: true }
   const slots = new Slots({
     adapters,
     generations: {
       generations: () => new Map(generations),
       setGeneration: (slot, generation) => void generations.set(slot, generation),
     },
+    routed: () => routed.now,
     changed,
     log: () => undefined,
   })
-  return { slots, starts, changed, generations }
+  return { slots, starts, changed, generations, routed }
 }
 
 beforeEach(() => void vi.useFakeTimers())
@@ -168,6 +170,34 @@ describe('slots', () => {
     slots.demand('a|alice@2')
     ;(await starts[1]!.up()).end()
     expect(stateOf(slots)).toEqual(['alice@3 failed'])
+  })
+
+  test('the clusters of an ended life stay until its routes have left it, and fail at once instead of being held', async () => {
+    const { slots, starts, routed } = setUp()
+    slots.sync([service('a')], ALICE)
+    slots.demand('a|alice@1')
+    routed.now = false
+    const adapter = await starts[0]!.up()
+    adapter.end()
+    vi.advanceTimersByTime(60_000)
+    expect(slots.retired()).toMatchObject([{ generation: 1, state: 'up', socket: adapter.httpSocket }])
+    routed.now = true
+    vi.advanceTimersByTime(2000)
+    expect(slots.retired()).toEqual([])
+  })
+
+  test('an engine that does not answer takes no slot away that is up, and starts none', async () => {
+    const { slots, starts } = setUp()
+    const behind = (state: Container['state']) =>
+      service('c', { isolation: 'shared', backend: containers(container('c', { state })) })
+    slots.sync([behind('running')], ALICE)
+    slots.demand('c|*@1')
+    await starts[0]!.up()
+    slots.sync([behind('unreachable')], ALICE)
+    expect(stateOf(slots)).toEqual(['*@1 up'])
+    const other = setUp()
+    other.slots.sync([behind('unreachable')], ALICE)
+    expect(other.slots.current()).toEqual([])
   })
 
   test('an adapter that has run for long may die without a back-off, again and again', async () => {
@@ -263,6 +293,18 @@ describe('slots', () => {
       { group: 'alice', generation: 4, state: 'up' },
       { group: 'bob', generation: 8, state: 'asleep' },
     ])
+    // Envoy may still be led to it by routes that it has.
+    expect(slots.retired()).toMatchObject([{ group: 'bob', generation: 7, state: 'up' }])
+  })
+
+  test('stopped while a slot starts, it waits for it and ends it', async () => {
+    const { slots, starts } = setUp()
+    slots.sync([service('a')], ALICE)
+    slots.demand('a|alice@1')
+    const stopped = slots.stop(5000)
+    const adapter = await starts[0]!.up()
+    await stopped
+    expect(adapter.drained).toEqual([5000])
   })
 
   test('stopped, it drains all and starts nothing more; released, it leaves all', async () => {

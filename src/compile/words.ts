@@ -1,0 +1,8 @@
+// Words in Envoy's own answers.
+
+/** Envoy refuses a direct response of more than 4,096 bytes, and with it all routes of the service. */
+const LONGEST = 1000
+
+export function bounded(words: string): string {
+  return words.length <= LONGEST ? words : `${words.slice(0, LONGEST - 1)}…`
+}
