@@ -145,7 +145,7 @@ describe('what Envoy refuses', () => {
     )
   })
 
-  test('may be what an earlier Envoy took: it is refused once, and the rest is served', async () => {
+  test('for a port that another process holds is kept from nobody, and comes when the port is free', async () => {
     await using mesh = await ServedEnvoy.make(codec)
     const [lost, kept] = mesh.ports as [number, number]
     const services = [service('lost', { port: lost }), service('kept', { port: kept })]
@@ -163,6 +163,10 @@ describe('what Envoy refuses', () => {
       await mesh.synced()
       expect(mesh.xds.refusals()).toMatchObject([{ typeUrl: LDS, name: `lost:${lost}` }])
       expect(mesh.xds.counters.refused).toBe(1)
+      expect(mesh.kept, 'it says nothing about the listener').toEqual([])
+      thief.close()
+      await mesh.until(() => mesh.xds.refusals().length === 0)
+      await mesh.eventually(async () => expect(await mesh.post(lost, 'bob')).toMatchObject({ status: 503 }))
     } finally {
       thief.close()
     }
