@@ -28,12 +28,9 @@ function cluster(name: string, slot: Slot): Resource {
       type: 'STATIC',
       connect_timeout: CONNECT_TIMEOUT,
       // A failed start has no endpoint: the held request is answered 503 with the reason at once (listener.ts reads it).
-      ...(slot.socket === undefined
-        ? {
-            metadata: { filter_metadata: { berth: { reason: bounded(slot.reason ?? 'It has ended. Try again.') } } },
-            load_assignment: { cluster_name: name, endpoints: [] },
-          }
-        : { load_assignment: { cluster_name: name, endpoints: [endpoint(slot.socket)] } }),
+      // Every cluster has words, because a request can lose its last endpoint while it is being tried again.
+      metadata: { filter_metadata: { berth: { reason: bounded(slot.reason ?? 'The server has ended. Try again.') } } },
+      load_assignment: { cluster_name: name, endpoints: slot.socket === undefined ? [] : [endpoint(slot.socket)] },
       common_lb_config: { healthy_panic_threshold: { value: 0 } },
       // Envoy's own limits stay out of the way: the adapter bounds what it takes (design §5).
       circuit_breakers: {

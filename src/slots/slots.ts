@@ -376,7 +376,6 @@ export class Slots {
   #failed(entry: Entry, life: Life, reason: string): void {
     life.state = 'failed'
     life.reason = reason
-    delete life.socket
     const isCurrent = entry.current === life
     this.#forgetLater(entry, life)
     if (!isCurrent) return

@@ -7,6 +7,8 @@ import { initialize, type Berth } from './berth.ts'
 export interface Load {
   readonly done: number
   readonly failures: readonly string[]
+  /** The longest that a call took, in ms. */
+  readonly slowest: number
   /** Resolves when this many more calls have been answered. */
   more(calls: number): Promise<void>
   stop(): Promise<void>
@@ -17,7 +19,7 @@ export async function load(berth: Berth, port: number, client: string): Promise<
   const opened = await berth.post(port, initialize(), { client })
   expect(opened.status).toBe(200)
   const headers = { 'mcp-session-id': String(opened.headers['mcp-session-id']) }
-  const state = { done: 0, failures: [] as string[] }
+  const state = { done: 0, failures: [] as string[], slowest: 0 }
   const waiting: { at: number; resolve: () => void }[] = []
   const stopping = new AbortController()
   const loop = (async () => {
@@ -28,11 +30,13 @@ export async function load(berth: Berth, port: number, client: string): Promise<
         method: 'tools/call',
         params: { name: 'echo', arguments: { message: String(id) } },
       }
+      const began = performance.now()
       const failure = await berth.post(port, message, { client, headers }).then(
         ({ status, body }) => (status === 200 && body.includes(`Echo: ${id}`) ? undefined : `${status} ${body}`),
         (error: Error) => error.message,
       )
       if (failure !== undefined) state.failures.push(failure)
+      state.slowest = Math.max(state.slowest, performance.now() - began)
       state.done += 1
       for (const { at, resolve } of waiting) if (state.done >= at) resolve()
     }
@@ -40,6 +44,9 @@ export async function load(berth: Berth, port: number, client: string): Promise<
   return {
     get done() {
       return state.done
+    },
+    get slowest() {
+      return state.slowest
     },
     get failures() {
       return state.failures
