@@ -16,6 +16,7 @@ export interface Member extends Span {
 
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
+const BEYOND_ASCII = /[\x80-\xff]/
 const PRIMITIVE = /^(?:true|false|null|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?)$/
 
 /**
@@ -95,9 +96,12 @@ export function isSpaceFrom(text: string, at: number): boolean {
   return skipSpace(text, at) === text.length
 }
 
+/** V8 copies what is shorter, and only points into the text for the rest. */
+const SLICE_CHARACTERS = 13
+
 /** The same wire text with memory of its own: V8's slices keep the text that they were cut from. */
 export function copied(wire: string): string {
-  return Buffer.from(wire, 'latin1').toString('latin1')
+  return wire.length < SLICE_CHARACTERS ? wire : Buffer.from(wire, 'latin1').toString('latin1')
 }
 
 /** The wire form of a JavaScript string. */
@@ -107,7 +111,7 @@ export function toWire(text: string): string {
 
 /** The JavaScript string of a wire form. */
 export function fromWire(wire: string): string {
-  return Buffer.from(wire, 'latin1').toString('utf8')
+  return BEYOND_ASCII.test(wire) ? Buffer.from(wire, 'latin1').toString('utf8') : wire
 }
 
 /**
