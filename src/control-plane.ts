@@ -2,12 +2,13 @@
 // request; killed, it leaves Envoy and the adapters running, and the next one adopts them (design §1).
 
 import { EventEmitter, once } from 'node:events'
-import { renameSync, rmSync, writeFileSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 
 import type { Logger } from 'pino'
 
+import { writeApiAddress } from './api/address.ts'
 import { createApi } from './api/app.ts'
 import { serveApi, type ApiServer } from './api/server.ts'
 import { adminToken } from './api/token.ts'
@@ -16,7 +17,8 @@ import { bootstrap } from './compile/bootstrap.ts'
 import { TYPE_OF } from './compile/snapshot.ts'
 import { watchConfigFile, type ConfigFile } from './config/file.ts'
 import { loadConfig, type Config, type ConfigText } from './config/load.ts'
-import { engineAddresses } from './docker/addresses.ts'
+import { Registrar, type Registration } from './consul/registrar.ts'
+import { addressOf, engineAddresses, socketOf } from './docker/addresses.ts'
 import type { EngineAddress } from './docker/engine.ts'
 import { Images } from './docker/images.ts'
 import { reap, removeAll } from './docker/reaper.ts'
@@ -27,7 +29,7 @@ import { OperatorError } from './model/operator-error.ts'
 import { problemLine, type Problem } from './model/problem.ts'
 import type { ImageState } from './model/runtime.ts'
 import { Reconciler } from './reconcile.ts'
-import { refusalProblem, serviceRow } from './rows.ts'
+import { refusalProblem, registrationOf, serviceRow } from './rows.ts'
 import { createAdapters } from './slots/adapters.ts'
 import { findEnvoy } from './slots/envoy-binary.ts'
 import { EnvoyProcess } from './slots/envoy.ts'
@@ -36,7 +38,8 @@ import { watchLogs } from './slots/logs.ts'
 import { accepts, canBind } from './slots/ports.ts'
 import { birthOf, runs } from './slots/process.ts'
 import { Slots } from './slots/slots.ts'
-import { openStore, type Store } from './store/store.ts'
+import { openOwnStore } from './store/ownership.ts'
+import type { Store } from './store/store.ts'
 import { createCodec } from './xds/codec.ts'
 import { loadDescriptors } from './xds/descriptors.ts'
 import { XdsServer } from './xds/server.ts'
@@ -75,7 +78,7 @@ const STOP_DEADLINE_MS = 5000
 export async function startControlPlane(options: ControlPlaneOptions): Promise<ControlPlane> {
   const config = configOf(options.text)
   const folders = makeFolders(options.home)
-  const store = openOwnStore(folders)
+  const store = openOwnStore(folders.home, { pid: process.pid, birth: birthOf(process.pid)! }, runs)
   try {
     return await start(options, config, folders, store)
   } catch (error) {
@@ -149,6 +152,7 @@ async function start(
     ...reconciler.problems(),
     ...envoy.problems(),
     ...xds.refusals().map(refusalProblem),
+    ...(registrar?.problems() ?? []),
   ]
   const told = new Set<string>()
   const tell = (): void => {
@@ -184,7 +188,10 @@ async function start(
     image: (engine, image) => imageOn(images, addressOf(engines.addresses, engine), image),
     node,
     reap: (name) => void reapNow(name),
-    reconciled: () => events.emit('changed'),
+    reconciled: () => {
+      registrar?.sync(registrations())
+      events.emit('changed')
+    },
     log: (message, fields) => log.info(fields, message),
     now: Date.now,
   })
@@ -192,7 +199,27 @@ async function start(
 
   const firstRun = once(events, 'changed', { signal })
   const watched = new Map<string, AbortController>()
+  let registrar: Registrar | undefined
+  /** What Consul shall know; the check follows Envoy's own answer (compile/route.ts), `healthy` is where it starts. */
+  const registrations = (): Registration[] =>
+    reconciler.placed.flatMap(({ service, port }) =>
+      port === undefined ? [] : [registrationOf(service, port, config.bind, slots.views())],
+    )
   const applyConfig = (next: Config): void => {
+    const consul = next.consul
+    if (consul !== config.consul || (consul !== undefined && !registrar)) {
+      void registrar?.close(true)
+      registrar =
+        consul === undefined
+          ? undefined
+          : new Registrar({
+              address: consul,
+              node,
+              version,
+              log: (message, fields) => log.info(fields, message),
+              changed: () => events.emit('changed'),
+            })
+    }
     config = next
     engines = engineAddresses(config.engines, env)
     reconciler.setConfig(config, new Map(engines.addresses.map(({ name }) => [name, 'docker'])))
@@ -210,6 +237,8 @@ async function start(
     for (const watch of watched.values()) watch.abort()
     rmSync(join(folders.home, 'api.json'), { force: true })
     await api?.close()
+    // First of all, so that nobody new is sent here.
+    await registrar?.close(!keep)
     if (keep) {
       slots.release()
       envoy.release()
@@ -286,7 +315,7 @@ async function start(
     await firstRun
     await xds.listen(xdsSocket)
     if (!held) await envoy.start()
-    writeAddress(folders.home, { url: api.url, pid: process.pid, admin: adminSocket })
+    writeApiAddress(folders.home, { url: api.url, pid: process.pid, admin: adminSocket })
     if (options.file) void followConfig(options.file, applyConfig, reconciler, stopped.signal)
     const ready = whenReady(isReady, servedPorts, config.bind, events, stopped.signal)
     ready.catch(() => undefined)
@@ -340,43 +369,9 @@ function count(n: number, noun: string): string {
   return n === 1 ? `one ${noun}` : `${n} ${noun}s`
 }
 
-/** For the command line; renamed into place, so that nobody reads half of it. */
-function writeAddress(home: string, address: object): void {
-  const unfinished = join(home, `api.json.${process.pid}`)
-  writeFileSync(unfinished, JSON.stringify(address), { mode: 0o600 })
-  renameSync(unfinished, join(home, 'api.json'))
-}
-
 function disown(store: Store): void {
   store.dropOwnership(process.pid)
   store.close()
-}
-
-function openOwnStore(folders: Folders): Store {
-  const file = join(folders.home, 'berth.db')
-  let store: Store
-  try {
-    store = openStore(file)
-  } catch (error) {
-    throw new OperatorError(
-      `The state file ${file} cannot be used: ${(error as Error).message}. Move it away to start afresh, or set BERTH_HOME.`,
-    )
-  }
-  const other = store.takeOwnership(process.pid, birthOf(process.pid)!, (pid, birth) => runs({ pid, birth }))
-  if (other === undefined) return store
-  store.close()
-  throw new OperatorError(
-    `Berth runs already for ${folders.home}, as process ${other}. \`berth down\` ends it; BERTH_HOME names another state folder.`,
-  )
-}
-
-function socketOf(addresses: readonly EngineAddress[]): string | undefined {
-  for (const address of addresses) if ('socketPath' in address) return address.socketPath
-  return undefined
-}
-
-function addressOf(addresses: readonly EngineAddress[], name: string): EngineAddress | undefined {
-  return addresses.find((address) => address.name === name)
 }
 
 function imageOn(images: Images, engine: EngineAddress | undefined, image: string): ImageState {

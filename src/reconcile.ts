@@ -10,6 +10,7 @@ import { DEFAULT_LIMITS } from './config/limits.ts'
 import type { EngineState } from './docker/provider.ts'
 import { MANAGED_LABEL, SLOT_LABEL, type LabelledContainer } from './model/container.ts'
 import { servicesFromContainers } from './model/labels.ts'
+import { unhealthy } from './model/health.ts'
 import { allocatePorts, type Allocation, type Lease } from './model/port.ts'
 import type { Problem } from './model/problem.ts'
 import type { StoredService } from './model/record.ts'
@@ -19,7 +20,7 @@ import { mergeServices, rememberedServices } from './model/world.ts'
 import type { Slots } from './slots/slots.ts'
 
 export interface ReconcileOptions {
-  readonly slots: Pick<Slots, 'sync' | 'current' | 'retired' | 'problems' | 'living'>
+  readonly slots: Pick<Slots, 'sync' | 'current' | 'retired' | 'problems' | 'living' | 'views'>
   readonly store: { services(): StoredService[]; setServices(services: readonly StoredService[]): void }
   readonly encode: Encode
   readonly publish: (snapshot: Snapshot, changes: ReadonlyMap<string, Iterable<string>>) => void
@@ -287,8 +288,16 @@ export class Reconciler {
   }
 
   #worldOf(withPorts: readonly Placed[], config: Config, gatewayPort: number): World {
+    const views = this.#options.slots.views()
     return {
-      services: withPorts.flatMap(({ service, port }) => (port === undefined ? [] : [{ service, port }])),
+      services: withPorts.flatMap(({ service, port }) => {
+        if (port === undefined) return []
+        const reason = unhealthy(
+          service,
+          views.filter((slot) => slot.service === service.name),
+        )
+        return [{ service, port, ...(reason === undefined ? {} : { unhealthy: reason }) }]
+      }),
       clients: config.clients,
       slots: this.#options.slots.current(),
       retired: this.#options.slots.retired(),

@@ -1,11 +1,12 @@
 // What people and programs are shown of the world: rows of services and slots, problems of Envoy in words.
 
 import type { ServiceRow } from './api/view.ts'
-import { EVERYONE, GATEWAY, listenerName } from './model/names.ts'
+import type { Registration } from './consul/registrar.ts'
+import { downReason, unhealthy } from './model/health.ts'
+import { GATEWAY, listenerName } from './model/names.ts'
 import type { Problem } from './model/problem.ts'
 import type { RefusedResource } from './model/record.ts'
 import type { Service } from './model/service.ts'
-import { groupFor } from './model/slot.ts'
 import type { Placed } from './reconcile.ts'
 import type { SlotView } from './slots/slots.ts'
 
@@ -22,17 +23,15 @@ export function serviceRow({ service, port }: Placed, { slots, bind, gateway, re
   const host = bind.includes(':') ? `[${bind}]` : bind
   const unbound = refused.find(({ name }) => port !== undefined && name === listenerName(service.name, port))
   const down = unbound ? `Envoy cannot listen on port ${port}: ${unbound.message}` : downReason(service)
-  const failed = own.find(({ state }) => state === 'failed')
-  const broken = own.find(({ status }) => status?.lastFailure !== undefined)
+  const reason = down ?? unhealthy(service, own)
   const state = stateOf(port, down, own)
-  const reason = down ?? failed?.reason ?? broken?.status?.lastFailure
   return {
     name: service.name,
     port: port ?? null,
     url: port === undefined ? null : `http://${host}:${port}/mcp`,
     gateway_url: port === undefined ? null : `http://${host}:${gateway}/${service.name}/mcp`,
     state,
-    health: (down ?? failed ?? broken) ? 'unhealthy' : state === 'up' ? 'healthy' : 'unknown',
+    health: reason === undefined ? (state === 'up' ? 'healthy' : 'unknown') : 'unhealthy',
     isolation: service.isolation,
     runtime: service.backend.kind === 'process' ? 'process' : 'container',
     source: service.source,
@@ -58,21 +57,6 @@ function stateOf(port: number | undefined, down: string | undefined, slots: read
   return 'asleep'
 }
 
-/** A service of containers is down when none of them can serve; one container of several does not make it so. */
-function downReason(service: Service): string | undefined {
-  if (service.down !== undefined) return service.down
-  if (service.backend.kind !== 'containers') return undefined
-  let first: string | undefined
-  const clients = service.backend.containers.map(({ client }) => client ?? EVERYONE)
-  for (const client of clients.length === 0 ? [EVERYONE] : clients) {
-    const found = groupFor(service, client)
-    const words = 'down' in found ? found.down : found.doubt
-    if (words === undefined) return undefined
-    first ??= words
-  }
-  return first
-}
-
 /** Envoy kept its last good form of the resource, if there was one. */
 export function refusalProblem({ name, typeUrl, message }: RefusedResource): Problem {
   const service = name.replace(/:\d+$/, '')
@@ -86,3 +70,29 @@ export function refusalProblem({ name, typeUrl, message }: RefusedResource): Pro
       : 'The last good form stays in use. Change the definition of the service; `berth envoy dump` shows what was sent.',
   }
 }
+
+/** Longest list of clients in a catalog: Consul refuses values of more than 512 bytes. */
+const CLIENT_SUPPORT = 500
+
+/** A service as other machines find it. */
+export function registrationOf(
+  service: Service,
+  port: number,
+  address: string,
+  slots: readonly SlotView[],
+): Registration {
+  const own = slots.filter((slot) => slot.service === service.name)
+  return {
+    name: service.name,
+    address,
+    port,
+    protocol: NEWEST_PROTOCOL,
+    era: service.era,
+    isolation: service.isolation,
+    clientSupport: service.clients.join(',').slice(0, CLIENT_SUPPORT),
+    healthy: unhealthy(service, own) === undefined,
+  }
+}
+
+/** The newest revision of MCP that is served. */
+const NEWEST_PROTOCOL = '2025-11-25'

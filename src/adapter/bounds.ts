@@ -43,6 +43,8 @@ export const DEFAULT_BOUNDS = {
   drainMs: 5000,
   /** Changes of the status are told at most this often. */
   watchMs: 50,
+  /** A watcher hears at least an empty line this often. */
+  heartbeatMs: 3000,
 } as const
 
 export type Bounds = { readonly [Name in keyof typeof DEFAULT_BOUNDS]: number }

@@ -45,9 +45,14 @@ function watch(slot: Slot, res: ServerResponse): void {
   }
   const changed = () => void (timer ??= setTimeout(tell, slot.bounds.watchMs))
   const stop = slot.watch(changed)
+  // A sign of life: an adapter that is frozen has a connection, too.
+  const beat = setInterval(() => {
+    if (!res.writableNeedDrain) res.write('\n')
+  }, slot.bounds.heartbeatMs)
   res.on('drain', changed)
   res.on('close', () => {
     stop()
+    clearInterval(beat)
     clearTimeout(timer)
   })
   tell()

@@ -33,7 +33,7 @@ export interface PoolEvents {
 }
 
 export class ProcessPool {
-  /** The end of the last process that ended by itself or could not be started. */
+  /** The end of the last process that ended by itself or could not be started; until one answers again. */
   lastFailure: string | undefined
 
   readonly #spec: AdapterSpec
@@ -97,6 +97,7 @@ export class ProcessPool {
     try {
       await this.#all.get(process)
       const handshake = await process.handshake(text)
+      this.#recovered()
       if (handshake.version === undefined) this.release(process)
       else if (process.life !== undefined) this.#known = { life: process.life, handshake, process }
       return handshake
@@ -197,6 +198,13 @@ export class ProcessPool {
     this.#failures = Math.min(this.#failures + 1, 16)
     this.lastFailure = reason
     this.#log('warn', 'the server ended', { reason })
+    this.#events.changed()
+  }
+
+  /** A server that answers is a server that works: what was wrong before is over. */
+  #recovered(): void {
+    if (this.lastFailure === undefined) return
+    this.lastFailure = undefined
     this.#events.changed()
   }
 

@@ -56,7 +56,7 @@ export interface TlsFiles {
   readonly key: string
 }
 
-/** The answer of `GET /status` on the control socket, and each line of `GET /watch` (newline-delimited JSON). */
+/** The answer of `GET /status` on the control socket, and each line of `GET /watch` (newline-delimited JSON, empty lines between). */
 export interface AdapterStatus {
   readonly pid: number
   readonly service: string
@@ -67,7 +67,7 @@ export interface AdapterStatus {
   /** Streams open to clients, GET and POST. */
   readonly streams: number
   readonly processes: number
-  /** The end of the last process that ended by itself or could not be started, in words; absent: none did. */
+  /** The end of the last process that ended by itself or could not be started, in words; absent: none did since one answered. */
   readonly lastFailure?: string
 }
 

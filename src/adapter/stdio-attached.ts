@@ -1,17 +1,16 @@
 // A stdio server in a container that runs already: attached to its stdin and stdout through the Engine API.
 
-import { request, type ClientRequest, type IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 
 import type { AttachedServer } from './spec.ts'
 import type { Bounds } from './bounds.ts'
+import { EngineApi, type EngineAnswer } from './engine-api.ts'
 import { StartFailure } from './error.ts'
 import { FrameSplitter, LineSplitter } from './framing.ts'
 import type { Log } from './log.ts'
 import { createStderrLog } from './stderr.ts'
 import type { StartStdio, StdioServer, StdioSink } from './stdio.ts'
 
-const INSPECTION_BYTES = 1024 * 1024
 const STDERR = 2
 
 export interface AttachedOptions {
@@ -22,10 +21,13 @@ export interface AttachedOptions {
 }
 
 export function attachedStarter(options: AttachedOptions): StartStdio {
+  const { server, bounds } = options
+  const engine = new EngineApi(server.engine, bounds.engineCallMs, `the container ${server.name}`)
   return async (sink) => {
-    const life = await inspect(options)
-    const { socket, head } = await attach(options)
-    return new Attachment(options, life, socket, head, sink)
+    const life = await inspect(engine, server)
+    const attached = await engine.attach(server.id)
+    if (!('socket' in attached)) throw refusedBy(server.name, attached)
+    return new Attachment(options, life, attached.socket, attached.head, sink)
   }
 }
 
@@ -80,16 +82,12 @@ class Attachment implements StdioServer {
 }
 
 /** The container's start time, when it can be attached to. */
-async function inspect(options: AttachedOptions): Promise<string> {
-  const { name } = options.server
-  const found = await call<Partial<Inspection>>(options, 'GET', 'json', {}, (req, settle, fail) => {
-    const read = async (res: IncomingMessage) => {
-      const body = await readBody(res)
-      if (res.statusCode !== 200) throw refusedBy(options, res, body)
-      settle(JSON.parse(body) as Partial<Inspection>)
-    }
-    req.on('response', (res) => void read(res).catch(fail))
-  })
+async function inspect(engine: EngineApi, { id, name }: AttachedServer): Promise<string> {
+  const answer = await engine.call('GET', `/containers/${id}/json`)
+  if (answer.status !== 200) throw refusedBy(name, answer)
+  if (typeof answer.body !== 'object' || answer.body === null)
+    throw new StartFailure(`The engine of the container ${name} cannot be used: it answers no JSON.`)
+  const found = answer.body as Partial<Inspection>
   if (!found.State?.Running) throw new StartFailure(`The container ${name} is not running. Start it.`)
   if (found.Config?.Tty) {
     throw new StartFailure(
@@ -108,68 +106,7 @@ interface Inspection {
   readonly Config: { readonly Tty: boolean; readonly OpenStdin: boolean }
 }
 
-function attach(options: AttachedOptions): Promise<{ socket: Socket; head: Buffer }> {
-  const headers = { connection: 'Upgrade', upgrade: 'tcp' }
-  return call(options, 'POST', 'attach?stream=1&stdin=1&stdout=1&stderr=1', headers, (req, settle, fail) => {
-    req.on('upgrade', (_res, socket, head) => settle({ socket, head }))
-    req.on('response', (res) => {
-      readBody(res).then((body) => fail(refusedBy(options, res, body)), fail)
-    })
-  })
-}
-
-/** One call with a deadline; `listen` settles it. */
-function call<Result>(
-  options: AttachedOptions,
-  method: string,
-  path: string,
-  headers: Record<string, string>,
-  listen: (req: ClientRequest, settle: (result: Result) => void, fail: (error: Error) => void) => void,
-): Promise<Result> {
-  const { server, bounds } = options
-  return new Promise((settle, reject) => {
-    const req = request({ ...server.engine, method, path: `/containers/${server.id}/${path}`, headers, agent: false })
-    const limit = setTimeout(() => {
-      fail(new Error(`it did not answer within ${bounds.engineCallMs / 1000} s`))
-    }, bounds.engineCallMs)
-    const fail = (error: Error) => {
-      clearTimeout(limit)
-      req.destroy()
-      reject(error instanceof StartFailure ? error : engineFailure(options, error))
-    }
-    req.on('error', fail)
-    listen(
-      req,
-      (result) => {
-        clearTimeout(limit)
-        settle(result)
-      },
-      fail,
-    )
-    req.end()
-  })
-}
-
-function engineFailure({ server }: AttachedOptions, error: Error): StartFailure {
-  return new StartFailure(`The engine of the container ${server.name} cannot be used: ${error.message}.`, {
-    cause: error,
-  })
-}
-
-function refusedBy({ server }: AttachedOptions, res: IncomingMessage, body: string): StartFailure {
-  if (res.statusCode === 404) return new StartFailure(`The container ${server.name} is gone.`)
-  return new StartFailure(
-    `The engine refused the container ${server.name}: status ${res.statusCode}, ${body.slice(0, 200)}`,
-  )
-}
-
-async function readBody(res: IncomingMessage): Promise<string> {
-  const chunks: Buffer[] = []
-  let bytes = 0
-  for await (const chunk of res as AsyncIterable<Buffer>) {
-    bytes += chunk.length
-    if (bytes > INSPECTION_BYTES) throw new Error('its answer is too long')
-    chunks.push(chunk)
-  }
-  return Buffer.concat(chunks).toString('utf8')
+function refusedBy(name: string, { status, words }: EngineAnswer): StartFailure {
+  if (status === 404) return new StartFailure(`The container ${name} is gone.`)
+  return new StartFailure(`The engine refused the container ${name}: status ${status}, ${words}`)
 }

@@ -1,5 +1,6 @@
 // Where a running control plane is found: `api.json` in its state folder, there from when it serves until it stops.
 
+import { renameSync, writeFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
@@ -16,11 +17,13 @@ export interface ApiAddress {
   readonly admin: string
 }
 
+const FILE = 'api.json'
+
 const schema = object({ url: string(), pid: int().min(1), admin: string() })
 
 /** Undefined: no control plane has served here, or the last one stopped in order. After a crash the file stays. */
 export async function readApiAddress(home: string): Promise<ApiAddress | undefined> {
-  const file = join(home, 'api.json')
+  const file = join(home, FILE)
   let text: string
   try {
     text = await readFile(file, 'utf8')
@@ -40,4 +43,11 @@ function jsonOr(text: string): unknown {
   } catch {
     return undefined
   }
+}
+
+/** Renamed into place, so that nobody reads half of it. */
+export function writeApiAddress(home: string, address: ApiAddress): void {
+  const unfinished = join(home, `${FILE}.${process.pid}`)
+  writeFileSync(unfinished, JSON.stringify(address), { mode: 0o600 })
+  renameSync(unfinished, join(home, FILE))
 }

@@ -9,8 +9,8 @@ import type { Resource } from './resource.ts'
 import { serviceRoutes, type RouteOptions } from './route.ts'
 
 export interface World {
-  /** Services that have a port, with it. */
-  readonly services: readonly { readonly service: Service; readonly port: number }[]
+  /** Services that have a port, with it, and why they are unhealthy, if they are. */
+  readonly services: readonly { readonly service: Service; readonly port: number; readonly unhealthy?: string }[]
   readonly clients: readonly Client[]
   /** The slot of every client group of these services. */
   readonly slots: readonly Slot[]
@@ -38,8 +38,13 @@ export function compile(world: World): Resources {
       ...services.map(({ service, port }) => serviceListener(service.name, port, world.bind)),
     ],
     scopedRoutes: services.map(({ service }) => scopedRoute(service.name)),
-    routes: services.map(({ service }) =>
-      serviceRoutes(service, world.clients, (group) => slots.get(slotKey(service.name, group)), world.routes),
+    routes: services.map(({ service, unhealthy }) =>
+      serviceRoutes(
+        { service, unhealthy },
+        world.clients,
+        (group) => slots.get(slotKey(service.name, group)),
+        world.routes,
+      ),
     ),
     clusters: [...world.slots.filter(({ state }) => state === 'up'), ...world.retired]
       .flatMap(clustersOf)

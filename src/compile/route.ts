@@ -20,7 +20,7 @@ export const CLIENT_HEADER = 'x-mcp-client'
 
 /** The routes of one service. `slotOf` finds the slot of a client group. */
 export function serviceRoutes(
-  service: Service,
+  { service, unhealthy }: { readonly service: Service; readonly unhealthy?: string | undefined },
   clients: readonly Client[],
   slotOf: (group: string) => Slot | undefined,
   options: RouteOptions,
@@ -35,13 +35,13 @@ export function serviceRoutes(
         {
           name: 'local',
           domains: [...options.hosts],
-          matcher: clientMatcher(service, served, slotOf),
+          matcher: clientMatcher(service, served, slotOf, unhealthy),
           typed_per_filter_config: { 'envoy.filters.http.on_demand': onDemand(options.holdSeconds) },
         },
         {
           name: 'other',
           domains: ['*'],
-          routes: [refuse(403, `This Host is not served. Use ${options.hosts.join(' or ')}.`)],
+          routes: [respond(403, `This Host is not served. Use ${options.hosts.join(' or ')}.`)],
         },
       ],
     },
@@ -52,11 +52,16 @@ export function serviceRoutes(
  * Origin first, then the header, then the path, then nobody (contract, "Who the client is"). The map look-ups take the
  * same time for one client and for a thousand (envoy-measured.md B §1).
  */
-function clientMatcher(service: Service, served: readonly Client[], slotOf: (group: string) => Slot | undefined): Json {
+function clientMatcher(
+  service: Service,
+  served: readonly Client[],
+  slotOf: (group: string) => Slot | undefined,
+  unhealthy: string | undefined,
+): Json {
   const byHeader: Record<string, Json> = {}
   const byPath: Record<string, Json> = {}
   const unknown = routeAction('unknown', [
-    refuse(
+    respond(
       403,
       // Not which clients there are: names of others are nobody's business (design §3).
       `This client may not use service ${service.name}. Declare it under clients in berth.yaml, or use another name.`,
@@ -80,7 +85,7 @@ function clientMatcher(service: Service, served: readonly Client[], slotOf: (gro
         clientRoutes(service, ['/mcp', `/${service.name}/mcp`], targetOf(service, anonymous, slotOf), ANONYMOUS),
       )
     : routeAction('nameless', [
-        refuse(
+        respond(
           403,
           `Service ${service.name} serves named clients only. Send your name in the header ${CLIENT_HEADER}.`,
         ),
@@ -88,12 +93,13 @@ function clientMatcher(service: Service, served: readonly Client[], slotOf: (gro
   return {
     matcher_list: {
       matchers: [
+        health(service, unhealthy),
         {
           predicate: {
             and_matcher: { predicate: [present('origin'), { not_matcher: matches('origin', LOCAL_ORIGIN) }] },
           },
           on_match: routeAction('origin', [
-            refuse(
+            respond(
               403,
               'This Origin is not allowed. Web pages may call from http://localhost or http://127.0.0.1 only.',
             ),
@@ -122,6 +128,18 @@ function clientMatcher(service: Service, served: readonly Client[], slotOf: (gro
   }
 }
 
+/**
+ * Health for whoever routes to this listener (Consul, a balancer): Envoy answers it by itself, so that it is right while
+ * the control plane is away, and it starts no slot.
+ */
+function health(service: Service, unhealthy: string | undefined): Json {
+  const answer = unhealthy === undefined ? respond(200, 'healthy') : respond(503, unhealthy)
+  return {
+    predicate: matches(':path', `(/${service.name})?/healthz`),
+    on_match: routeAction('health', [answer]),
+  }
+}
+
 const LOCAL_ORIGIN = String.raw`https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?`
 
 /** What stands behind a client at this moment: a slot, or words why there is none. */
@@ -138,7 +156,7 @@ function targetOf(service: Service, client: Client, slotOf: (group: string) => S
 
 /** @param name sets the client's header for the adapter, where the request did not carry it. */
 function clientRoutes(service: Service, paths: readonly string[], target: Target, name?: string): Json[] {
-  if ('down' in target) return [refuse(503, target.down)]
+  if ('down' in target) return [respond(503, target.down)]
   const { group, generation } = target.slot
   const header =
     name === undefined
@@ -173,7 +191,7 @@ function clientRoutes(service: Service, paths: readonly string[], target: Target
       },
     ]
   })
-  return [...routes, refuse(404, `Unknown path. Service ${service.name} serves /mcp.`)]
+  return [...routes, respond(404, `Unknown path. Service ${service.name} serves /mcp.`)]
 }
 
 /**
@@ -202,7 +220,7 @@ function routeAction(name: string, routes: readonly Json[]): Json {
   return { action: extension(name, 'envoy.config.route.v3.RouteList', { routes }) }
 }
 
-function refuse(status: number, words: string): Json {
+function respond(status: number, words: string): Json {
   return { match: { prefix: '/' }, direct_response: { status, body: { inline_string: bounded(words) } } }
 }
 

@@ -21,6 +21,8 @@ export interface Config {
   readonly ports: Ports
   /** A loopback address, IPv4 or IPv6. */
   readonly bind: string
+  /** `host:port` of the Consul agent to register services with; undefined: none. */
+  readonly consul: string | undefined
 }
 
 /** A Docker engine. With neither socket nor host it is the one that `DOCKER_HOST` or Docker's default socket names. */
@@ -118,6 +120,8 @@ function configOf(written: File, source: YamlSource, file: string, folder: strin
       })) ?? 'auto',
     ports: portsOf(written.ports),
     bind: written.bind ?? '127.0.0.1',
+    // Written with nothing in it, it is the agent of this machine.
+    consul: written.consul && (written.consul.address ?? '127.0.0.1:8500'),
   }
 }
 

@@ -38,7 +38,6 @@ const NOT_YET: readonly NotYet[] = [
     as: 'ssh://',
     remedy: 'Reach the engine by unix:///path/of/docker.sock or tcp://host:port.',
   },
-  { key: 'consul', remedy: REMOVE },
   { key: 'mcp.services.*.resource_limits', remedy: REMOVE },
   { key: 'mcp.clients.*.rate_limit', remedy: 'Remove it.' },
   {

@@ -143,6 +143,18 @@ const engine = keys({
   tls: optionalText,
 })
 
+/** Where a Consul agent's HTTP API is; its usual port is put behind a host alone. */
+const agentAddress = z.string().transform((text, context): string => {
+  const match = /^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?$/.exec(text)
+  const number = Number(match?.[2] ?? 8500)
+  if (match && number >= 1 && number <= 65_535) return `${match[1]}:${number}`
+  context.addIssue({
+    code: 'custom',
+    message: mistake('is no address of a Consul agent.', 'Write host:port, such as 127.0.0.1:8500.'),
+  })
+  return z.NEVER
+})
+
 const loopback = z.string().superRefine((text, context) => {
   if (/^127(?:\.(?:25[0-5]|2[0-4]\d|1?\d?\d)){3}$/.test(text) || text === '::1') return
   const wrong =
@@ -215,7 +227,7 @@ export const file = optional(
     tiers: optional(z.record(z.string(), optional(tier))),
     auth: optional(auth),
     docker: optional(z.array(engine)),
-    consul: optional(keys({ address: optionalText })),
+    consul: optional(keys({ address: optional(agentAddress) })),
     ports: optional(ports),
     bind: optional(loopback),
   }),

@@ -42,3 +42,13 @@ export function engineAddresses(
   }
   return { addresses, problems }
 }
+
+/** The socket of the first engine that has one. */
+export function socketOf(addresses: readonly EngineAddress[]): string | undefined {
+  for (const address of addresses) if ('socketPath' in address) return address.socketPath
+  return undefined
+}
+
+export function addressOf(addresses: readonly EngineAddress[], name: string): EngineAddress | undefined {
+  return addresses.find((address) => address.name === name)
+}

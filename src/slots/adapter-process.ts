@@ -8,10 +8,12 @@ import { rmSync } from 'node:fs'
 import type { AdapterReady, AdapterSpec, AdapterStatus } from '../adapter/spec.ts'
 import type { ProcessRecord } from '../model/record.ts'
 import type { ProcessRecords } from './envoy.ts'
-import { end, gone, runs, startDetached, type Identity } from './process.ts'
+import { end, gone, runs, signal, startDetached, type Identity } from './process.ts'
 
 /** From the start of the program until both sockets listen: ~60 ms when idle, seconds on a machine under load. */
 const START_DEADLINE_MS = 20_000
+/** An adapter says something every 3 s; one that does not for this long is frozen, and its clients hang. */
+const SILENT_MS = 15_000
 /** A status line is some hundred bytes. */
 const LINE_BYTES = 64 * 1024
 
@@ -34,6 +36,8 @@ export class AdapterProcess {
   readonly #records: ProcessRecords
   readonly #events: AdapterEvents
   readonly #released = new AbortController()
+  /** Settles when its end has been told and its record removed. */
+  readonly #watching: Promise<void>
 
   private constructor(identity: Identity, sockets: readonly string[], records: ProcessRecords, events: AdapterEvents) {
     this.identity = identity
@@ -41,7 +45,7 @@ export class AdapterProcess {
     this.#controlSocket = sockets[1]!
     this.#records = records
     this.#events = events
-    void this.#watch()
+    this.#watching = this.#watch()
   }
 
   /**
@@ -91,6 +95,7 @@ export class AdapterProcess {
     await this.#call('POST', `/drain?deadline=${deadlineMs}`).catch(() => undefined)
     // Its own shutdown ladder has two rungs of 2 s behind the deadline.
     if (!(await gone(this.identity, deadlineMs + 6000))) await end(this.identity, 1000)
+    await this.#watching
   }
 
   /** Lets it live on without this control plane. */
@@ -118,7 +123,7 @@ export class AdapterProcess {
     while (!this.#released.signal.aborted) {
       await this.#follow().catch(() => undefined)
       if (this.#released.signal.aborted) return
-      if (await gone(this.identity, 250)) {
+      if ((await gone(this.identity, 250)) && !this.#released.signal.aborted) {
         forget(this.#records, this.identity, [this.httpSocket, this.#controlSocket])
         this.#events.ended()
         return
@@ -133,6 +138,11 @@ export class AdapterProcess {
         (response) => {
           let text = ''
           response.setEncoding('utf8')
+          response.setTimeout(SILENT_MS, () => {
+            // Its death is what everybody can deal with: routes, clients, its servers.
+            signal(this.identity, 'SIGKILL')
+            call.destroy()
+          })
           response.on('data', (chunk: string) => {
             text += chunk
             const lines = text.split('\n')

@@ -351,7 +351,12 @@ export class Slots {
             slot: key(entry.service, entry.group),
             reason: status.lastFailure,
           })
+        const before = life.status
         life.status = status
+        // The service's health is made of these (model/health.ts).
+        const differs =
+          before?.lastFailure !== status.lastFailure || (before?.processes === 0) !== (status.processes === 0)
+        if (differs && !this.#closed) this.#options.changed()
       },
       ended: () => {
         delete life.adapter

@@ -57,6 +57,18 @@ test('every refusal of a life that ended has words', async () => {
   }
 })
 
+test('an adapter that is frozen is replaced, and its client gets an answer', async () => {
+  await berth.up()
+  await berth.post(berth.port, initialize(), { client: 'codex' })
+  const { slots } = await berth.service('everything')
+  kill(slots[0]!.pid!, 'SIGSTOP')
+  const answer = await berth.post(berth.port, initialize(), { client: 'codex' })
+  expect([200, 502, 503]).toContain(answer.status)
+  await eventually(async () =>
+    expect((await berth.post(berth.port, initialize(), { client: 'codex' })).status).toBe(200),
+  )
+})
+
 test('an Envoy that hangs when Berth starts is replaced', async () => {
   await berth.up()
   const { envoy } = await berth.status()
@@ -105,7 +117,7 @@ describe('signals', () => {
     await berth.up()
     const held = berth.post(berth.port, initialize()).catch((error: Error) => error)
     await berth.until('everything', ({ state }) => state !== 'asleep')
-    expect(await berth.signal('SIGTERM')).toBe(0)
+    expect(await berth.signal('SIGTERM'), berth.output).toBe(0)
     await held
     expect(berth.processes()).toEqual([])
     expect(berth.output).not.toMatch(/^\s+at /m)
