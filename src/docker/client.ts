@@ -20,6 +20,8 @@ export interface ContainerInspection {
   /** With a slash before it. */
   readonly Name: string
   readonly Created: string
+  /** How often the engine itself started it again. */
+  readonly RestartCount: number
   readonly State: {
     readonly Running: boolean
     readonly Paused: boolean
@@ -47,7 +49,8 @@ export type Filters = Readonly<Record<string, readonly string[]>>
 
 /** Inspections of some hundred containers wait for each other instead of opening as many sockets. */
 const SOCKETS = 8
-const LONGEST_REASON = 200
+/** Engines put the cause last, after long identifiers. */
+const LONGEST_REASON = 500
 
 /**
  * All calls reject with the abort signal's reason, with a system error (`code`), with EngineAnswerError, or with an
@@ -113,7 +116,10 @@ export class EngineClient {
   /** Removes a container and its anonymous volumes, running or not; one that is gone already is no error. */
   async remove(id: string, signal: AbortSignal): Promise<void> {
     try {
-      await this.call(signal, (docker) => docker.getContainer(id).remove({ force: true, v: true, abortSignal: signal }))
+      await this.call(signal, async (docker) => {
+        // Its empty answer would pass for one that is not JSON.
+        await docker.getContainer(id).remove({ force: true, v: true, abortSignal: signal })
+      })
     } catch (error) {
       if (error instanceof EngineAnswerError && error.status === 404) return
       throw error

@@ -45,7 +45,8 @@ export function engineFromEnvironment(env: Readonly<Record<string, string | unde
   if (scheme === 'unix') return { address: { name: HOST_ENGINE, socketPath: rest } }
   if (scheme !== 'tcp') {
     // The value may hold a password, so only its scheme is repeated.
-    const message = scheme ? `Engines behind ${scheme}:// are not supported yet.` : 'It is not an address.'
+    if (scheme === 'ssh') return { problem: hostProblem('Engines behind ssh:// are not supported yet.', TUNNEL) }
+    const message = scheme ? `Engines behind ${scheme}:// are not supported.` : 'It is not an address.'
     return { problem: hostProblem(message) }
   }
   const url = URL.canParse(`http://${rest}`) ? new URL(`http://${rest}`) : undefined
@@ -59,14 +60,13 @@ export function engineFromEnvironment(env: Readonly<Record<string, string | unde
   return { address: { ...address, tls: filesOfFolder(folder) } }
 }
 
-function hostProblem(message: string): Problem {
-  return {
-    about: `engine ${HOST_ENGINE}`,
-    where: 'DOCKER_HOST',
-    message,
-    remedy: 'Use unix:///path/to/docker.sock or tcp://host:2375, or unset it for the engine of this machine.',
-  }
+function hostProblem(message: string, remedy = ADDRESSES): Problem {
+  return { about: `engine ${HOST_ENGINE}`, where: 'DOCKER_HOST', message, remedy }
 }
+
+const ADDRESSES = 'Use unix:///path/to/docker.sock or tcp://host:2375, or unset it for the engine of this machine.'
+const TUNNEL =
+  'Forward its socket (ssh -N -L /path/to/docker.sock:/var/run/docker.sock user@host) and use unix:///path/to/docker.sock.'
 
 /** Why an engine could not be asked, and how to mend it. The same cause gives the same words. */
 export function engineProblem(address: EngineAddress, error: unknown): Problem {

@@ -1,7 +1,7 @@
 // The image docker:dind out of the engine kit. Its entry point does what the real one does where the server's
 // certificates were put in place beforehand, and refuses to start where they were not.
 
-import { cpSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { cpSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { EngineKit } from './engine-kit.ts'
 import { fingerprint, makeFolder } from './folders.ts'
@@ -37,6 +37,9 @@ exec docker-init -- dockerd --host=unix:///var/run/docker.sock --host=tcp://0.0.
   --tlsverify --tlscacert="$server/ca.pem" --tlscert="$server/cert.pem" --tlskey="$server/key.pem" "$@"
 `
 
+/** The spelling of this command in the real image's busybox, for that of another build; see also its shell below. */
+const NC = '#!/bin/sh\nshift\nexec busybox nc -ll "$@"\n'
+
 /** The image has no iptables, and the servers in it need no network. */
 const DAEMON = { iptables: false, ip6tables: false, 'ip-masq': false }
 
@@ -48,9 +51,13 @@ export function dindImage(kit: EngineKit): Image {
       await fillBase(root, kit)
       const bin = makeFolder(join(root, 'usr/local/bin'))
       for (const program of PROGRAMS) await copyProgram(join(kit.bin, program), join(bin, program), root)
+      // That of busybox would take its own commands before all others.
+      rmSync(join(root, 'bin/sh'))
+      await copyProgram('/bin/dash', join(root, 'bin/sh'), root)
       // runc's libraries are in the kit, which is not where the loader looks.
       cpSync(join(kit.bin, '../lib'), join(root, 'usr/lib'), { recursive: true })
       writeFileSync(join(bin, 'dockerd-entrypoint.sh'), ENTRY_POINT, { mode: 0o755 })
+      writeFileSync(join(bin, 'nc'), NC, { mode: 0o755 })
       writeFileSync(join(makeFolder(join(root, 'etc/docker')), 'daemon.json'), JSON.stringify(DAEMON))
       for (const folder of ['var/lib/docker', 'certs']) makeFolder(join(root, folder))
       symlinkSync('/run', join(root, 'var/run'))

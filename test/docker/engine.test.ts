@@ -36,6 +36,7 @@ describe('the engine of the environment', () => {
 
   test.each([
     [{ DOCKER_HOST: 'ssh://root:secret@docker' }, 'Engines behind ssh:// are not supported yet.'],
+    [{ DOCKER_HOST: 'npipe:////./pipe/docker_engine' }, 'Engines behind npipe:// are not supported.'],
     [{ DOCKER_HOST: 'tcp://:2375' }, 'It is not an address.'],
     [{ DOCKER_HOST: 'docker:2375' }, 'It is not an address.'],
   ])('%j: a problem', (env, message) => {

@@ -28,6 +28,8 @@ export class Relay {
     { readonly status: number; readonly body: string; readonly headers: OutgoingHttpHeaders }
   >()
 
+  readonly #once = new Set<string>()
+
   private constructor(target: string) {
     this.#target = target
     this.socketPath = join(this.#folder, 's')
@@ -69,6 +71,12 @@ export class Relay {
     this.#refusals.set(path, { status, body, headers })
   }
 
+  /** The same for the next call alone. */
+  refuseOnce(path: string, status: number, body: string): void {
+    this.refuse(path, status, body)
+    this.#once.add(path)
+  }
+
   /** No more refusals. */
   allow(): void {
     this.#refusals.clear()
@@ -101,6 +109,7 @@ export class Relay {
     hold?.arrived()
     await hold?.released
     const refusal = this.#refusals.get(path)
+    if (this.#once.delete(path)) this.#refusals.delete(path)
     if (refusal) return void answer.writeHead(refusal.status, refusal.headers).end(refusal.body)
     const { url, method, headers } = call
     const upstream = request({ socketPath: this.#target, path: url, method, headers, agent: false }, (response) => {
@@ -112,6 +121,6 @@ export class Relay {
     })
     upstream.on('error', () => answer.destroy())
     answer.on('close', () => upstream.destroy())
-    upstream.end()
+    call.pipe(upstream)
   }
 }
