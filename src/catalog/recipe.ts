@@ -37,6 +37,27 @@ export function requirementsOf({ package: { registry, name, version, beside } }:
   return [registry === 'npm' ? `${name}@${version}` : `${name}==${version}`, ...beside]
 }
 
+/**
+ * The command that installs the package and all that it requires into a folder. Neither client may run the packages' own
+ * scripts: nothing in the catalog needs them.
+ */
+export function installCommandOf(entry: CatalogEntry, folder: string): readonly [program: string, ...args: string[]] {
+  const requirements = requirementsOf(entry)
+  return entry.package.registry === 'npm'
+    ? [
+        'npm',
+        'install',
+        '--prefix',
+        folder,
+        '--omit=dev',
+        '--ignore-scripts',
+        '--no-audit',
+        '--no-fund',
+        ...requirements,
+      ]
+    : ['pip', 'install', '--target', folder, '--only-binary=:all:', ...requirements]
+}
+
 /** The whole command of a container: the program through its interpreter, because its first line may name another. */
 export function entryPointOf({ package: { registry }, program }: CatalogEntry, server: string = SERVER): string[] {
   return registry === 'npm'
@@ -76,19 +97,17 @@ export function dockerfileOf(
   ].join('\n')
 }
 
-/** Neither client may run the packages' own scripts: nothing in the catalog needs them. */
 function install(entry: CatalogEntry): readonly string[] {
-  const requirements = requirementsOf(entry).join(' ')
   const { systemPackages } = entry
   const system =
     'RUN apt-get update' +
     ` && apt-get install --yes --no-install-recommends ${systemPackages.join(' ')}` +
     ' && rm -rf /var/lib/apt/lists/*'
+  const command = installCommandOf(entry, SERVER).join(' ')
   const server =
     entry.package.registry === 'npm'
-      ? `RUN npm install --prefix ${SERVER} --omit=dev --ignore-scripts --no-audit --no-fund --cache /tmp/npm ${requirements}` +
-        ' && rm -rf /tmp/npm'
-      : `RUN pip install --target ${SERVER} --only-binary=:all: --no-cache-dir ${requirements}`
+      ? `RUN ${command} --cache /tmp/npm && rm -rf /tmp/npm`
+      : `RUN ${command} --no-cache-dir`
   return [...(systemPackages.length > 0 ? [system] : []), server]
 }
 

@@ -5,7 +5,7 @@ import { resolve } from 'node:path'
 import { Readable } from 'node:stream'
 
 import type { CatalogEntry } from '../catalog/entry.ts'
-import { contextOf, entryPointOf, imageOf, requirementsOf } from '../catalog/recipe.ts'
+import { contextOf, entryPointOf, imageOf, installCommandOf } from '../catalog/recipe.ts'
 import { tarOf } from '../catalog/tar.ts'
 import { readConfigFile } from '../config/file.ts'
 import { loadConfig } from '../config/load.ts'
@@ -80,15 +80,10 @@ function folderOption(context: CommandContext, entry: CatalogEntry): string | un
   const folder = resolve(written)
   const program = entryPointOf(entry, folder)[1]!
   if (existsSync(program)) return folder
-  const requirements = requirementsOf(entry).join(' ')
-  const install =
-    entry.package.registry === 'npm'
-      ? `npm install --prefix ${written} --omit=dev --ignore-scripts ${requirements}`
-      : `pip install --target ${written} --only-binary=:all: ${requirements}`
   throw new OperatorError(
     `${written} does not have ${entry.package.name} installed: ${program} is missing.\n` +
       `Where there is a network, and with the same processor and version of ${runtimeOf(entry)} as in the image, run:\n` +
-      `  ${install}`,
+      `  ${installCommandOf(entry, written).join(' ')}`,
   )
 }
 

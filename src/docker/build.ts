@@ -1,11 +1,13 @@
 // Builds an image on an engine, through its API.
 
-import type { Readable } from 'node:stream'
+import { Agent, type ClientRequestArgs } from 'node:http'
+import type { Duplex, Readable } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
 
 import Docker from 'dockerode'
 
 import type { EngineAddress } from './engine.ts'
+import { connectTls } from './tls.ts'
 
 export interface ImageBuild {
   /** A tar archive with a Dockerfile. */
@@ -94,9 +96,29 @@ export async function buildImage(
 
 /** What docker-modem would else take from DOCKER_HOST and its companions is given, be it as undefined. */
 function engineAt(address: EngineAddress): Docker {
-  const where = { host: undefined, port: undefined, socketPath: undefined, ...address }
-  const { host, port, socketPath } = where
-  return new Docker({ host, port, socketPath, protocol: 'http', timeout: undefined })
+  const { host, port, socketPath } = { host: undefined, port: undefined, socketPath: undefined, ...address }
+  const agent = new BuildAgent(address)
+  const options = { host, port, socketPath, protocol: 'http', timeout: undefined, agent } as const
+  return new Docker(options)
+}
+
+/** Makes the connection of one build, with TLS where the engine asks for it. */
+class BuildAgent extends Agent {
+  readonly #address: EngineAddress
+
+  constructor(address: EngineAddress) {
+    super()
+    this.#address = address
+  }
+
+  override createConnection(
+    options: ClientRequestArgs,
+    callback: (error: Error | null, stream: Duplex) => void,
+  ): Duplex | null | undefined {
+    if (!('tls' in this.#address) || !this.#address.tls) return super.createConnection(options, callback)
+    const { host, port, tls } = this.#address
+    return connectTls(host, port, tls)
+  }
 }
 
 async function* linesOf(answer: NodeJS.ReadableStream): AsyncGenerator<Progress> {

@@ -5,6 +5,7 @@ import { CATALOG } from '../../src/catalog/entries.ts'
 import { exampleOf } from '../../src/catalog/example.ts'
 import { findEntry } from '../../src/catalog/lookup.ts'
 import { imageOf, requirementsOf } from '../../src/catalog/recipe.ts'
+import { loadConfig } from '../../src/config/load.ts'
 import { GATEWAY, SERVICE_NAME } from '../../src/model/names.ts'
 
 const PACKAGE_NAME = { npm: /^(?:@[a-z0-9-]+\/)?[a-z0-9-]+$/, pypi: /^[a-z0-9.-]+$/ }
@@ -46,7 +47,9 @@ test.each(CATALOG.map((entry) => [entry.name, entry] as const))('%s is a valid e
 test.each(CATALOG.map((entry) => [entry.name, entry] as const))(
   'the example of %s says what it needs',
   (name, entry) => {
-    const { services } = parse(exampleOf(entry)) as { services: Record<string, Record<string, unknown>> }
+    const text = exampleOf(entry)
+    expect(loadConfig({ text, file: 'berth.yaml', folder: '/' })).toHaveProperty('config')
+    const { services } = parse(text) as { services: Record<string, Record<string, unknown>> }
     expect(Object.keys(services)).toEqual([name])
     const service = services[name]!
     expect(service).toMatchObject({ image: imageOf(entry), isolation: entry.isolation.advice })

@@ -3,7 +3,7 @@ FROM python:3.11-slim
 ENV PYTHONPATH="/opt/server"
 ENV PYTHONUNBUFFERED="1"
 ENV HOME="/tmp"
-RUN pip install --target /opt/server --only-binary=:all: --no-cache-dir mcp-server-sqlite==2025.4.25 mcp==1.30.0
+RUN pip install --target /opt/server --only-binary=:all: mcp-server-sqlite==2025.4.25 mcp==1.30.0 --no-cache-dir
 RUN mkdir -p /data && chown 1001:1001 /data
 WORKDIR /data
 USER 1001:1001
