@@ -4,7 +4,7 @@ import { pipeline } from 'node:stream/promises'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { EngineClient } from '../../src/docker/client.ts'
 import { EngineAnswerError } from '../../src/docker/engine.ts'
-import { describeWithDocker } from '../bed/docker.ts'
+import { describeWithDocker, SMALL_IMAGE } from '../bed/docker.ts'
 import { Relay } from './relay.ts'
 
 const LIST = '/containers/json'
@@ -59,6 +59,13 @@ describeWithDocker('a client', (docker) => {
 
   test('does not know a container that is not there', async () => {
     expect(await client.inspect('0'.repeat(64), never)).toBeUndefined()
+  })
+
+  test('removes a container, running or gone', async () => {
+    const id = await docker.cli('run', '--detach', '--interactive', '--network=none', SMALL_IMAGE)
+    await client.remove(id, never)
+    expect(await client.inspect(id, never)).toBeUndefined()
+    await client.remove(id, never)
   })
 
   test.each(['http://far.invalid/', 'far:/', '/far'])('does not follow a redirect to %s', async (location) => {
