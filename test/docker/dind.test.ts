@@ -42,8 +42,13 @@ describeWithSpareEngine("Berth's own engine", () => {
     await host.cli('network', 'prune', '--force')
   })
   afterAll(async () => {
-    await engine().down({ volumes: true }, work)
-    rmSync(folder, { recursive: true, force: true })
+    const dind = engine()
+    try {
+      await dind.down({ volumes: true }, work)
+    } finally {
+      dind.close()
+      rmSync(folder, { recursive: true, force: true })
+    }
   })
 
   function engine(changes: Partial<DindDefinition> = {}, socketPath = host.socketPath): DindEngine {
