@@ -129,7 +129,7 @@ describeWithSpareEngine("Berth's own engine", () => {
     expect(await outcome(foreign)).toBe(untrusted)
     const refused = { ...foreign, ca: join(folder, 'certs/client/ca.pem') }
     expect(await outcome(refused)).toBe('The Docker engine does not accept the client certificate.')
-    // As a client that does not look at its own certificate would find it.
+    // Found here already, before the engine is asked.
     const expired = new Authority().issue(join(folder, 'expired'), 'client', { from: -9, to: -1 })
     expect(await outcome({ ...expired, ca: refused.ca })).toMatch(/^The client certificate .* expired on /)
   })
