@@ -4,14 +4,12 @@ import type { Socket } from 'node:net'
 
 import type { AttachedServer } from './spec.ts'
 import type { Bounds } from './bounds.ts'
+import { ContainerStream } from './container-stream.ts'
 import { EngineApi, type EngineAnswer } from './engine-api.ts'
 import { StartFailure } from './error.ts'
-import { FrameSplitter, LineSplitter } from './framing.ts'
 import type { Log } from './log.ts'
-import { createStderrLog } from './stderr.ts'
+import { createStderrLog, type StderrLog } from './stderr.ts'
 import type { StartStdio, StdioServer, StdioSink } from './stdio.ts'
-
-const STDERR = 2
 
 export interface AttachedOptions {
   readonly server: AttachedServer
@@ -31,53 +29,28 @@ export function attachedStarter(options: AttachedOptions): StartStdio {
   }
 }
 
-class Attachment implements StdioServer {
+class Attachment extends ContainerStream implements StdioServer {
   readonly life: string
-  readonly #socket: Socket
-  readonly #closed: Promise<void>
+  readonly #told: Promise<void>
 
   constructor(options: AttachedOptions, life: string, socket: Socket, head: Buffer, sink: StdioSink) {
-    this.life = life
-    this.#socket = socket
-    const lines = new LineSplitter(options.messageBytes, sink)
     const stderr = createStderrLog(options.log, {})
-    const frames = new FrameSplitter((kind, part) => (kind === STDERR ? stderr : lines).push(part))
-    socket.setTimeout(0)
-    socket.on('data', (chunk: Buffer) => frames.push(chunk))
-    // The engine's end of the stream is the server's: nothing comes of half a connection.
-    socket.on('end', () => socket.destroy())
-    socket.on('error', () => undefined)
-    this.#closed = new Promise((settle) => {
-      socket.on('close', () => {
-        const last = stderr.lastLine()
-        const said = last ? ` It last said: ${last}` : ''
-        sink.ended(`The connection to the container ${options.server.name} ended.${said}`)
-        settle()
-      })
-    })
-    if (head.length > 0) frames.push(head)
+    super(socket, head, options.messageBytes, sink, stderr)
+    this.life = life
+    this.#told = this.#tell(options.server.name, stderr, sink)
   }
 
-  get backlogBytes(): number {
-    return this.#socket.writableLength
-  }
-
-  write(line: string): void {
-    if (this.#socket.writable) this.#socket.write(`${line}\n`, 'latin1')
-  }
-
-  pause(): void {
-    this.#socket.pause()
-  }
-
-  resume(): void {
-    this.#socket.resume()
+  async #tell(name: string, stderr: StderrLog, sink: StdioSink): Promise<void> {
+    await this.closed
+    const last = stderr.lastLine()
+    const said = last ? ` It last said: ${last}` : ''
+    sink.ended(`The connection to the container ${name} ended.${said}`)
   }
 
   /** Detaches. The container was there before the adapter and stays; its stdin stays open for the next attachment. */
   stop(): Promise<void> {
-    this.#socket.destroy()
-    return this.#closed
+    this.cut()
+    return this.#told
   }
 }
 

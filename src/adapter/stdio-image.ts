@@ -5,15 +5,13 @@ import type { Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 
 import type { Bounds } from './bounds.ts'
+import { ContainerStream } from './container-stream.ts'
 import { EngineApi, type EngineAnswer } from './engine-api.ts'
 import { StartFailure } from './error.ts'
-import { FrameSplitter, LineSplitter } from './framing.ts'
 import type { Log } from './log.ts'
 import type { ImageServer } from './spec.ts'
 import { createStderrLog } from './stderr.ts'
 import type { StartStdio, StdioServer, StdioSink } from './stdio.ts'
-
-const STDERR = 2
 
 export interface ImageOptions {
   readonly server: ImageServer
@@ -44,64 +42,34 @@ export function imageStarter(options: ImageOptions): StartStdio {
   }
 }
 
-class OwnContainer implements StdioServer {
+class OwnContainer extends ContainerStream implements StdioServer {
   readonly life = undefined
   readonly #engine: EngineApi
   readonly #id: string
-  readonly #socket: Socket
   readonly #rungMs: number
-  /** Resolves when the container is gone. */
+  /** Settles when the container is gone. */
   readonly #gone: Promise<void>
   #abandoned = false
 
   constructor(options: ImageOptions, engine: EngineApi, id: string, socket: Socket, head: Buffer, sink: StdioSink) {
     const { server, messageBytes, bounds, log } = options
+    const stderr = createStderrLog(log, server.env)
+    super(socket, head, messageBytes, sink, stderr)
     this.#engine = engine
     this.#id = id
-    this.#socket = socket
     this.#rungMs = bounds.shutdownRungMs
-    const lines = new LineSplitter(messageBytes, sink)
-    const stderr = createStderrLog(log, server.env)
-    const frames = new FrameSplitter((kind, part) => (kind === STDERR ? stderr : lines).push(part))
-    socket.setTimeout(0)
-    socket.on('data', (chunk: Buffer) => frames.push(chunk))
-    socket.on('end', () => socket.destroy())
-    socket.on('error', () => undefined)
-    this.#gone = new Promise((settle) => {
-      socket.on('close', () => {
-        if (this.#abandoned) return settle()
-        void this.#end(stderr.lastLine(), log, sink).then(settle)
-      })
-    })
-    if (head.length > 0) frames.push(head)
-  }
-
-  get backlogBytes(): number {
-    return this.#socket.writableLength
-  }
-
-  write(line: string): void {
-    if (this.#socket.writable) this.#socket.write(`${line}\n`, 'latin1')
-  }
-
-  pause(): void {
-    this.#socket.pause()
-  }
-
-  resume(): void {
-    this.#socket.resume()
+    this.#gone = this.closed.then(() => (this.#abandoned ? undefined : this.#end(stderr.lastLine(), log, sink)))
   }
 
   /** It was never started: nothing ends, and whoever started it removes it. */
   abandon(): void {
     this.#abandoned = true
-    this.#socket.destroy()
+    this.cut()
   }
 
   /** The ladder: the end of its input, then TERM, then KILL, the last two by the engine. */
   async stop(): Promise<void> {
-    this.#socket.resume()
-    this.#socket.end()
+    this.end()
     const ended = await Promise.race([this.#gone.then(() => true), delay(this.#rungMs, false)])
     if (!ended) {
       const seconds = Math.ceil(this.#rungMs / 1000)
@@ -109,7 +77,7 @@ class OwnContainer implements StdioServer {
       const path = `/containers/${this.#id}/stop?t=${seconds}`
       await this.#engine.call('POST', path, undefined, this.#rungMs + 10_000).catch(() => undefined)
       const closed = await Promise.race([this.#gone.then(() => true), delay(this.#rungMs, false)])
-      if (!closed) this.#socket.destroy()
+      if (!closed) this.cut()
     }
     await this.#gone
   }

@@ -13,7 +13,7 @@ import { AdapterProcess, type AdapterProgram } from './adapter-process.ts'
 import { containerBody } from './container.ts'
 import type { Folders } from './folders.ts'
 import { readSecrets } from './secrets.ts'
-import type { Adapter, Adapters } from './slots.ts'
+import type { Adapter, Adapters } from './slot-parts.ts'
 
 export interface AdaptersOptions {
   readonly program: AdapterProgram

@@ -5,7 +5,8 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { KNOWN_CLIENTS } from '../../src/model/client.ts'
 import { clusterName } from '../../src/model/names.ts'
 import type { Container } from '../../src/model/service.ts'
-import { Slots, type Adapter, type AdapterEvents, type Adapters } from '../../src/slots/slots.ts'
+import type { Adapter, AdapterEvents, Adapters } from '../../src/slots/slot-parts.ts'
+import { Slots } from '../../src/slots/slots.ts'
 import { client, container, containers, service } from '../fixtures/world.ts'
 
 interface Start {

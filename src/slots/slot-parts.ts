@@ -1,0 +1,47 @@
+// What the slots of a node need of the rest: adapters, memory of generations, and whom to tell.
+
+import type { AdapterStatus } from '../adapter/spec.ts'
+import type { ProcessRecord } from '../model/record.ts'
+import type { Service } from '../model/service.ts'
+
+/** A running adapter, as the slots need it. */
+export interface Adapter {
+  readonly pid: number
+  readonly httpSocket: string
+  drain(deadlineMs: number): Promise<void>
+  release(): void
+}
+
+export interface AdapterEvents {
+  readonly status: (status: AdapterStatus) => void
+  readonly ended: () => void
+}
+
+/** What starts adapters; a seam, so that the rules of this file can be tested without processes. */
+export interface Adapters {
+  /** @throws with the reason in words for the client */
+  start(
+    service: Service,
+    group: string,
+    generation: number,
+    fingerprint: string,
+    events: AdapterEvents,
+  ): Promise<Adapter>
+  /** @returns undefined when the recorded process is gone */
+  adopt(record: ProcessRecord, events: AdapterEvents): Adapter | undefined
+}
+
+export interface Generations {
+  generations(): Map<string, number>
+  setGeneration(slot: string, generation: number): void
+}
+
+export interface SlotsOptions {
+  readonly adapters: Adapters
+  readonly generations: Generations
+  /** Envoy has the newest routes of a service: none of them names an earlier life any more. */
+  readonly routed: (service: string) => boolean
+  /** Something that Envoy or people should see is different. */
+  readonly changed: () => void
+  readonly log: (message: string, fields?: object) => void
+}
