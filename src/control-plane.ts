@@ -18,16 +18,12 @@ import { TYPE_OF } from './compile/snapshot.ts'
 import { watchConfigFile, type ConfigFile } from './config/file.ts'
 import { loadConfig, type Config, type ConfigText } from './config/load.ts'
 import { Registrar, type Registration } from './consul/registrar.ts'
-import { addressOf, engineAddresses, socketOf } from './docker/addresses.ts'
-import type { EngineAddress } from './docker/engine.ts'
-import { Images } from './docker/images.ts'
-import { reap, removeAll } from './docker/reaper.ts'
-import { watchEngine } from './docker/provider.ts'
+import { engineAddresses } from './docker/addresses.ts'
+import { Engines } from './docker/engines.ts'
 import { TIERS } from './model/client.ts'
 import { GATEWAY, listenerName } from './model/names.ts'
 import { OperatorError } from './model/operator-error.ts'
 import { problemLine, type Problem } from './model/problem.ts'
-import type { ImageState } from './model/runtime.ts'
 import { Reconciler } from './reconcile.ts'
 import { refusalProblem, registrationOf, serviceRow } from './rows.ts'
 import { createAdapters } from './slots/adapters.ts'
@@ -101,9 +97,23 @@ async function start(
   const adminSocket = join(folders.sockets, 'envoy.admin')
   const xdsSocket = join(folders.sockets, 'xds')
   let config = firstConfig
-  let engines = engineAddresses(config.engines, env)
+  const engines = new Engines({
+    env,
+    home: folders.home,
+    node,
+    seen: (state) => reconciler.setEngine(state),
+    changed: () => reconciler.changed(),
+    log: (message, fields) => log.info(fields, message),
+    progress,
+  })
 
-  const binary = await findEnvoy({ env, cache, engineSocket: socketOf(engines.addresses), progress, signal })
+  const binary = await findEnvoy({
+    env,
+    cache,
+    engineSocket: engineSocket(config, env, folders.home),
+    progress,
+    signal,
+  })
   const codec = createCodec(await loadDescriptors(binary.path, join(cache, 'descriptors')))
   signal.throwIfAborted()
 
@@ -129,7 +139,7 @@ async function start(
         records: store,
       },
       folders,
-      engine: (name) => addressOf(engines.addresses, name),
+      engine: (name) => engines.address(name),
       node,
       tier: (name) => TIERS[config.clients.find((client) => client.name === name)?.tier ?? ''],
       env,
@@ -147,7 +157,7 @@ async function start(
     log: (message, fields) => log.info(fields, message),
   })
   const problems = (): Problem[] => [
-    ...engines.problems,
+    ...engines.problems(),
     ...restartProblems(firstConfig, config),
     ...reconciler.problems(),
     ...envoy.problems(),
@@ -162,20 +172,6 @@ async function start(
     for (const line of now.keys()) told.add(line)
   }
 
-  const images = new Images(
-    () => reconciler.changed(),
-    (message, fields) => log.info(fields, message),
-  )
-  const reaping = new Set<string>()
-  const reapNow = async (name: string): Promise<void> => {
-    const address = addressOf(engines.addresses, name)
-    if (!address || reaping.has(name) || stopped.signal.aborted) return
-    reaping.add(name)
-    const count = await reap(address, node, () => slots.living()).catch((error: Error) => error.message)
-    log.info({ engine: name, count }, 'removed containers without a slot')
-    reaping.delete(name)
-  }
-
   const reconciler = new Reconciler({
     slots,
     store,
@@ -185,9 +181,9 @@ async function start(
       log.info({ changes: [...changes.values()].reduce((sum, names) => sum + [...names].length, 0) }, 'published')
     },
     canBind: (port) => canBind(config.bind, port),
-    image: (engine, image) => imageOn(images, addressOf(engines.addresses, engine), image),
+    image: (engine, image) => engines.image(engine, image),
     node,
-    reap: (name) => void reapNow(name),
+    reap: (name) => void engines.reap(name, () => slots.living()),
     reconciled: () => {
       registrar?.sync(registrations())
       events.emit('changed')
@@ -198,7 +194,6 @@ async function start(
   events.on('changed', tell)
 
   const firstRun = once(events, 'changed', { signal })
-  const watched = new Map<string, AbortController>()
   let registrar: Registrar | undefined
   /** What Consul shall know; the check follows Envoy's own answer (compile/route.ts), `healthy` is where it starts. */
   const registrations = (): Registration[] =>
@@ -221,9 +216,8 @@ async function start(
             })
     }
     config = next
-    engines = engineAddresses(config.engines, env)
-    reconciler.setConfig(config, new Map(engines.addresses.map(({ name }) => [name, 'docker'])))
-    watchEngines(engines.addresses, watched, reconciler, stopped.signal)
+    engines.configure(config.engines)
+    reconciler.setConfig(config, engines.runtimes())
   }
 
   /** @param keep leave Envoy and the adapters running */
@@ -232,9 +226,8 @@ async function start(
     stopped.abort()
     events.off('changed', tell)
     reconciler.close()
-    images.close()
+    engines.close()
     stopLogs()
-    for (const watch of watched.values()) watch.abort()
     rmSync(join(folders.home, 'api.json'), { force: true })
     await api?.close()
     // First of all, so that nobody new is sent here.
@@ -245,7 +238,7 @@ async function start(
     } else {
       await envoy.drain()
       await slots.stop(STOP_DEADLINE_MS)
-      await removeAll(engines.addresses, node)
+      await engines.clear()
       await envoy.stop()
     }
     xds.close()
@@ -374,31 +367,11 @@ function disown(store: Store): void {
   store.close()
 }
 
-function imageOn(images: Images, engine: EngineAddress | undefined, image: string): ImageState {
-  return engine ? images.state(engine, image) : { state: 'missing', reason: 'its engine is not configured any more.' }
-}
-
-function watchEngines(
-  addresses: readonly EngineAddress[],
-  watched: Map<string, AbortController>,
-  reconciler: Reconciler,
-  stopped: AbortSignal,
-): void {
-  const wanted = new Map(addresses.map((address) => [JSON.stringify(address), address]))
-  for (const [key, watch] of watched) {
-    if (wanted.has(key)) continue
-    watch.abort()
-    watched.delete(key)
-  }
-  for (const [key, address] of wanted) {
-    if (watched.has(key)) continue
-    const watch = new AbortController()
-    watched.set(key, watch)
-    void (async () => {
-      for await (const state of watchEngine(address, {}, AbortSignal.any([watch.signal, stopped])))
-        reconciler.setEngine(state)
-    })()
-  }
+/** For fetching Envoy's image, where there is no Python. */
+function engineSocket(config: Config, env: NodeJS.ProcessEnv, home: string): string | undefined {
+  for (const address of engineAddresses(config.engines, env, home).addresses)
+    if ('socketPath' in address) return address.socketPath
+  return undefined
 }
 
 /** A new version that is wrong is told and not applied. */

@@ -3,6 +3,7 @@
 import * as call from './call.ts'
 import * as catalog from './catalog.ts'
 import type { Command } from './command.ts'
+import * as dind from './dind.ts'
 import * as doctor from './doctor.ts'
 import * as down from './down.ts'
 import * as envoy from './envoy.ts'
@@ -13,6 +14,19 @@ import * as problems from './problems.ts'
 import * as status from './status.ts'
 import * as up from './up.ts'
 
-const commands: readonly Command[] = [up, down, ls, status, call, problems, envoy, catalog, image, doctor]
+const commands: readonly Command[] = [
+  up,
+  down,
+  ls,
+  status,
+  call,
+  restart,
+  problems,
+  envoy,
+  catalog,
+  image,
+  dind,
+  doctor,
+]
 
 export const COMMANDS: readonly Command[] = [...commands, help(commands)]

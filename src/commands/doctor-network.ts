@@ -72,9 +72,9 @@ function isFree(host: string, port: number): Promise<boolean> {
 }
 
 /** One finding for each engine; without any, services run as local processes. */
-export async function engines({ env }: CommandContext, { engines }: Config): Promise<Finding[]> {
+export async function engines({ env, home }: CommandContext, { engines }: Config): Promise<Finding[]> {
   const check = 'Docker'
-  const { addresses, problems } = engineAddresses(engines, env)
+  const { addresses, problems } = engineAddresses(engines, env, home)
   const findings = [
     ...problems.map((problem): Finding => ({ check, state: 'failure', ...words(problem) })),
     ...(await Promise.all(addresses.map((address) => engine(check, address)))),

@@ -3,16 +3,13 @@
 import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 
-import { readConfigFile } from '../config/file.ts'
-import { loadConfig } from '../config/load.ts'
-import { engineAddresses } from '../docker/addresses.ts'
-import type { EngineAddress } from '../docker/engine.ts'
-import { removeAll } from '../docker/reaper.ts'
+import { Engines } from '../docker/engines.ts'
 import { foldersOf, removeSockets } from '../slots/folders.ts'
 import { endLeftovers } from '../slots/leftovers.ts'
 import { end, gone, runs, signal } from '../slots/process.ts'
 import { openStore, type Store } from '../store/store.ts'
 import type { CommandContext, CommandOption } from './command.ts'
+import { writtenEngines } from './written-engines.ts'
 
 export const name = 'down'
 export const summary = 'Drain and end everything: control plane, adapters, servers, Envoy'
@@ -28,7 +25,7 @@ export async function run(context: CommandContext): Promise<number> {
   const store = existsSync(file) ? openStore(file) : undefined
   const ended = store ? await endAll(store, note) : 0
   // Adapters remove their containers; those of adapters that were killed are left to the label.
-  if (store) await removeAll(await enginesOf(context), store.nodeId())
+  if (store) await clearEngines(context, store.nodeId())
   store?.close()
   removeSockets(foldersOf(home))
   rmSync(join(home, 'api.json'), { force: true })
@@ -62,11 +59,11 @@ async function endAll(store: Store, note: (line: string) => void): Promise<numbe
 }
 
 /** Of a configuration that cannot be read, those are tried that Berth finds by itself. */
-async function enginesOf({ config, env }: CommandContext): Promise<readonly EngineAddress[]> {
-  const state = config && (await readConfigFile(config))
-  const loaded =
-    config && state && 'text' in state
-      ? loadConfig({ text: state.text, file: config.name, folder: config.folder })
-      : undefined
-  return engineAddresses(loaded && 'config' in loaded ? loaded.config.engines : 'auto', env).addresses
+async function clearEngines(context: CommandContext, node: string): Promise<void> {
+  const { env, home, note } = context
+  const nothing = (): void => undefined
+  const engines = new Engines({ env, home, node, seen: nothing, changed: nothing, log: nothing, progress: note })
+  engines.configure(await writtenEngines(context).catch(() => 'auto' as const), false)
+  engines.close()
+  await engines.clear()
 }

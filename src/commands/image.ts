@@ -7,8 +7,6 @@ import { Readable } from 'node:stream'
 import type { CatalogEntry } from '../catalog/entry.ts'
 import { contextOf, entryPointOf, imageOf, installCommandOf } from '../catalog/recipe.ts'
 import { tarOf } from '../catalog/tar.ts'
-import { readConfigFile } from '../config/file.ts'
-import { loadConfig } from '../config/load.ts'
 import { engineAddresses } from '../docker/addresses.ts'
 import { BuildContextError, buildImage, ImageBuildError } from '../docker/build.ts'
 import { type EngineAddress, engineProblem } from '../docker/engine.ts'
@@ -17,6 +15,7 @@ import { OperatorError } from '../model/operator-error.ts'
 import { problemLine } from '../model/problem.ts'
 import { entryNamed } from './catalog.ts'
 import { type CommandContext, UsageError } from './command.ts'
+import { writtenEngines } from './written-engines.ts'
 
 export const name = 'image'
 export const summary = 'Build the image of a ready service (build).'
@@ -93,7 +92,7 @@ function runtimeOf({ package: { registry } }: CatalogEntry): string {
 
 /** The engine that `--engine` names, else the first. Throws OperatorError. */
 async function engineOf(context: CommandContext): Promise<EngineAddress> {
-  const { addresses, problems } = engineAddresses(await writtenEngines(context), context.env)
+  const { addresses, problems } = engineAddresses(await writtenEngines(context), context.env, context.home)
   const name = textOption(context, 'engine')
   const address = name === undefined ? addresses[0] : addresses.find((each) => each.name === name)
   if (address) return address
@@ -108,17 +107,6 @@ async function engineOf(context: CommandContext): Promise<EngineAddress> {
   throw new OperatorError(
     'There is no Docker engine to build on. Start Docker, set DOCKER_HOST, or name an engine below docker in berth.yaml.',
   )
-}
-
-async function writtenEngines({ config }: CommandContext) {
-  if (!config) return 'auto'
-  const read = await readConfigFile(config)
-  const loaded =
-    'text' in read
-      ? loadConfig({ text: read.text, file: config.name, folder: config.folder })
-      : { problems: [read.problem] }
-  if ('config' in loaded) return loaded.config.engines
-  throw new OperatorError(loaded.problems.map(problemLine).join('\n'))
 }
 
 function textOption({ options }: CommandContext, name: keyof typeof options): string | undefined {

@@ -31,6 +31,10 @@ export interface EngineAddress {
   readonly socketPath?: string
   readonly host?: string
   readonly port?: number
+  /** The absolute folder of ca.pem, cert.pem and key.pem. */
+  readonly tls?: string
+  /** Berth brings it up itself, inside another one. */
+  readonly managed?: boolean
 }
 
 export interface Ports {
@@ -114,9 +118,11 @@ function configOf(written: File, source: YamlSource, file: string, folder: strin
     ],
     clients: clientsOf(written),
     engines:
-      written.docker?.map(({ name, host }) => ({
+      written.docker?.map(({ name, host, tls, managed }) => ({
         name,
         ...host,
+        ...(tls === undefined ? {} : { tls: resolve(folder, tls) }),
+        ...(managed ? { managed } : {}),
       })) ?? 'auto',
     ports: portsOf(written.ports),
     bind: written.bind ?? '127.0.0.1',

@@ -30,8 +30,6 @@ const NOT_YET: readonly NotYet[] = [
   { key: 'tiers.*', remedy: 'Remove it and use one of the tiers free, pro, enterprise.' },
   { key: 'auth.mode', words: ['jwt', 'optional'], remedy: 'Remove it or write `none`: clients then name themselves.' },
   { key: 'auth.jwt', remedy: REMOVE },
-  { key: 'docker.*.managed', words: ['true'], remedy: 'Remove it and start the engine yourself.' },
-  { key: 'docker.*.tls', remedy: 'Remove it and reach the engine by unix:///path/of/docker.sock.' },
   {
     key: 'docker.*.host',
     harmless: (value) => typeof value !== 'string' || !value.startsWith('ssh://'),

@@ -34,6 +34,7 @@ export function brokenRules(document: unknown, folder: string): Mistake[] {
     ...sameName(services),
     ...sameName(clients),
     ...sameName(engines),
+    ...engineKeys(engines),
     ...clients.flatMap((client) => [...clientName(client), ...knownTier(client, document)]),
     ...knownClients(services, clients),
     ...servicePorts(services, document),
@@ -155,6 +156,32 @@ function* oneSourceEach({ path, value }: Declared): Generator<Mistake> {
         yield { path: at, message: mistake(wrong, 'Write a name without the sign =.') }
       } else if (section === 'secrets' && Object.hasOwn(Object(value['env']) as object, name)) {
         yield { path: at, message: mistake('stands in `env` too.', 'Remove one of the two.') }
+      }
+    }
+  }
+}
+
+function* engineKeys(engines: readonly Declared[]): Generator<Mistake> {
+  const isManaged = ({ value }: Declared): boolean => String(value['managed']).toLowerCase() === 'true'
+  const [, second] = engines.filter(isManaged)
+  if (second) {
+    const wrong = 'is a second managed engine: there is one port for it.'
+    yield { path: [...second.path, 'managed'], message: mistake(wrong, 'Remove one of the two.') }
+  }
+  for (const engine of engines) {
+    const { path, value } = engine
+    const host = value['host'] ?? undefined
+    if (isManaged(engine) && host !== undefined) {
+      yield {
+        path: [...path, 'host'],
+        message: mistake('belongs to an engine that is there already.', 'Remove it, or `managed`.'),
+      }
+    }
+    const hasTls = (value['tls'] ?? undefined) !== undefined
+    if (hasTls && !(typeof host === 'string' && host.startsWith('tcp://'))) {
+      yield {
+        path: [...path, 'tls'],
+        message: mistake('goes with a host of the form tcp://host:2376.', 'Add `host`, or remove it.'),
       }
     }
   }

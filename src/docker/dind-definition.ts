@@ -23,8 +23,11 @@ export interface DindWishes {
   readonly plain?: boolean
 }
 
+/** Of the managed engine's API, behind TLS, on 127.0.0.1 (contract, "Ports"). */
+export const DIND_PORT = 12_376
+
 export function defaultDefinition(node: string, { image = 'docker:dind', plain = false }: DindWishes): DindDefinition {
-  const fixed = { name: 'berth-dind', subnet: '172.30.0.0/16', port: 12376 }
+  const fixed = { name: 'berth-dind', subnet: '172.30.0.0/16', port: DIND_PORT }
   return { node, image, ...fixed, ...(plain && { plainPort: 12375 }) }
 }
 

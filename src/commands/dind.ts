@@ -1,0 +1,89 @@
+// berth dind: Berth's own Docker-in-Docker engine, by hand. `berth up` does the same for an engine that is `managed`.
+
+import { existsSync, mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+
+import { certificatesOf, engineAddresses, type WrittenEngine } from '../docker/addresses.ts'
+import { defaultDefinition } from '../docker/dind-definition.ts'
+import { DindEngine, type DindStatus } from '../docker/dind.ts'
+import { OperatorError } from '../model/operator-error.ts'
+import { problemLine } from '../model/problem.ts'
+import { openStore } from '../store/store.ts'
+import { UsageError, type CommandContext, type CommandOption } from './command.ts'
+import { writtenEngines } from './written-engines.ts'
+
+export const name = 'dind'
+export const summary = "Bring Berth's own Docker-in-Docker engine up or down, or look at it."
+export const usage = '<up|down|status>'
+export const options = {
+  volumes: { type: 'boolean', summary: 'With down: remove its volumes, too, and with them all images in it.' },
+} as const satisfies Readonly<Record<string, CommandOption>>
+
+const DEADLINE_MS = 10 * 60_000
+
+export async function run(context: CommandContext): Promise<number> {
+  const [what] = context.args
+  if (what !== 'up' && what !== 'down' && what !== 'status')
+    throw new UsageError(`dind takes up, down or status, not ${what}.`)
+  const engine = await engineOf(context)
+  const work = { progress: context.note, signal: AbortSignal.timeout(DEADLINE_MS) }
+  try {
+    if (what === 'up') {
+      await engine.up(work)
+      return tell(context, await engine.status(work.signal))
+    }
+    if (what === 'status') return tell(context, await engine.status(work.signal))
+    const gone = await engine.down({ volumes: context.options['volumes'] === true }, work)
+    context.print(
+      context.json ? JSON.stringify({ gone }) : gone.length === 0 ? 'There was none.' : `Gone: ${gone.join(', ')}.`,
+    )
+    return 0
+  } finally {
+    engine.close()
+  }
+}
+
+/** Exit code 1 for an engine that should run and does not. */
+function tell({ json, print }: CommandContext, status: DindStatus): number {
+  if (json) print(JSON.stringify(status, null, 2))
+  else {
+    const { state, address, version, containers, since, problem } = status
+    const details = [version && `Docker ${version}`, `${containers} containers`, since && `since ${since}`]
+    print(state === 'running' ? `running at ${address}: ${details.filter(Boolean).join(', ')}` : state)
+    if (problem) print(problemLine(problem))
+  }
+  return status.problem ? 1 : 0
+}
+
+async function engineOf(context: CommandContext): Promise<DindEngine> {
+  const { env, home } = context
+  const written = await writtenEngines(context)
+  const own = written === 'auto' ? undefined : written.find(({ managed }) => managed)
+  const [host] = engineAddresses(withoutManaged(written), env, home).addresses
+  if (!host)
+    throw new OperatorError(
+      'There is no Docker engine to run it in. Start Docker, set DOCKER_HOST, or name one in docker.',
+    )
+  return new DindEngine({
+    definition: defaultDefinition(nodeId(home), {}),
+    host,
+    certificates: certificatesOf(home),
+    engine: own?.name ?? 'dind',
+  })
+}
+
+function withoutManaged(written: readonly WrittenEngine[] | 'auto'): readonly WrittenEngine[] | 'auto' {
+  const others = written === 'auto' ? [] : written.filter(({ managed }) => !managed)
+  return others.length === 0 ? 'auto' : others
+}
+
+/** The same as the control plane's, so that each takes the other's engine for its own. */
+function nodeId(home: string): string {
+  if (!existsSync(home)) mkdirSync(home, { recursive: true, mode: 0o700 })
+  const store = openStore(join(home, 'berth.db'))
+  try {
+    return store.nodeId()
+  } finally {
+    store.close()
+  }
+}
