@@ -296,6 +296,7 @@ async function start(
     api = await serveApi(
       createApi({
         view,
+        actions: { restart: (service) => slots.restart(service) },
         token: await adminToken(folders.home),
         onBug: (error) => log.error({ err: error }, 'the control API failed'),
       }),

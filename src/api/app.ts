@@ -2,21 +2,23 @@
 
 import { createHash, timingSafeEqual } from 'node:crypto'
 
-import { Hono } from 'hono'
+import { Hono, type Context } from 'hono'
 
+import { nearest } from '../model/names.ts'
 import { openApi } from './openapi.ts'
 import { problemDetails } from './problem-details.ts'
-import type { View } from './view.ts'
+import type { Actions, Restarted, ServiceRow, View } from './view.ts'
 
 export interface ApiOptions {
   readonly view: View
+  readonly actions: Actions
   /** The bearer token of everything below `/api`. */
   readonly token: string
-  /** Called with an exception of the view: a bug, which the request is answered 500 for. */
+  /** Called with an exception of the view or an action: a bug, which the request is answered 500 for. */
   readonly onBug: (error: Error) => void
 }
 
-export function createApi({ view, token, onBug }: ApiOptions): Hono {
+export function createApi({ view, actions, token, onBug }: ApiOptions): Hono {
   const app = new Hono()
   const expected = digest(`Bearer ${token}`)
 
@@ -40,20 +42,31 @@ export function createApi({ view, token, onBug }: ApiOptions): Hono {
   app.get('/openapi.json', (context) => context.json(openApi(view.status().version)))
   app.get('/api/v1/mcp/status', (context) => context.json(view.status()))
   app.get('/api/v1/mcp/services', (context) => context.json(view.services()))
-  app.get('/api/v1/mcp/services/:name', (context) => {
-    const name = context.req.param('name')
-    const service = view.services().find((each) => each.name === name)
-    if (service) return context.json(service)
-    const known = view.services().map((each) => each.name)
-    return problemDetails(context, 404, `There is no service ${name}. There are: ${known.join(', ') || 'none'}.`)
-  })
+  const ofService = (answer: (service: ServiceRow, context: Context) => Response | Promise<Response>) => {
+    return (context: Context): Response | Promise<Response> => {
+      const name = context.req.param('name') ?? ''
+      const services = view.services()
+      const service = services.find((each) => each.name === name)
+      if (service) return answer(service, context)
+      const known = services.map((each) => each.name)
+      return problemDetails(context, 404, unknownService(name, known))
+    }
+  }
+  app.get(
+    '/api/v1/mcp/services/:name',
+    ofService((service, context) => context.json(service)),
+  )
+  app.post(
+    '/api/v1/mcp/services/:name/restart',
+    ofService(({ name }, context) => context.json({ restarted: actions.restart(name) } satisfies Restarted, 202)),
+  )
   app.get('/api/v1/mcp/problems', (context) => context.json(view.problems()))
   app.get('/api/v1/mcp/snapshot', (context) => context.json(view.snapshot()))
 
-  for (const { path } of app.routes.filter(({ method }) => method === 'GET')) {
+  for (const { path, method } of app.routes.filter(({ method }) => method === 'GET' || method === 'POST')) {
     app.all(path, (context) => {
-      context.header('allow', 'GET, HEAD')
-      return problemDetails(context, 405, `${path} is read with GET.`)
+      context.header('allow', method === 'GET' ? 'GET, HEAD' : method)
+      return problemDetails(context, 405, method === 'GET' ? `${path} is read with GET.` : `${path} takes POST.`)
     })
   }
   app.notFound((context) => problemDetails(context, 404, 'There is no such path; /openapi.json lists them all.'))
@@ -62,6 +75,11 @@ export function createApi({ view, token, onBug }: ApiOptions): Hono {
     return problemDetails(context, 500, 'The request failed by a mistake of Berth; its log has the details.')
   })
   return app
+}
+
+function unknownService(name: string, known: readonly string[]): string {
+  const near = nearest(name, known)
+  return `There is no service ${name}.${near ? ` Did you mean ${near}?` : ''} There are: ${known.join(', ') || 'none'}.`
 }
 
 function digest(text: string): Buffer {

@@ -2,12 +2,13 @@
 
 import { type ZodType, toJSONSchema } from 'zod'
 
-import { problem, serviceRow, status } from './view.ts'
+import { problem, restarted, serviceRow, status } from './view.ts'
 
 const SCHEMAS: Readonly<Record<string, ZodType>> = {
   Status: status,
   Service: serviceRow,
   Problem: problem,
+  Restarted: restarted,
 }
 
 const reference = (name: string) => ({ $ref: `#/components/schemas/${name}` })
@@ -40,13 +41,14 @@ const SERVICE_NAME = { name: 'name', in: 'path', required: true, schema: { type:
 
 /** The document as a JSON value; `version` is that of Berth. */
 export function openApi(version: string): object {
+  const operation = (operationId: string, summary: string, responses: object) => ({
+    operationId,
+    summary,
+    security: [{ token: [] }],
+    responses: { 401: failure('The token is missing or wrong.'), ...responses },
+  })
   const guarded = (operationId: string, summary: string, ok: object, more: object = {}) => ({
-    get: {
-      operationId,
-      summary,
-      security: [{ token: [] }],
-      responses: { 200: ok, 401: failure('The token is missing or wrong.'), ...more },
-    },
+    get: operation(operationId, summary, { 200: ok, ...more }),
   })
   const open = (operationId: string, summary: string, ok: object, more: object = {}) => ({
     get: { operationId, summary, security: [], responses: { 200: ok, ...more } },
@@ -74,6 +76,13 @@ export function openApi(version: string): object {
       '/api/v1/mcp/services/{name}': {
         parameters: [SERVICE_NAME],
         ...guarded('service', 'One service.', json('The service.', reference('Service')), noSuch),
+      },
+      '/api/v1/mcp/services/{name}/restart': {
+        parameters: [SERVICE_NAME],
+        post: operation('restart', 'New processes for a service; requests under way finish in the old ones.', {
+          202: json('The next requests start them.', reference('Restarted')),
+          ...noSuch,
+        }),
       },
       '/api/v1/mcp/problems': guarded(
         'problems',

@@ -3,6 +3,7 @@
 import type { Context } from 'hono'
 
 const TITLES = {
+  400: 'Bad request',
   401: 'Not authenticated',
   404: 'Not found',
   405: 'Method not allowed',

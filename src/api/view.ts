@@ -1,4 +1,5 @@
-// What the control API shows, as schemas: the control plane implements `View`, the OpenAPI document is made of these.
+// What the control API shows and does: the control plane implements `View` and `Actions`, the OpenAPI document is made
+// of the schemas.
 
 import { array, boolean, enum as oneOf, int, nullable, object, optional, type output, string } from 'zod'
 
@@ -57,6 +58,11 @@ export const problem = object({
   remedy: string().describe('What to do about it.'),
 })
 
+export const restarted = object({
+  restarted: count.describe('Slots that ran or had failed; each starts anew at its next request.'),
+})
+
+export type Restarted = Readonly<output<typeof restarted>>
 export type SlotRow = Readonly<output<typeof slotRow>>
 export type ServiceRow = Readonly<Omit<output<typeof serviceRow>, 'slots'>> & { readonly slots: readonly SlotRow[] }
 export type Status = Readonly<output<typeof status>>
@@ -68,4 +74,10 @@ export interface View {
   problems(): readonly Problem[]
   /** The resources that Envoy is served: type URL to name to proto-JSON, without the value of any secret. */
   snapshot(): Readonly<Record<string, Readonly<Record<string, unknown>>>>
+}
+
+/** What the control API does. Callers have made sure that the service is one of the view's. */
+export interface Actions {
+  /** @returns how many slots get a new life */
+  restart(service: string): number
 }

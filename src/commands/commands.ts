@@ -11,6 +11,7 @@ import { help } from './help.ts'
 import * as image from './image.ts'
 import * as ls from './ls.ts'
 import * as problems from './problems.ts'
+import * as restart from './restart.ts'
 import * as status from './status.ts'
 import * as up from './up.ts'
 

@@ -12,28 +12,38 @@ export interface Running {
   readonly address: ApiAddress
   /** The JSON of a path below `/api/v1/mcp`. Throws OperatorError with the words of the API, or when it is gone. */
   readonly get: <T>(path: string) => Promise<T>
+  /** What a POST without a body answers; throws as `get` does. */
+  readonly post: <T>(path: string) => Promise<T>
 }
 
-/** Throws OperatorError when none runs. Only a `get` shows whether it still answers. */
+/** Throws OperatorError when none runs. Only an answer shows whether it still answers. */
 export async function running({ home }: Pick<CommandContext, 'home'>): Promise<Running> {
   const address = await readApiAddress(home)
   const token = await readAdminToken(home)
   if (!address || token === undefined) throw notRunning(home)
-  return { address, get: (path) => get(home, address, token, path) }
+  const ask = <T>(method: string, path: string) => answer<T>(home, address, token, method, path)
+  return { address, get: (path) => ask('GET', path), post: (path) => ask('POST', path) }
 }
 
-async function get<T>(home: string, { url, pid }: ApiAddress, token: string, path: string): Promise<T> {
-  const headers = { authorization: `Bearer ${token}` }
-  const response = await fetch(`${url}/api/v1/mcp/${path}`, { headers, signal: AbortSignal.timeout(TIMEOUT_MS) }).catch(
-    (error: unknown) => {
-      if (!isAlive(pid)) throw notRunning(home)
-      throw new OperatorError(
-        `Berth runs (pid ${pid}), but its control API at ${url} does not answer. ` +
-          `Look into ${home}/logs; if it does not come back, end it and run berth up again.`,
-        { cause: error },
-      )
-    },
-  )
+async function answer<T>(
+  home: string,
+  { url, pid }: ApiAddress,
+  token: string,
+  method: string,
+  path: string,
+): Promise<T> {
+  const response = await fetch(`${url}/api/v1/mcp/${path}`, {
+    method,
+    headers: { authorization: `Bearer ${token}` },
+    signal: AbortSignal.timeout(TIMEOUT_MS),
+  }).catch((error: unknown) => {
+    if (!isAlive(pid)) throw notRunning(home)
+    throw new OperatorError(
+      `Berth runs (pid ${pid}), but its control API at ${url} does not answer. ` +
+        `Look into ${home}/logs; if it does not come back, end it and run berth up again.`,
+      { cause: error },
+    )
+  })
   if (response.ok) return (await response.json()) as T
   throw new OperatorError(await refusal(response, url))
 }

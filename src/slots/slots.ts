@@ -125,6 +125,17 @@ export class Slots {
     for (const entry of this.#entries.values()) if (!entry.wanted) this.#unwant(entry)
   }
 
+  /**
+   * Gives every slot of a service that runs or has failed a new life: the next request starts it, the old one finishes
+   * what it has. @returns how many there were
+   */
+  restart(service: string): number {
+    const own = [...this.#entries.values()].filter((entry) => entry.service === service && entry.wanted)
+    const count = own.filter((entry) => this.#renew(entry)).length
+    if (count > 0) this.#options.changed()
+    return count
+  }
+
   /** Envoy asks for a cluster because a request waits for it. */
   demand(cluster: string): 'hold' | 'never' {
     const found = slotOfCluster(cluster)
@@ -224,15 +235,21 @@ export class Slots {
     const fingerprint = fingerprintOf(service, entry.group, tier)
     const { current } = entry
     if (current.fingerprint === fingerprint) return
-    if (current.state === 'up' || current.state === 'starting') this.#replace(entry)
-    else if (current.state === 'failed') {
-      // What failed is not what is defined now: the next request may try at once.
+    this.#renew(entry)
+    entry.current.fingerprint = fingerprint
+  }
+
+  /** Replaces what runs; what has failed may be tried again at once. @returns whether it was either */
+  #renew(entry: Entry): boolean {
+    const { current } = entry
+    if (current.state === 'asleep') return false
+    if (current.state === 'failed') {
       clearTimeout(entry.retry)
       entry.failures = 0
       current.state = 'asleep'
       delete current.reason
-    }
-    entry.current.fingerprint = fingerprint
+    } else this.#replace(entry)
+    return true
   }
 
   #unwant(entry: Entry): void {

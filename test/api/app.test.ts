@@ -2,7 +2,7 @@ import { toJSONSchema } from 'zod'
 import { describe, expect, test } from 'vitest'
 
 import { createApi } from '../../src/api/app.ts'
-import { type ServiceRow, type Status, type View, serviceRow, status } from '../../src/api/view.ts'
+import { type Actions, type ServiceRow, type Status, type View, serviceRow, status } from '../../src/api/view.ts'
 import type { Problem } from '../../src/model/problem.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
@@ -34,7 +34,7 @@ const files: ServiceRow = {
 const mistake: Problem = { about: 'service x', where: 'berth.yaml:3', message: 'It is wrong.', remedy: 'Mend it.' }
 const snapshot = { 'type.googleapis.com/envoy.config.cluster.v3.Cluster': { 'files|codex@1': { type: 'STATIC' } } }
 
-function api(view: Partial<View> = {}, bugs: Error[] = []) {
+function api(view: Partial<View> = {}, bugs: Error[] = [], actions: Partial<Actions> = {}) {
   const whole: View = {
     status: () => running,
     services: () => [files],
@@ -42,7 +42,12 @@ function api(view: Partial<View> = {}, bugs: Error[] = []) {
     snapshot: () => snapshot,
     ...view,
   }
-  return createApi({ view: whole, token: TOKEN, onBug: (error) => bugs.push(error) })
+  return createApi({
+    view: whole,
+    actions: { restart: () => 0, ...actions },
+    token: TOKEN,
+    onBug: (error) => bugs.push(error),
+  })
 }
 
 const authorized = { headers: { authorization: `Bearer ${TOKEN}` } }
@@ -92,6 +97,32 @@ describe('the token', () => {
   })
 })
 
+describe('restart', () => {
+  const post = { ...authorized, method: 'POST' }
+
+  test('says how many slots get a new life', async () => {
+    const asked: string[] = []
+    const restart = (service: string) => asked.push(service) + 1
+    const response = await api({}, [], { restart }).request('/api/v1/mcp/services/files/restart', post)
+    expect(response.status).toBe(202)
+    expect(await response.json()).toEqual({ restarted: 2 })
+    expect(asked).toEqual(['files'])
+  })
+
+  test('an unknown service, a wrong method, no token: nothing is restarted', async () => {
+    const restart = () => {
+      throw new Error('restarted')
+    }
+    const app = api({}, [], { restart })
+    const unknown = await app.request('/api/v1/mcp/services/fils/restart', post)
+    expect(unknown.status).toBe(404)
+    expect(await unknown.json()).toMatchObject({ detail: expect.stringContaining('Did you mean files?') })
+    const read = await app.request('/api/v1/mcp/services/files/restart', authorized)
+    expect([read.status, read.headers.get('allow')]).toEqual([405, 'POST'])
+    expect((await app.request('/api/v1/mcp/services/files/restart', { method: 'POST' })).status).toBe(401)
+  })
+})
+
 describe('errors are problem details', () => {
   test('unknown service: the known ones are named', async () => {
     const response = await api().request('/api/v1/mcp/services/file', authorized)
@@ -100,7 +131,7 @@ describe('errors are problem details', () => {
     expect(await response.json()).toEqual({
       status: 404,
       title: 'Not found',
-      detail: 'There is no service file. There are: files.',
+      detail: 'There is no service file. Did you mean files? There are: files.',
       instance: '/api/v1/mcp/services/file',
     })
   })
@@ -131,13 +162,21 @@ describe('/openapi.json', () => {
     const app = api()
     const document = JSON.parse(await (await app.request('/openapi.json')).text())
     expect(document).toMatchObject({ openapi: '3.1.0', info: { version: '0.1.0' } })
-    const routes = app.routes.filter(({ method }) => method === 'GET').map(({ path }) => path)
-    const described = Object.keys(document.paths)
-    expect(described.toSorted()).toEqual(routes.map((path) => path.replace(/:(\w+)/g, '{$1}')).toSorted())
-    for (const [path, { get }] of Object.entries<{ get: { security: object[]; responses: object } }>(document.paths)) {
-      const { status } = await app.request(path.replace('{name}', 'files'))
-      expect(status, path).toBe(get.security.length > 0 ? 401 : 200)
-      expect(Object.keys(get.responses), path).toContain(String(status))
+    const methods = ['GET', 'POST']
+    const routes = app.routes
+      .filter(({ method }) => methods.includes(method))
+      .map(({ method, path }) => `${method} ${path.replace(/:(\w+)/g, '{$1}')}`)
+    type Operation = { security: object[]; responses: object }
+    const described = Object.entries<Record<string, Operation>>(document.paths).flatMap(([path, operations]) =>
+      Object.entries(operations)
+        .filter(([method]) => method !== 'parameters')
+        .map(([method, operation]) => ({ path, method: method.toUpperCase(), operation })),
+    )
+    expect(new Set(described.map(({ method, path }) => `${method} ${path}`))).toEqual(new Set(routes))
+    for (const { path, method, operation } of described) {
+      const { status } = await app.request(path.replace('{name}', 'files'), { method })
+      expect(status, path).toBe(operation.security.length > 0 ? 401 : 200)
+      expect(Object.keys(operation.responses), path).toContain(String(status))
     }
   })
 
@@ -145,7 +184,7 @@ describe('/openapi.json', () => {
     const text = await (await api().request('/openapi.json')).text()
     const { schemas } = JSON.parse(text).components
     const referred = [...text.matchAll(/"#\/components\/schemas\/(\w+)"/g)].map(([, name]) => name!)
-    expect(new Set(referred)).toEqual(new Set(['Status', 'Service', 'Problem', 'ProblemDetails']))
+    expect(new Set(referred)).toEqual(new Set(['Status', 'Service', 'Problem', 'ProblemDetails', 'Restarted']))
     expect(Object.keys(schemas)).toEqual(expect.arrayContaining(referred))
     expect(schemas.Status.required).toEqual(toJSONSchema(status).required)
     expect(serviceRow.parse(files)).toEqual(files)

@@ -7,7 +7,7 @@ import { Writable } from 'node:stream'
 import { createApi } from '../../src/api/app.ts'
 import { type ApiServer, serveApi } from '../../src/api/server.ts'
 import { adminToken } from '../../src/api/token.ts'
-import type { ServiceRow, View } from '../../src/api/view.ts'
+import type { Actions, ServiceRow, View } from '../../src/api/view.ts'
 import { runCommandLine } from '../../src/commands/command-line.ts'
 import type { Command, Output } from '../../src/commands/command.ts'
 import { COMMANDS } from '../../src/commands/commands.ts'
@@ -49,6 +49,7 @@ export async function controlApi(
   home: string,
   view: Partial<View>,
   admin = join(home, 'admin.sock'),
+  actions: Partial<Actions> = {},
 ): Promise<ApiServer> {
   await mkdir(home, { recursive: true })
   const whole: View = {
@@ -70,7 +71,12 @@ export async function controlApi(
   const bugs = (error: Error) => {
     throw error
   }
-  const app = createApi({ view: whole, token: await adminToken(home), onBug: bugs })
+  const app = createApi({
+    view: whole,
+    actions: { restart: () => 0, ...actions },
+    token: await adminToken(home),
+    onBug: bugs,
+  })
   const server = await serveApi(app, { host: '127.0.0.1', port: 0 })
   await writeFile(join(home, 'api.json'), JSON.stringify({ url: server.url, pid: process.pid, admin }))
   return server

@@ -188,7 +188,9 @@ describe('what goes wrong', () => {
   })
 
   test('an unknown service, one without an address, one that nobody answers for', async () => {
-    expect((await run(['call', 'fils', 'echo'])).err).toMatch(/^There is no service fils\. There are: files, /)
+    expect((await run(['call', 'fils', 'echo'])).err).toMatch(
+      /^There is no service fils\. Did you mean files\? There are: files, /,
+    )
     expect((await run(['call', 'none', 'echo'])).err).toBe('none has no address. Every port is taken.\n')
     const { code, err } = await run(['call', 'gone', 'echo'])
     expect(code).toBe(1)

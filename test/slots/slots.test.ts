@@ -231,6 +231,43 @@ describe('slots', () => {
     expect(slots.retired()).toEqual([])
   })
 
+  test('restarted, every slot of the service that runs gets a new life first, then the old one drains', async () => {
+    const { slots, starts, changed } = setUp()
+    slots.sync([service('a'), service('b')], [...ALICE, client('bob'), client('carol')])
+    for (const cluster of ['a|alice@1', 'a|bob@1', 'b|alice@1']) slots.demand(cluster)
+    const old = await starts[0]!.up()
+    const other = await starts[2]!.up()
+    changed.mockClear()
+    expect(slots.restart('a')).toBe(2)
+    expect(changed).toHaveBeenCalled()
+    expect(stateOf(slots)).toEqual([
+      'alice@2 asleep',
+      'bob@2 asleep',
+      'carol@1 asleep',
+      'alice@1 up',
+      'bob@1 asleep',
+      'carol@1 asleep',
+    ])
+    expect(slots.demand('a|alice@2')).toBe('hold')
+    const late = await starts[1]!.up()
+    expect(starts[3]).toMatchObject({ slot: 'a|alice@2', fingerprint: starts[0]!.fingerprint })
+    await vi.advanceTimersByTimeAsync(2000)
+    expect([old, late, other].map(({ drained }) => drained)).toEqual([[30_000], [30_000], []])
+    expect(slots.restart('none')).toBe(0)
+  })
+
+  test('restarted, a slot that has failed is tried at the next request, not after its back-off', async () => {
+    const { slots, starts } = setUp()
+    slots.sync([service('a')], ALICE)
+    slots.demand('a|alice@1')
+    await starts[0]!.fail('no memory left')
+    expect(slots.restart('a')).toBe(1)
+    expect(stateOf(slots)).toEqual(['alice@2 asleep'])
+    expect(slots.problems()).toEqual([])
+    expect(slots.demand('a|alice@2')).toBe('hold')
+    expect(starts).toHaveLength(2)
+  })
+
   test('a definition that only looks different to the operator changes nothing', async () => {
     const { slots, starts } = setUp()
     slots.sync([service('a')], ALICE)

@@ -1,0 +1,42 @@
+// Operations on running services: through the command line and the control API, with real servers behind Envoy.
+
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+
+import { Berth, initialize, reference } from './berth.ts'
+
+let berth: Berth
+
+beforeAll(async () => {
+  berth = await Berth.start({ services: { everything: { command: reference('everything') } } })
+})
+
+afterAll(() => berth[Symbol.asyncDispose]())
+
+describe('berth restart', () => {
+  test('a running call is answered by the old process, the next session has a new one', async () => {
+    const client = await berth.connect(berth.url(), 'codex')
+    const seen = Promise.withResolvers<void>()
+    const running = client.callTool(
+      { name: 'trigger-long-running-operation', arguments: { duration: 3, steps: 6 } },
+      undefined,
+      { onprogress: () => seen.resolve() },
+    )
+    await seen.promise
+    const { slots } = await berth.service('everything')
+    const { code, out } = await berth.cli('restart', 'everything')
+    expect([code, out]).toEqual([0, 'everything: one slot starts anew with the next request.\n'])
+    // The route may lead to the old life for some milliseconds; it answers, too.
+    await berth.until('everything', (row) => row.slots.every(({ pid }) => pid !== slots[0]!.pid))
+    expect((await berth.post(berth.port, initialize(), { client: 'codex' })).status).toBe(200)
+    const fresh = await berth.until('everything', (row) => row.slots.length > 0)
+    expect(fresh.slots[0]!.pid).not.toBe(slots[0]!.pid)
+    expect(JSON.stringify(await running)).toContain('completed')
+  })
+
+  test('an unknown service', async () => {
+    expect(await berth.cli('restart', 'everithing')).toMatchObject({
+      code: 1,
+      err: expect.stringContaining('Did you mean everything?'),
+    })
+  })
+})
