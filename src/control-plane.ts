@@ -26,10 +26,11 @@ import { OperatorError } from './model/operator-error.ts'
 import { problemLine, type Problem } from './model/problem.ts'
 import { Reconciler } from './reconcile.ts'
 import { refusalProblem, registrationOf, serviceRow } from './rows.ts'
-import { createAdapters } from './slots/adapters.ts'
+import { createAdapters, logFile } from './slots/adapters.ts'
 import { findEnvoy } from './slots/envoy-binary.ts'
 import { EnvoyProcess } from './slots/envoy.ts'
 import { makeFolders, removeSockets, type Folders } from './slots/folders.ts'
+import { tailLines } from './slots/log-tail.ts'
 import { watchLogs } from './slots/logs.ts'
 import { accepts, canBind } from './slots/ports.ts'
 import { birthOf, runs } from './slots/process.ts'
@@ -296,7 +297,10 @@ async function start(
     api = await serveApi(
       createApi({
         view,
-        actions: { restart: (service) => slots.restart(service) },
+        actions: {
+          restart: (service) => slots.restart(service),
+          logs: (service, lines) => tailLines(logFile(folders, service), lines),
+        },
         token: await adminToken(folders.home),
         onBug: (error) => log.error({ err: error }, 'the control API failed'),
       }),

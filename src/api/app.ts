@@ -7,7 +7,7 @@ import { Hono, type Context } from 'hono'
 import { nearest } from '../model/names.ts'
 import { openApi } from './openapi.ts'
 import { problemDetails } from './problem-details.ts'
-import type { Actions, Restarted, ServiceRow, View } from './view.ts'
+import { type Actions, DEFAULT_LOG_LINES, MAX_LOG_LINES, type Restarted, type ServiceRow, type View } from './view.ts'
 
 export interface ApiOptions {
   readonly view: View
@@ -59,6 +59,15 @@ export function createApi({ view, actions, token, onBug }: ApiOptions): Hono {
   app.post(
     '/api/v1/mcp/services/:name/restart',
     ofService(({ name }, context) => context.json({ restarted: actions.restart(name) } satisfies Restarted, 202)),
+  )
+  app.get(
+    '/api/v1/mcp/services/:name/logs',
+    ofService(async ({ name }, context) => {
+      const wanted = context.req.query('lines') ?? String(DEFAULT_LOG_LINES)
+      const lines = /^\d{1,9}$/.test(wanted) ? Number(wanted) : Number.NaN
+      if (lines >= 1 && lines <= MAX_LOG_LINES) return context.json({ lines: await actions.logs(name, lines) })
+      return problemDetails(context, 400, `lines is a number from 1 to ${MAX_LOG_LINES}, such as ?lines=50.`)
+    }),
   )
   app.get('/api/v1/mcp/problems', (context) => context.json(view.problems()))
   app.get('/api/v1/mcp/snapshot', (context) => context.json(view.snapshot()))

@@ -2,13 +2,14 @@
 
 import { type ZodType, toJSONSchema } from 'zod'
 
-import { problem, restarted, serviceRow, status } from './view.ts'
+import { DEFAULT_LOG_LINES, logs, MAX_LOG_LINES, problem, restarted, serviceRow, status } from './view.ts'
 
 const SCHEMAS: Readonly<Record<string, ZodType>> = {
   Status: status,
   Service: serviceRow,
   Problem: problem,
   Restarted: restarted,
+  Logs: logs,
 }
 
 const reference = (name: string) => ({ $ref: `#/components/schemas/${name}` })
@@ -38,6 +39,12 @@ const SNAPSHOT = {
 }
 
 const SERVICE_NAME = { name: 'name', in: 'path', required: true, schema: { type: 'string' } }
+
+const LINES = {
+  name: 'lines',
+  in: 'query',
+  schema: { type: 'integer', minimum: 1, maximum: MAX_LOG_LINES, default: DEFAULT_LOG_LINES },
+}
 
 /** The document as a JSON value; `version` is that of Berth. */
 export function openApi(version: string): object {
@@ -83,6 +90,15 @@ export function openApi(version: string): object {
           202: json('The next requests start them.', reference('Restarted')),
           ...noSuch,
         }),
+      },
+      '/api/v1/mcp/services/{name}/logs': {
+        parameters: [SERVICE_NAME, LINES],
+        ...guarded(
+          'logs',
+          "The end of a service's log, 64 KB of it at most.",
+          json('The lines; none before the first request.', reference('Logs')),
+          { 400: failure('lines is not such a number.'), ...noSuch },
+        ),
       },
       '/api/v1/mcp/problems': guarded(
         'problems',

@@ -62,6 +62,13 @@ export const restarted = object({
   restarted: count.describe('Slots that ran or had failed; each starts anew at its next request.'),
 })
 
+/** Of one request for a log. */
+export const DEFAULT_LOG_LINES = 100
+export const MAX_LOG_LINES = 1000
+
+export const logs = object({ lines: array(string()).describe('As they are in the file, the oldest first.') })
+
+export type Logs = Readonly<output<typeof logs>>
 export type Restarted = Readonly<output<typeof restarted>>
 export type SlotRow = Readonly<output<typeof slotRow>>
 export type ServiceRow = Readonly<Omit<output<typeof serviceRow>, 'slots'>> & { readonly slots: readonly SlotRow[] }
@@ -80,4 +87,6 @@ export interface View {
 export interface Actions {
   /** @returns how many slots get a new life */
   restart(service: string): number
+  /** The last lines of the service's log; none while there is no log. */
+  logs(service: string, lines: number): Promise<readonly string[]>
 }

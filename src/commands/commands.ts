@@ -9,6 +9,7 @@ import * as down from './down.ts'
 import * as envoy from './envoy.ts'
 import { help } from './help.ts'
 import * as image from './image.ts'
+import * as logs from './logs.ts'
 import * as ls from './ls.ts'
 import * as problems from './problems.ts'
 import * as restart from './restart.ts'
@@ -22,6 +23,7 @@ const commands: readonly Command[] = [
   status,
   call,
   restart,
+  logs,
   problems,
   envoy,
   catalog,

@@ -44,7 +44,7 @@ function api(view: Partial<View> = {}, bugs: Error[] = [], actions: Partial<Acti
   }
   return createApi({
     view: whole,
-    actions: { restart: () => 0, ...actions },
+    actions: { restart: () => 0, logs: async () => [], ...actions },
     token: TOKEN,
     onBug: (error) => bugs.push(error),
   })
@@ -123,6 +123,31 @@ describe('restart', () => {
   })
 })
 
+describe('logs', () => {
+  const logs = async (name: string, lines: number) => [`${name} ${lines}`, 'end']
+  const get = (path: string) => api({}, [], { logs }).request(`/api/v1/mcp/services/${path}`, authorized)
+
+  test.each([
+    ['files/logs', 100],
+    ['files/logs?lines=1', 1],
+    ['files/logs?lines=1000', 1000],
+  ])('%s has the last %i lines', async (path, lines) => {
+    const response = await get(path)
+    expect(response.status).toBe(200)
+    expect(await response.json()).toEqual({ lines: [`files ${lines}`, 'end'] })
+  })
+
+  test.each(['0', '1001', '-1', '1e2', '', 'all'])('lines=%s is 400 with words', async (lines) => {
+    const response = await get(`files/logs?lines=${lines}`)
+    expect(response.status).toBe(400)
+    expect(await response.json()).toMatchObject({ detail: expect.stringContaining('from 1 to 1000') })
+  })
+
+  test('of an unknown service', async () => {
+    expect((await get('fils/logs')).status).toBe(404)
+  })
+})
+
 describe('errors are problem details', () => {
   test('unknown service: the known ones are named', async () => {
     const response = await api().request('/api/v1/mcp/services/file', authorized)
@@ -184,7 +209,7 @@ describe('/openapi.json', () => {
     const text = await (await api().request('/openapi.json')).text()
     const { schemas } = JSON.parse(text).components
     const referred = [...text.matchAll(/"#\/components\/schemas\/(\w+)"/g)].map(([, name]) => name!)
-    expect(new Set(referred)).toEqual(new Set(['Status', 'Service', 'Problem', 'ProblemDetails', 'Restarted']))
+    expect(new Set(referred)).toEqual(new Set(['Status', 'Service', 'Problem', 'ProblemDetails', 'Restarted', 'Logs']))
     expect(Object.keys(schemas)).toEqual(expect.arrayContaining(referred))
     expect(schemas.Status.required).toEqual(toJSONSchema(status).required)
     expect(serviceRow.parse(files)).toEqual(files)

@@ -73,7 +73,7 @@ export async function controlApi(
   }
   const app = createApi({
     view: whole,
-    actions: { restart: () => 0, ...actions },
+    actions: { restart: () => 0, logs: async () => [], ...actions },
     token: await adminToken(home),
     onBug: bugs,
   })

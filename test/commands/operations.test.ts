@@ -1,6 +1,8 @@
-// The commands that act on running services: restart.
+// The commands for services one by one: restart, logs.
 
-import { mkdtemp, rm } from 'node:fs/promises'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { appendFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -46,5 +48,59 @@ describe('berth restart', () => {
     const { code, err } = await run('restart', 'tow')
     expect([code, err]).toEqual([1, expect.stringContaining('Did you mean two?')])
     expect((await run('restart')).code).toBe(2)
+  })
+})
+
+describe('berth logs', () => {
+  const file = () => join(cwd, '.berth', 'logs', 'files.log')
+
+  beforeEach(async () => {
+    await mkdir(join(cwd, '.berth', 'logs'), { recursive: true })
+    await writeFile(file(), 'one\ntwo\nred \u001b[31m\n')
+  })
+
+  test('shows the end, while Berth is down, too', async () => {
+    expect(await run('logs', 'files')).toEqual({ code: 0, out: 'one\ntwo\nred \u001b[31m\n', err: '' })
+    expect((await run('logs', 'files', '-n', '2')).out).toBe('two\nred \u001b[31m\n')
+    expect((await run('logs', 'files', '-n', '0')).out).toBe('')
+    expect(JSON.parse((await run('logs', 'files', '--lines', '2', '--json')).out)).toEqual({
+      lines: ['two', 'red \u001b[31m'],
+    })
+  })
+
+  test("a server's text does not steer the terminal", async () => {
+    expect((await berth(['logs', 'files', '-n', '1'], { cwd, terminal: true })).out).toBe('red [31m\n')
+  })
+
+  test('no such log: the nearest is named', async () => {
+    const { code, err } = await run('logs', 'fles')
+    expect([code, err]).toEqual([1, expect.stringMatching(/Did you mean files\?.* There are: files\./)])
+    await rm(join(cwd, '.berth'), { recursive: true })
+    expect(await run('logs', 'files')).toMatchObject({ code: 1, err: expect.stringContaining('There are: none.') })
+  })
+
+  test.each([
+    ['../files', []],
+    ['files', ['-n', 'many']],
+    ['files', ['-n', '100001']],
+    ['files', ['-f', '--json']],
+  ])('%s %j is wrong usage', async (name, more) => {
+    expect(await run('logs', name, ...more)).toMatchObject({ code: 2, out: '' })
+  })
+
+  test('-f goes on with what is appended, until Ctrl-C', async () => {
+    const cli = join(import.meta.dirname, '..', '..', 'src', 'cli.ts')
+    const child = spawn(process.execPath, [cli, 'logs', 'files', '-f', '-n', '1'], { cwd, stdio: 'pipe' })
+    child.stdout.setEncoding('utf8')
+    const exit = once(child, 'exit')
+    try {
+      expect(await once(child.stdout, 'data')).toEqual(['red \u001b[31m\n'])
+      const more = once(child.stdout, 'data')
+      await appendFile(file(), 'three\n')
+      expect(await more).toEqual(['three\n'])
+    } finally {
+      child.kill('SIGINT')
+    }
+    expect(await exit).toEqual([0, null])
   })
 })

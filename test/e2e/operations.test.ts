@@ -2,7 +2,7 @@
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
-import { Berth, initialize, reference } from './berth.ts'
+import { Berth, eventually, initialize, reference } from './berth.ts'
 
 let berth: Berth
 
@@ -38,5 +38,18 @@ describe('berth restart', () => {
       code: 1,
       err: expect.stringContaining('Did you mean everything?'),
     })
+  })
+})
+
+describe('the log of a service', () => {
+  test('has what its server wrote, through the command line and the API', async () => {
+    await berth.post(berth.port, initialize(), { client: 'codex' })
+    await eventually(async () => {
+      const { lines } = await berth.api<{ lines: string[] }>('/services/everything/logs?lines=1000')
+      expect(lines.join('\n')).toContain('"msg":"stderr"')
+    })
+    const { code, out } = await berth.cli('logs', 'everything')
+    expect(code).toBe(0)
+    expect(out).toContain('"msg":"stderr"')
   })
 })
