@@ -1,13 +1,19 @@
-// The control API: what runs, what is wrong, what Envoy is served (contract, "Control API").
+// The control API: what runs, what is wrong, what Envoy is served, and what may be done about it (contract, "Control API").
 
 import { createHash, timingSafeEqual } from 'node:crypto'
 
 import { Hono, type Context } from 'hono'
+import { bodyLimit } from 'hono/body-limit'
 
 import { nearest } from '../model/names.ts'
 import { openApi } from './openapi.ts'
 import { problemDetails } from './problem-details.ts'
+import { forward, serviceRequest } from './request.ts'
 import { type Actions, DEFAULT_LOG_LINES, MAX_LOG_LINES, type Restarted, type ServiceRow, type View } from './view.ts'
+
+const REQUEST_BYTES = 4 * 1024 * 1024
+/** The service's own time limit answers before (contract, "What a client gets…"), unless it is longer than this. */
+const REQUEST_DEADLINE_MS = 600_000
 
 export interface ApiOptions {
   readonly view: View
@@ -42,6 +48,7 @@ export function createApi({ view, actions, token, onBug }: ApiOptions): Hono {
   app.get('/openapi.json', (context) => context.json(openApi(view.status().version)))
   app.get('/api/v1/mcp/status', (context) => context.json(view.status()))
   app.get('/api/v1/mcp/services', (context) => context.json(view.services()))
+  /** The route of one service; an unknown name is 404. */
   const ofService = (answer: (service: ServiceRow, context: Context) => Response | Promise<Response>) => {
     return (context: Context): Response | Promise<Response> => {
       const name = context.req.param('name') ?? ''
@@ -69,6 +76,18 @@ export function createApi({ view, actions, token, onBug }: ApiOptions): Hono {
       return problemDetails(context, 400, `lines is a number from 1 to ${MAX_LOG_LINES}, such as ?lines=50.`)
     }),
   )
+  const limit = bodyLimit({
+    maxSize: REQUEST_BYTES,
+    onError: (context) => problemDetails(context, 413, 'The body may have 4 MB. Call the service itself for more.'),
+  })
+  // Under `dind` for whoever knows the services by their engine; they are the same.
+  for (const services of ['/api/v1/mcp/services', '/api/v1/mcp/dind']) {
+    app.post(`${services}/:name/request`, limit, ofService(request))
+    app.get(
+      `${services}/:name/clients`,
+      ofService(({ slots }, context) => context.json(slots)),
+    )
+  }
   app.get('/api/v1/mcp/problems', (context) => context.json(view.problems()))
   app.get('/api/v1/mcp/snapshot', (context) => context.json(view.snapshot()))
 
@@ -89,6 +108,23 @@ export function createApi({ view, actions, token, onBug }: ApiOptions): Hono {
 function unknownService(name: string, known: readonly string[]): string {
   const near = nearest(name, known)
   return `There is no service ${name}.${near ? ` Did you mean ${near}?` : ''} There are: ${known.join(', ') || 'none'}.`
+}
+
+async function request({ name, url, gateway_url, reason }: ServiceRow, context: Context): Promise<Response> {
+  const body = serviceRequest.safeParse(await context.req.json().catch(() => undefined))
+  if (!body.success) {
+    const mistakes = body.error.issues.map(({ path, message }) => `${path.join('.') || 'body'}: ${message}`)
+    return problemDetails(
+      context,
+      400,
+      `${mistakes.join('; ')}. Send {"client_id": "codex", "method": "tools/list"}, with params where it takes some.`,
+    )
+  }
+  const address = url ?? gateway_url
+  if (address === null) return problemDetails(context, 502, `${name} has no address. ${reason ?? ''}`.trimEnd())
+  const signal = AbortSignal.any([AbortSignal.timeout(REQUEST_DEADLINE_MS), context.req.raw.signal])
+  const answer = await forward(address, body.data, signal)
+  return 'status' in answer ? problemDetails(context, answer.status, answer.detail) : context.json(answer)
 }
 
 function digest(text: string): Buffer {

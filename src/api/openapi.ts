@@ -2,7 +2,17 @@
 
 import { type ZodType, toJSONSchema } from 'zod'
 
-import { DEFAULT_LOG_LINES, logs, MAX_LOG_LINES, problem, restarted, serviceRow, status } from './view.ts'
+import { serviceRequest } from './request.ts'
+import {
+  DEFAULT_LOG_LINES,
+  logs,
+  MAX_LOG_LINES,
+  problem,
+  requestAnswer,
+  restarted,
+  serviceRow,
+  status,
+} from './view.ts'
 
 const SCHEMAS: Readonly<Record<string, ZodType>> = {
   Status: status,
@@ -10,6 +20,8 @@ const SCHEMAS: Readonly<Record<string, ZodType>> = {
   Problem: problem,
   Restarted: restarted,
   Logs: logs,
+  Request: serviceRequest,
+  RequestAnswer: requestAnswer,
 }
 
 const reference = (name: string) => ({ $ref: `#/components/schemas/${name}` })
@@ -61,6 +73,31 @@ export function openApi(version: string): object {
     get: { operationId, summary, security: [], responses: { 200: ok, ...more } },
   })
   const noSuch = { 404: failure('There is no such service.') }
+  const named = (services: string, prefix: string) => ({
+    [`${services}/{name}/request`]: {
+      parameters: [SERVICE_NAME],
+      post: {
+        ...operation(`${prefix}request`, 'One request of a client, through Envoy, in a session of its own.', {
+          200: json('The answer, also where it is a JSON-RPC error.', reference('RequestAnswer')),
+          400: failure('The body is not such a request.'),
+          ...noSuch,
+          413: failure('The body is over 4 MB.'),
+          502: failure('Nobody answered, or not as MCP.'),
+          504: failure('No answer came in 10 minutes.'),
+        }),
+        requestBody: { required: true, content: { 'application/json': { schema: reference('Request') } } },
+      },
+    },
+    [`${services}/{name}/clients`]: {
+      parameters: [SERVICE_NAME],
+      ...guarded(
+        `${prefix}clients`,
+        'The clients of a service, without those whose slot is asleep.',
+        json('Their slots.', reference('Service/properties/slots')),
+        noSuch,
+      ),
+    },
+  })
   return {
     openapi: '3.1.0',
     info: { title: 'Berth control API', version },
@@ -100,6 +137,8 @@ export function openApi(version: string): object {
           { 400: failure('lines is not such a number.'), ...noSuch },
         ),
       },
+      ...named('/api/v1/mcp/services', ''),
+      ...named('/api/v1/mcp/dind', 'dind-'),
       '/api/v1/mcp/problems': guarded(
         'problems',
         "Users' mistakes that wait to be put right.",

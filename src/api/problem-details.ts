@@ -7,8 +7,11 @@ const TITLES = {
   401: 'Not authenticated',
   404: 'Not found',
   405: 'Method not allowed',
+  413: 'Content too large',
   500: 'A mistake of Berth',
+  502: 'No answer',
   503: 'Not ready',
+  504: 'No answer in time',
 } as const
 
 /** `detail` says what is wrong with this request and what to do. */

@@ -1,7 +1,20 @@
 // What the control API shows and does: the control plane implements `View` and `Actions`, the OpenAPI document is made
 // of the schemas.
 
-import { array, boolean, enum as oneOf, int, nullable, object, optional, type output, string } from 'zod'
+import {
+  array,
+  boolean,
+  enum as oneOf,
+  int,
+  nullable,
+  object,
+  optional,
+  type output,
+  record,
+  string,
+  union,
+  unknown,
+} from 'zod'
 
 import type { Problem } from '../model/problem.ts'
 
@@ -62,6 +75,13 @@ export const restarted = object({
   restarted: count.describe('Slots that ran or had failed; each starts anew at its next request.'),
 })
 
+export const rpcError = object({ code: int(), message: string(), data: optional(unknown()) })
+
+export const requestAnswer = union([
+  object({ result: record(string(), unknown()) }),
+  object({ error: rpcError }),
+]).describe("The server's result, or the JSON-RPC error of server, adapter or Envoy.")
+
 /** Of one request for a log. */
 export const DEFAULT_LOG_LINES = 100
 export const MAX_LOG_LINES = 1000
@@ -69,6 +89,7 @@ export const MAX_LOG_LINES = 1000
 export const logs = object({ lines: array(string()).describe('As they are in the file, the oldest first.') })
 
 export type Logs = Readonly<output<typeof logs>>
+export type RequestAnswer = Readonly<output<typeof requestAnswer>>
 export type Restarted = Readonly<output<typeof restarted>>
 export type SlotRow = Readonly<output<typeof slotRow>>
 export type ServiceRow = Readonly<Omit<output<typeof serviceRow>, 'slots'>> & { readonly slots: readonly SlotRow[] }

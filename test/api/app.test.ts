@@ -209,7 +209,9 @@ describe('/openapi.json', () => {
     const text = await (await api().request('/openapi.json')).text()
     const { schemas } = JSON.parse(text).components
     const referred = [...text.matchAll(/"#\/components\/schemas\/(\w+)"/g)].map(([, name]) => name!)
-    expect(new Set(referred)).toEqual(new Set(['Status', 'Service', 'Problem', 'ProblemDetails', 'Restarted', 'Logs']))
+    expect(new Set(referred)).toEqual(
+      new Set(['Status', 'Service', 'Problem', 'ProblemDetails', 'Restarted', 'Logs', 'Request', 'RequestAnswer']),
+    )
     expect(Object.keys(schemas)).toEqual(expect.arrayContaining(referred))
     expect(schemas.Status.required).toEqual(toJSONSchema(status).required)
     expect(serviceRow.parse(files)).toEqual(files)

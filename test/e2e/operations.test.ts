@@ -1,7 +1,11 @@
 // Operations on running services: through the command line and the control API, with real servers behind Envoy.
 
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
+import type { SlotRow } from '../../src/api/view.ts'
 import { Berth, eventually, initialize, reference } from './berth.ts'
 
 let berth: Berth
@@ -51,5 +55,40 @@ describe('the log of a service', () => {
     const { code, out } = await berth.cli('logs', 'everything')
     expect(code).toBe(0)
     expect(out).toContain('"msg":"stderr"')
+  })
+})
+
+describe('a request through the control API', () => {
+  const ask = async (service: string, body: object) => {
+    const token = readFileSync(join(berth.home, 'admin-token'), 'utf8').trim()
+    const { status, json } = await berth.call(berth.apiPort, `/api/v1/mcp/dind/${service}/request`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+    })
+    return { status, json }
+  }
+
+  test('is answered by the server, in the name of the client, and leaves no session', async () => {
+    const params = { name: 'echo', arguments: { message: 'hello' } }
+    expect(await ask('everything', { client_id: 'gemini', method: 'tools/call', params })).toEqual({
+      status: 200,
+      json: { result: { content: [{ type: 'text', text: 'Echo: hello' }] } },
+    })
+    await eventually(async () => {
+      const clients = await berth.api<SlotRow[]>('/dind/everything/clients')
+      expect(clients.find(({ client }) => client === 'gemini')).toMatchObject({ state: 'up', sessions: 0 })
+    })
+  })
+
+  test('errors of the server and of Envoy are answers, too', async () => {
+    expect(await ask('everything', { client_id: 'gemini', method: 'no/such' })).toEqual({
+      status: 200,
+      json: { error: { code: -32601, message: 'Method not found' } },
+    })
+    expect(await ask('everything', { client_id: 'stranger', method: 'tools/list' })).toMatchObject({
+      status: 200,
+      json: { error: { message: expect.stringContaining('may not use service everything') } },
+    })
   })
 })
