@@ -124,7 +124,10 @@ export function openApi(version: string): object {
       '/api/v1/mcp/services/{name}/restart': {
         parameters: [SERVICE_NAME],
         post: operation('restart', 'New processes for a service; requests under way finish in the old ones.', {
-          202: json('The next requests start them.', reference('Restarted')),
+          202: json(
+            'The next requests start them; a container that Berth did not start runs on and is attached to anew.',
+            reference('Restarted'),
+          ),
           ...noSuch,
         }),
       },

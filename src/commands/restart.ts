@@ -1,4 +1,5 @@
-// `berth restart`: new adapters and servers for a service, without a request lost.
+// `berth restart`: new adapters and servers for a service, without a request lost. A container that Berth did not start
+// runs on; `docker restart` restarts it, and its adapter attaches to it again by itself.
 
 import type { Restarted } from '../api/view.ts'
 import type { CommandContext } from './command.ts'

@@ -11,6 +11,7 @@ import { z } from 'zod'
 
 import { createApi } from '../../src/api/app.ts'
 import { forward } from '../../src/api/request.ts'
+import { serveApi } from '../../src/api/server.ts'
 import { service } from '../commands/berth.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
@@ -182,6 +183,25 @@ describe('no answer', () => {
     expect(await answer).toMatchObject({ status: 504, detail: expect.stringContaining('not answered in time') })
     await cancelled.promise
     expect(seen.map(({ method }) => method)).toContain('DELETE')
+  })
+
+  test('to a caller who has gone: the server is told, and the session ends', async () => {
+    const api = await serveApi(app, { host: '127.0.0.1', port: 0 })
+    try {
+      const gone = new AbortController()
+      const answer = fetch(`${api.url}/api/v1/mcp/services/files/request`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${TOKEN}` },
+        body: JSON.stringify({ client_id: 'codex', method: 'tools/call', params: { name: 'hang' } }),
+        signal: gone.signal,
+      })
+      await hanging.promise
+      gone.abort()
+      await expect(answer).rejects.toThrow('abort')
+      await cancelled.promise
+    } finally {
+      await api.close()
+    }
   })
 
   test('a deadline that has passed before the session began', async () => {

@@ -11,7 +11,12 @@ import { Berth, eventually, initialize, reference } from './berth.ts'
 let berth: Berth
 
 beforeAll(async () => {
-  berth = await Berth.start({ services: { everything: { command: reference('everything') } } })
+  berth = await Berth.start({
+    services: {
+      everything: { command: reference('everything') },
+      one: { command: reference('memory'), isolation: 'shared' },
+    },
+  })
 })
 
 afterAll(() => berth[Symbol.asyncDispose]())
@@ -35,6 +40,37 @@ describe('berth restart', () => {
     const fresh = await berth.until('everything', (row) => row.slots.length > 0)
     expect(fresh.slots[0]!.pid).not.toBe(slots[0]!.pid)
     expect(JSON.stringify(await running)).toContain('completed')
+  })
+
+  test('again and again, while sessions begin all the time: none of their requests fails', async () => {
+    const port = (await berth.service('one')).port!
+    const sessions = async (client: string, stop: AbortSignal) => {
+      const failures: string[] = []
+      let begun = 0
+      for (; !stop.aborted; begun++) {
+        const { status, body } = await berth.post(port, initialize(), { client })
+        if (status !== 200) failures.push(`${status} ${body}`)
+      }
+      return { begun, failures }
+    }
+    const stop = new AbortController()
+    const running = ['gemini', 'cursor'].map((client) => sessions(client, stop.signal))
+    const pids = new Set<number | undefined>()
+    try {
+      while (pids.size < 6) {
+        const { slots } = await berth.until('one', (row) =>
+          row.slots.some(({ state, pid }) => state === 'up' && !pids.has(pid)),
+        )
+        pids.add(slots[0]!.pid)
+        expect((await berth.cli('restart', 'one')).code).toBe(0)
+      }
+    } finally {
+      stop.abort()
+    }
+    for (const { begun, failures } of await Promise.all(running)) {
+      expect(failures).toEqual([])
+      expect(begun).toBeGreaterThan(5)
+    }
   })
 
   test('an unknown service', async () => {
