@@ -195,6 +195,8 @@ async function start(
   events.on('changed', tell)
 
   const firstRun = once(events, 'changed', { signal })
+  // It is awaited later; what ends the start until then ends it in order.
+  firstRun.catch(() => undefined)
   let registrar: Registrar | undefined
   /** What Consul shall know; the check follows Envoy's own answer (compile/route.ts), `healthy` is where it starts. */
   const registrations = (): Registration[] =>

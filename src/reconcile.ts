@@ -10,7 +10,7 @@ import { DEFAULT_LIMITS } from './config/limits.ts'
 import type { EngineState } from './docker/provider.ts'
 import { MANAGED_LABEL, SLOT_LABEL, type LabelledContainer } from './model/container.ts'
 import { servicesFromContainers } from './model/labels.ts'
-import { unhealthy } from './model/health.ts'
+import { downReason, unhealthy } from './model/health.ts'
 import { allocatePorts, type Allocation, type Lease } from './model/port.ts'
 import type { Problem } from './model/problem.ts'
 import type { StoredService } from './model/record.ts'
@@ -43,6 +43,8 @@ export interface ReconcileOptions {
 const COALESCE_MS = 15
 /** A taken port is tried again this often. */
 const TAKEN_PORT_MS = 5000
+/** Services of images stay on an engine that does not answer for this long before they go elsewhere. */
+const ENGINE_GRACE_MS = 8000
 /** The longest that Envoy holds a request for a slot that starts. */
 const HOLD_SECONDS = 60
 /** What a request may be addressed to, as long as everything binds to loopback. */
@@ -66,6 +68,8 @@ export class Reconciler {
   readonly #lastSeen = new Map<string, readonly LabelledContainer[]>()
   /** Ports that Envoy listens on, which therefore cannot be bound and are not taken. */
   #held: ReadonlySet<number> = new Set()
+  /** Since when an engine does not answer that did before. */
+  readonly #lostAt = new Map<string, number>()
   /** The gateway's port in use. */
   #gateway: number | undefined
   #snapshot: Snapshot = EMPTY
@@ -108,9 +112,16 @@ export class Reconciler {
   }
 
   setEngine(state: EngineState): void {
-    if (!this.#engines.has(state.engine)) return
-    this.#engines.set(state.engine, state)
-    if (state.reachable) this.#lastSeen.set(state.engine, state.containers)
+    const { engine } = state
+    if (!this.#engines.has(engine)) return
+    if (state.reachable) {
+      this.#lastSeen.set(engine, state.containers)
+      this.#lostAt.delete(engine)
+    } else if (this.#engines.get(engine)?.reachable) {
+      this.#lostAt.set(engine, this.#options.now())
+      setTimeout(() => this.changed(), ENGINE_GRACE_MS).unref()
+    }
+    this.#engines.set(engine, state)
     this.changed()
   }
 
@@ -234,9 +245,15 @@ export class Reconciler {
     return [...this.#runtimes].map(([name, runtime]) => ({
       name,
       runtime,
-      reachable: this.#engines.get(name)?.reachable === true,
+      reachable: this.#engines.get(name)?.reachable === true || this.#isLostForAMoment(name),
       image: (image) => this.#options.image(name, image),
     }))
+  }
+
+  /** What runs on an engine is not given up for one answer that comes late: its sessions would end. */
+  #isLostForAMoment(engine: string): boolean {
+    const since = this.#lostAt.get(engine)
+    return since !== undefined && this.#options.now() - since < ENGINE_GRACE_MS
   }
 
   /** Containers without a live slot: their adapter was killed, or the engine was away when it wanted to remove them. */
@@ -292,10 +309,7 @@ export class Reconciler {
     return {
       services: withPorts.flatMap(({ service, port }) => {
         if (port === undefined) return []
-        const reason = unhealthy(
-          service,
-          views.filter((slot) => slot.service === service.name),
-        )
+        const reason = healthWords(service, views)
         return [{ service, port, ...(reason === undefined ? {} : { unhealthy: reason }) }]
       }),
       clients: config.clients,
@@ -330,6 +344,14 @@ export class Reconciler {
     if (this.#closed || next === Infinity) return
     this.#again = setTimeout(() => this.changed(), Math.max(COALESCE_MS, Math.min(next, 2 ** 31 - 1)))
   }
+}
+
+/** For everybody who asks Envoy: what a client's own server said is nobody else's business (design §3). */
+function healthWords(service: Service, views: ReturnType<Slots['views']>): string | undefined {
+  const down = downReason(service)
+  if (down !== undefined) return down
+  const own = views.filter((slot) => slot.service === service.name)
+  return unhealthy(service, own) === undefined ? undefined : 'The last server of this service failed.'
 }
 
 /** An address as a Host header has it. */

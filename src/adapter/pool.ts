@@ -35,6 +35,9 @@ export interface PoolEvents {
 export class ProcessPool {
   /** The end of the last process that ended by itself or could not be started; until one answers again. */
   lastFailure: string | undefined
+  /** A server failed a short while ago and none has answered since. */
+  failing = false
+  #healing: NodeJS.Timeout | undefined
 
   readonly #spec: AdapterSpec
   readonly #start: StartStdio
@@ -197,6 +200,10 @@ export class ProcessPool {
     this.#notBefore = now + Math.min(restartMaxMs, wait)
     this.#failures = Math.min(this.#failures + 1, 16)
     this.lastFailure = reason
+    this.failing = true
+    clearTimeout(this.#healing)
+    // Who routes by health sends nobody here, so nobody would ever find out that it works again.
+    this.#healing = setTimeout(() => this.#healed(), restartMaxMs).unref()
     this.#log('warn', 'the server ended', { reason })
     this.#events.changed()
   }
@@ -205,6 +212,12 @@ export class ProcessPool {
   #recovered(): void {
     if (this.lastFailure === undefined) return
     this.lastFailure = undefined
+    this.#healed()
+  }
+
+  #healed(): void {
+    clearTimeout(this.#healing)
+    this.failing = false
     this.#events.changed()
   }
 

@@ -61,6 +61,7 @@ export class Slot {
       streams: this.#openStreams.size,
       processes: this.#pool.size,
       ...(lastFailure === undefined ? {} : { lastFailure }),
+      ...(this.#pool.failing ? { failing: true } : {}),
     }
   }
 

@@ -69,6 +69,8 @@ export interface AdapterStatus {
   readonly processes: number
   /** The end of the last process that ended by itself or could not be started, in words; absent: none did since one answered. */
   readonly lastFailure?: string
+  /** It was a short while ago, and none has answered since. */
+  readonly failing?: boolean
 }
 
 /** One line on file descriptor 3 once both sockets listen, then the descriptor is closed. */

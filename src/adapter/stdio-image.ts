@@ -1,6 +1,7 @@
 // A stdio server in a container of its own: created, attached to, started, and removed when it ends, through the Engine
 // API and never through a `docker run` client (design §7). The control plane removes what an adapter could not.
 
+import { randomBytes } from 'node:crypto'
 import type { Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 
@@ -13,6 +14,9 @@ import type { ImageServer } from './spec.ts'
 import { createStderrLog } from './stderr.ts'
 import type { StartStdio, StdioServer, StdioSink } from './stdio.ts'
 
+/** Between attempts to remove a container that an engine does not let go. */
+const REMOVE_AGAIN_MS = [1000, 5000, 15_000, 60_000, 300_000]
+
 export interface ImageOptions {
   readonly server: ImageServer
   readonly messageBytes: number
@@ -24,18 +28,26 @@ export function imageStarter(options: ImageOptions): StartStdio {
   const { server, bounds } = options
   return async (sink) => {
     const engine = new EngineApi(server.engine, bounds.engineCallMs, `the image ${server.image}`)
-    const created = await engine.call('POST', '/containers/create', server.create)
+    // A name of our own: the engine may make the container although its answer comes too late.
+    const name = `berth-${randomBytes(8).toString('hex')}`
+    const created = await engine
+      .call('POST', `/containers/create?name=${name}`, server.create)
+      .catch(async (error: Error) => {
+        await remove(engine, name, options.log)
+        throw error
+      })
     if (created.status !== 201) throw new StartFailure(refusal(server, created))
     const { Id: id } = created.body as { Id: string }
+    let container: OwnContainer | undefined
     try {
       const attached = await engine.attach(id)
       if (!('socket' in attached)) throw new StartFailure(refusal(server, attached))
-      const container = new OwnContainer(options, engine, id, attached.socket, attached.head, sink)
+      container = new OwnContainer(options, engine, id, attached.socket, attached.head, sink)
       const started = await engine.call('POST', `/containers/${id}/start`)
       if (started.status === 204) return container
-      container.abandon()
       throw new StartFailure(refusal(server, started))
     } catch (error) {
+      container?.abandon()
       await remove(engine, id, options.log)
       throw error
     }
@@ -106,11 +118,24 @@ interface State {
   readonly OOMKilled: boolean
 }
 
-/** What cannot be removed now is removed by the control plane, which knows it by its labels. */
-async function remove(engine: EngineApi, id: string, log: Log): Promise<void> {
-  const answer = await engine.call('DELETE', `/containers/${id}?force=1&v=1`).catch((error: Error) => error)
-  if (answer instanceof Error || (answer.status !== 204 && answer.status !== 404))
-    log('warn', 'a container could not be removed', { id, reason: 'words' in answer ? answer.words : answer.message })
+/**
+ * Tries until it is gone, for as long as engines usually are away. What is left then is removed by the control plane, by
+ * its labels, once the slot's life has ended.
+ *
+ * @param container its id or name
+ */
+async function remove(engine: EngineApi, container: string, log: Log, attempt = 0): Promise<void> {
+  const answer = await engine.call('DELETE', `/containers/${container}?force=1&v=1`).catch((error: Error) => error)
+  if (!(answer instanceof Error) && (answer.status === 204 || answer.status === 404)) return
+  const wait = REMOVE_AGAIN_MS[attempt]
+  if (wait === undefined) {
+    log('warn', 'a container could not be removed', {
+      container,
+      reason: 'words' in answer ? answer.words : answer.message,
+    })
+    return
+  }
+  setTimeout(() => void remove(engine, container, log, attempt + 1), wait).unref()
 }
 
 function refusal({ image }: ImageServer, { status, words }: EngineAnswer): string {

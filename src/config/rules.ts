@@ -73,7 +73,7 @@ function isEnabled({ shape, value }: Declared): boolean {
 
 function* serviceName({ name, path }: Declared): Generator<Mistake> {
   if (RESERVED_NAMES.includes(name)) {
-    const wrong = 'is the name of the address that reaches every service.'
+    const wrong = 'is a name that Berth uses itself.'
     yield { path, message: mistake(wrong, 'Choose another name.') }
   } else if (!SERVICE_NAME.test(name)) {
     const wrong = 'is no service name: it becomes part of host names, so small letters, digits and hyphens, at most 63.'

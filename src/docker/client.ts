@@ -121,8 +121,10 @@ export class EngineClient {
         await docker.getContainer(id).remove({ force: true, v: true, abortSignal: signal })
       })
     } catch (error) {
-      if (error instanceof EngineAnswerError && error.status === 404) return
-      throw error
+      // Gone, or about to be by somebody else's hand.
+      const gone =
+        error instanceof EngineAnswerError && (error.status === 404 || /already in progress/i.test(error.message))
+      if (!gone) throw error
     }
   }
 

@@ -6,7 +6,7 @@ import { certificatesOf, engineAddresses, type WrittenEngine } from './addresses
 import { defaultDefinition } from './dind-definition.ts'
 import { DindError } from './dind-problem.ts'
 import { DindEngine } from './dind.ts'
-import type { EngineAddress } from './engine.ts'
+import { engineProblem, type EngineAddress } from './engine.ts'
 import { Images } from './images.ts'
 import { watchEngine, type EngineState } from './provider.ts'
 import { reap, removeAll } from './reaper.ts'
@@ -31,6 +31,9 @@ const UP_AGAIN_MS = 15_000
 interface Managed {
   readonly name: string
   readonly engine: DindEngine
+  readonly host: EngineAddress
+  /** Aborted when nobody wants it any more. */
+  readonly gone: AbortController
   problem: Problem | undefined
   /** Settles with the attempt that is under way. */
   attempt: Promise<void> | undefined
@@ -56,7 +59,10 @@ export class Engines {
     const { env, home } = this.#options
     this.#found = engineAddresses(written, env, home)
     const own = written === 'auto' ? undefined : written.find(({ managed }) => managed)
-    if (own?.name !== this.#managed?.name) this.#managed = own && this.#manage(own.name, written)
+    if (own?.name !== this.#managed?.name) {
+      if (this.#managed) void this.#takeDown(this.#managed)
+      this.#managed = own && this.#manage(own.name, written)
+    }
     if (watch) this.#watch()
   }
 
@@ -99,6 +105,7 @@ export class Engines {
   close(): void {
     this.#stopped.abort()
     this.#images.close()
+    this.#managed?.gone.abort()
     clearTimeout(this.#managed?.retry)
     for (const watch of this.#watched.values()) watch.abort()
   }
@@ -106,13 +113,18 @@ export class Engines {
   /** After `close`: removes all containers of this node, and takes the managed engine down; its volumes stay. */
   async clear(): Promise<void> {
     await removeAll(this.#found.addresses, this.#options.node)
-    if (!this.#managed) return
-    await this.#managed.attempt
+    if (this.#managed) await this.#takeDown(this.#managed)
+  }
+
+  async #takeDown(managed: Managed): Promise<void> {
+    managed.gone.abort()
+    clearTimeout(managed.retry)
+    await managed.attempt
     const work = { progress: this.#options.progress, signal: AbortSignal.timeout(60_000) }
-    await this.#managed.engine.down({ volumes: false }, work).catch((error: Error) => {
+    await managed.engine.down({ volumes: false }, work).catch((error: Error) => {
       this.#options.log('the managed engine does not stop', { reason: error.message })
     })
-    this.#managed.engine.close()
+    managed.engine.close()
   }
 
   #manage(name: string, written: readonly WrittenEngine[] | 'auto'): Managed | undefined {
@@ -130,7 +142,7 @@ export class Engines {
       certificates: certificatesOf(home),
       engine: name,
     })
-    return { name, engine, problem: undefined, attempt: undefined, retry: undefined }
+    return { name, engine, host, gone: new AbortController(), problem: undefined, attempt: undefined, retry: undefined }
   }
 
   async #up(managed: Managed): Promise<void> {
@@ -144,12 +156,11 @@ export class Engines {
   async #try(managed: Managed): Promise<void> {
     const { progress, changed } = this.#options
     try {
-      await managed.engine.up({ progress, signal: this.#stopped.signal })
+      await managed.engine.up({ progress, signal: managed.gone.signal })
       managed.problem = undefined
     } catch (error) {
-      if (this.#stopped.signal.aborted) return
-      if (!(error instanceof DindError)) throw error
-      managed.problem = error.problem
+      if (managed.gone.signal.aborted) return
+      managed.problem = error instanceof DindError ? error.problem : engineProblem(managed.host, error)
       managed.retry = setTimeout(() => void this.#up(managed), UP_AGAIN_MS)
     }
     changed()

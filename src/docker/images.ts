@@ -47,11 +47,6 @@ export class Images {
     return known.state
   }
 
-  /** An engine came back, perhaps as another one: what was known of it is forgotten. */
-  forget(engine: string): void {
-    for (const key of this.#known.keys()) if (key.startsWith(`${engine} `)) this.#known.delete(key)
-  }
-
   close(): void {
     this.#stopped.abort()
     clearTimeout(this.#timer)
@@ -66,6 +61,8 @@ export class Images {
       else this.#again(known)
     } catch (error) {
       if (this.#stopped.signal.aborted) return
+      // A question without an answer says nothing: what was there is taken to be there (model/runtime.ts).
+      if (known.state.state === 'present') return this.#present(known)
       known.pullAt = Date.now() + PULL_AGAIN_MS
       this.#set(known, { state: 'missing', reason: `${(error as Error).message.replace(/\.?$/, '.')} ${REMEDY}` })
       this.#again(known)

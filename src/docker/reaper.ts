@@ -22,7 +22,9 @@ export async function reap(engine: EngineAddress, node: string, keep: () => Read
     const unneeded = containers.filter(
       ({ labels }) => labels[MANAGED_LABEL] === node && !kept.has(labels[SLOT_LABEL] ?? ''),
     )
-    await Promise.all(unneeded.map(({ id }) => client.remove(id, signal)))
+    const removed = await Promise.allSettled(unneeded.map(({ id }) => client.remove(id, signal)))
+    const failed = removed.find((each) => each.status === 'rejected')
+    if (failed) throw failed.reason
     return unneeded.length
   } finally {
     client.close()

@@ -8,7 +8,7 @@ import { groupFor, type SlotState } from './slot.ts'
 export interface SlotHealth {
   readonly state: SlotState
   readonly reason?: string
-  readonly status?: { readonly processes: number; readonly lastFailure?: string }
+  readonly status?: { readonly failing?: boolean; readonly lastFailure?: string }
 }
 
 /** Why a service is unhealthy; undefined: it is not. One slot that works speaks for the service. */
@@ -23,7 +23,7 @@ export function unhealthy(service: Service, slots: readonly SlotHealth[]): strin
 /** Why a slot cannot serve: its adapter or its last server failed, and none runs. */
 function brokenReason({ state, reason, status }: SlotHealth): string | undefined {
   if (state === 'failed') return reason ?? 'It could not be started.'
-  return status?.processes === 0 ? status.lastFailure : undefined
+  return status?.failing ? (status.lastFailure ?? 'Its server failed.') : undefined
 }
 
 /** A service of containers is down when none of them can serve; one container of several does not make it so. */

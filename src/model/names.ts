@@ -41,8 +41,8 @@ export function listenerName(service: string, port: number): string {
 /** The gateway's listener and scope. */
 export const GATEWAY = 'gateway'
 
-/** Names that no service may have: the gateway's own, and the path segment before a client's name. */
-export const RESERVED_NAMES: readonly string[] = [GATEWAY, 'clients']
+/** Names that no service may have: the gateway's, the path segment before a client's name, and those of Berth's own logs. */
+export const RESERVED_NAMES: readonly string[] = [GATEWAY, 'clients', 'berth', 'envoy']
 
 /** Globs over names: `*` stands for any run of characters, everything else for itself. Linear in both. */
 export function globMatches(glob: string, name: string): boolean {

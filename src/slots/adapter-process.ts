@@ -138,11 +138,6 @@ export class AdapterProcess {
         (response) => {
           let text = ''
           response.setEncoding('utf8')
-          response.setTimeout(SILENT_MS, () => {
-            // Its death is what everybody can deal with: routes, clients, its servers.
-            signal(this.identity, 'SIGKILL')
-            call.destroy()
-          })
           response.on('data', (chunk: string) => {
             text += chunk
             const lines = text.split('\n')
@@ -155,6 +150,12 @@ export class AdapterProcess {
           response.once('close', resolve)
         },
       )
+      // Of the whole connection: one that is frozen accepts, and then says nothing.
+      call.setTimeout(SILENT_MS, () => {
+        // Its death is what everybody can deal with: routes, clients, its servers.
+        signal(this.identity, 'SIGKILL')
+        call.destroy()
+      })
       call.once('error', reject)
       call.end()
     })

@@ -196,7 +196,7 @@ export class Slots {
   async stop(deadlineMs: number): Promise<void> {
     this.#close()
     const lives = [...this.#entries.values()].flatMap(({ current, retired }) => [current, ...retired])
-    await Promise.all(
+    await Promise.allSettled(
       lives.map(async (life) => {
         await life.starting
         await life.adapter?.drain(deadlineMs)
@@ -330,8 +330,7 @@ export class Slots {
         const before = life.status
         life.status = status
         // The service's health is made of these (model/health.ts).
-        const differs =
-          before?.lastFailure !== status.lastFailure || (before?.processes === 0) !== (status.processes === 0)
+        const differs = before?.lastFailure !== status.lastFailure || before?.failing !== status.failing
         if (differs && !this.#closed) this.#options.changed()
       },
       ended: () => {

@@ -79,6 +79,8 @@ describeWithConsul('services in Consul', () => {
     rmSync(join(berth.folder, 'ok'))
     expect((await berth.post(port!, initialize(), { client: 'codex' })).status).toBe(503)
     await eventually(async () => expect(await health()).toBe(503))
+    // What a client's server said is nobody else's business.
+    expect((await berth.call(port!, '/healthz')).json.error!.message).toBe('The last server of this service failed.')
     await eventually(async () => expect(await passing('fragile')).toEqual([]))
     writeFileSync(join(berth.folder, 'ok'), '')
     await eventually(async () => expect((await berth.post(port!, initialize(), { client: 'codex' })).status).toBe(200))

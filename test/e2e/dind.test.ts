@@ -97,9 +97,9 @@ describeWithDocker('with an image to load', (docker: BedEngine) => {
     })
 
     test('removed by hand, it is brought up again, and its service with it', async () => {
+      const id = await host.cli('inspect', '-f', '{{.Id}}', 'berth-dind')
       await host.cli('rm', '-f', 'berth-dind')
-      await berth.until('everything', ({ state }) => state === 'down')
-      await berth.until('everything', ({ state }) => state !== 'down')
+      await eventually(async () => expect(await host.cli('inspect', '-f', '{{.Id}}', 'berth-dind')).not.toBe(id))
       await eventually(async () => expect((await berth.post(berth.port, initialize())).status).toBe(200))
     })
 

@@ -113,6 +113,21 @@ describe('signals', () => {
     await eventually(() => expect(berth.processes()).toEqual([]))
   })
 
+  test('while it looks at an Envoy that hangs', async () => {
+    await berth.up()
+    const { envoy } = await berth.status()
+    await berth.signal('SIGKILL')
+    kill(envoy.pid!, 'SIGSTOP')
+    const child = await berth.spawnUp()
+    await eventually(() => expect(berth.output).toMatch(/configuration/))
+    const exit = once(child, 'exit')
+    child.kill('SIGINT')
+    await exit
+    expect(berth.output).not.toMatch(/^\s+at /m)
+    await berth.cli('down')
+    expect(berth.processes()).toEqual([])
+  })
+
   test('a stop while a slot starts', async () => {
     await berth.up()
     const held = berth.post(berth.port, initialize()).catch((error: Error) => error)
