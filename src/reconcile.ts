@@ -323,10 +323,9 @@ export class Reconciler {
 
   #publish(resources: Resources): void {
     const { snapshot, changes } = nextSnapshot(this.#snapshot, resources, this.#options.encode)
-    const first = this.#snapshot === EMPTY
     this.#snapshot = snapshot
-    // The first snapshot is published even when it is empty: Envoy may be served from then on.
-    if (changes.size === 0 && !first) return
+    // The first one is never equal: there is a gateway always.
+    if (changes.size === 0) return
     const names = new Map(
       [...changes].map(([typeUrl, { changed, removed }]) => [
         typeUrl,

@@ -1,6 +1,8 @@
 // What one stream has subscribed to of one resource type, and what to send next. No I/O: requests and changes in,
 // responses out. Rules: xds_protocol of Envoy as in envoy.md §1.2–1.3, and envoy-measured.md A §11.
 
+import { LDS } from './type-urls.ts'
+
 /** A resource as the stream sees it. */
 export interface Versioned {
   readonly name: string
@@ -51,8 +53,6 @@ interface Outstanding {
   /** What the client had of the resources in it, to which a NACK returns. */
   readonly before: ReadonlyMap<string, string | undefined>
 }
-
-const LISTENER = 'type.googleapis.com/envoy.config.listener.v3.Listener'
 
 export class Subscription {
   readonly typeUrl: string
@@ -204,7 +204,7 @@ export class Subscription {
     this.#dirty.clear()
     // Alone, a bad resource cannot spoil a good one (A §3). A port that moves between listeners is the exception: the
     // one must go and the other come in the same response (A §2).
-    const together = this.typeUrl === LISTENER && removed.length > 0 && !this.#apart
+    const together = this.typeUrl === LDS && removed.length > 0 && !this.#apart
     const now = together ? changed : changed.slice(0, 1)
     for (const { name } of changed.slice(now.length)) this.#dirty.add(name)
     // Removals come last (envoy.md §1.4).
