@@ -32,7 +32,7 @@ import { EnvoyProcess } from './slots/envoy.ts'
 import { makeFolders, removeSockets, type Folders } from './slots/folders.ts'
 import { tailLines } from './slots/log-tail.ts'
 import { watchLogs } from './slots/logs.ts'
-import { accepts, canBind } from './slots/ports.ts'
+import { accepts, becomesFree, canBind } from './slots/ports.ts'
 import { birthOf, runs } from './slots/process.ts'
 import { Slots } from './slots/slots.ts'
 import { openOwnStore } from './store/ownership.ts'
@@ -68,6 +68,8 @@ export interface ControlPlane {
 
 /** Keeps an adapter's memory after load at a third, for a few per cent of its throughput (performance.md §3). */
 const ADAPTER_FLAGS = ['--max-semi-space-size=1']
+/** How long an Envoy that has just been ended may still hold the gateway's port. */
+const PORT_DEADLINE_MS = 3000
 /** How long running requests may take when everything stops. */
 const STOP_DEADLINE_MS = 5000
 
@@ -255,7 +257,7 @@ async function start(
     slots.adopt(store.processes())
     const held = await envoy.adopt()
     reconciler.envoyHolds(held ?? new Set())
-    if (!held?.has(config.ports.gateway) && !(await canBind(config.bind, config.ports.gateway)))
+    if (!held?.has(config.ports.gateway) && !(await becomesFree(config.bind, config.ports.gateway, PORT_DEADLINE_MS)))
       throw new OperatorError(
         `Port ${config.ports.gateway} of the gateway is taken by another process ` +
           `(\`ss -ltnp 'sport = :${config.ports.gateway}'\` names it). End it, or set ports.gateway to another port.`,

@@ -15,6 +15,19 @@ export function canBind(host: string, port: number): Promise<boolean> {
   })
 }
 
+/**
+ * Resolves when a port is free, else with false at the deadline. A process that was killed may hold its ports for a moment
+ * longer than it can be seen to run: until the last of its threads has ended.
+ */
+export async function becomesFree(host: string, port: number, deadlineMs: number): Promise<boolean> {
+  const until = Date.now() + deadlineMs
+  while (!(await canBind(host, port))) {
+    if (Date.now() >= until) return false
+    await delay(20)
+  }
+  return true
+}
+
 /** Resolves when a connection to the port is accepted, else with false at the deadline. */
 export async function accepts(host: string, port: number, deadlineMs: number): Promise<boolean> {
   const until = Date.now() + deadlineMs
