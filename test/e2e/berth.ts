@@ -60,7 +60,10 @@ export class Berth {
     await testEnvoy() // downloads it once, before any deadline of a test counts
     const worker = Number(process.env.VITEST_POOL_ID ?? 1)
     for (let base = 20_000 + worker * 500; ; base += 50)
-      if ((await Promise.all([0, 1, 10, 11].map((offset) => free(base + offset)))).every(Boolean))
+      if (
+        (await claimed(base)) &&
+        (await Promise.all([0, 1, 10, 11].map((offset) => free(base + offset)))).every(Boolean)
+      )
         return new Berth({ services: base + 10, gateway: base, api: base + 1 }, true)
   }
 
@@ -272,6 +275,15 @@ function call(
     })
     outgoing.on('error', reject)
     outgoing.end(body)
+  })
+}
+
+/** Takes a range of ports for this worker as long as it lives, also from other runs: by an abstract Unix socket. */
+function claimed(base: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer().unref()
+    server.once('error', () => resolve(false))
+    server.listen(`\0berth-test-ports-${base}`, () => resolve(true))
   })
 }
 
