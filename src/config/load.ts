@@ -19,7 +19,7 @@ export interface Config {
   /** `auto`: the file does not speak of engines. An empty list: none. */
   readonly engines: readonly EngineAddress[] | 'auto'
   readonly ports: Ports
-  /** A loopback address, IPv4 or IPv6. */
+  /** An address, IPv4 or IPv6: one of loopback, unless the file says in words that there is no authentication. */
   readonly bind: string
   /** `host:port` of the Consul agent to register services with; undefined: none. */
   readonly consul: string | undefined
