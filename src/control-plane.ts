@@ -13,13 +13,15 @@ import { createApi } from './api/app.ts'
 import { serveApi, type ApiServer } from './api/server.ts'
 import { adminToken } from './api/token.ts'
 import type { View } from './api/view.ts'
-import { bootstrap } from './compile/bootstrap.ts'
+import { bootstrap, ENVOY_NODE } from './compile/bootstrap.ts'
 import { TYPE_OF } from './compile/snapshot.ts'
 import { watchConfigFile, type ConfigFile } from './config/file.ts'
 import { loadConfig, type Config, type ConfigText } from './config/load.ts'
 import { Registrar, type Registration } from './consul/registrar.ts'
 import { engineAddresses } from './docker/addresses.ts'
 import { Engines } from './docker/engines.ts'
+import { envoyApi } from './envoy-api.ts'
+import { callAddress } from './model/address.ts'
 import { TIERS } from './model/client.ts'
 import { GATEWAY, listenerName } from './model/names.ts'
 import { OperatorError } from './model/operator-error.ts'
@@ -27,9 +29,15 @@ import { problemLine, type Problem } from './model/problem.ts'
 import { Reconciler } from './reconcile.ts'
 import { refusalProblem, registrationOf, serviceRow } from './rows.ts'
 import { createAdapters, logFile } from './slots/adapters.ts'
-import { findEnvoy } from './slots/envoy-binary.ts'
-import { EnvoyProcess } from './slots/envoy.ts'
-import { makeFolders, removeSockets, type Folders } from './slots/folders.ts'
+import { ExternalEnvoy, externalEnvoy } from './slots/envoy-external.ts'
+import { EnvoyProcess, type Envoy } from './slots/envoy.ts'
+import {
+  adminSocket as adminSocketOf,
+  makeFolders,
+  removeSockets,
+  xdsSocket as xdsSocketOf,
+  type Folders,
+} from './slots/folders.ts'
 import { tailLines } from './slots/log-tail.ts'
 import { watchLogs } from './slots/logs.ts'
 import { accepts, becomesFree, canBind } from './slots/ports.ts'
@@ -38,7 +46,6 @@ import { Slots } from './slots/slots.ts'
 import { openOwnStore } from './store/ownership.ts'
 import type { Store } from './store/store.ts'
 import { createCodec } from './xds/codec.ts'
-import { loadDescriptors } from './xds/descriptors.ts'
 import { XdsServer } from './xds/server.ts'
 
 export interface ControlPlaneOptions {
@@ -97,8 +104,10 @@ async function start(
   const events = new EventEmitter<{ changed: [] }>()
   const stopped = new AbortController()
   const node = store.nodeId()
-  const adminSocket = join(folders.sockets, 'envoy.admin')
-  const xdsSocket = join(folders.sockets, 'xds')
+  const adminSocket = adminSocketOf(folders)
+  const xdsSocket = xdsSocketOf(folders)
+  const external = externalEnvoy(env)
+  const envoyHost = external?.host
   let config = firstConfig
   const engines = new Engines({
     env,
@@ -110,31 +119,38 @@ async function start(
     progress,
   })
 
-  const binary = await findEnvoy({
+  const { binary, descriptors } = await envoyApi(external !== undefined, {
     env,
     cache,
     engineSocket: engineSocket(config, env, folders.home),
     progress,
     signal,
   })
-  const codec = createCodec(await loadDescriptors(binary.path, join(cache, 'descriptors')))
+  const codec = createCodec(descriptors)
   signal.throwIfAborted()
 
-  const envoy = new EnvoyProcess({
-    binary: binary.path,
-    version: binary.version,
-    folders,
-    bootstrap: bootstrap({ node: 'berth', xdsSocket, adminSocket }),
-    adminSocket,
-    concurrency: availableParallelism(),
-    records: store,
-    changed: () => events.emit('changed'),
-    ended: () => {
-      reconciler.envoyHolds(new Set())
-      events.emit('changed')
-    },
-    log: (message, fields) => log.info(fields, message),
-  })
+  const envoy: Envoy = binary
+    ? new EnvoyProcess({
+        binary: binary.path,
+        version: binary.version,
+        folders,
+        bootstrap: bootstrap({ node: ENVOY_NODE, xdsSocket, adminSocket }),
+        adminSocket,
+        concurrency: availableParallelism(),
+        records: store,
+        changed: () => events.emit('changed'),
+        ended: () => {
+          reconciler.envoyHolds(new Set())
+          events.emit('changed')
+        },
+        log: (message, fields) => log.info(fields, message),
+      })
+    : new ExternalEnvoy({
+        adminSocket,
+        connected: () => xds.connected,
+        newcomers: () => xds.newcomers,
+        changed: () => events.emit('changed'),
+      })
   const slots = new Slots({
     adapters: createAdapters({
       program: {
@@ -156,7 +172,10 @@ async function start(
     refused: store.refused(),
     setRefused: (refused) => store.setRefused(refused),
     demand: (cluster) => slots.demand(cluster),
-    changed: () => events.emit('changed'),
+    changed: () => {
+      if (envoy instanceof ExternalEnvoy) envoy.streamsChanged()
+      events.emit('changed')
+    },
     log: (message, fields) => log.info(fields, message),
   })
   const problems = (): Problem[] => [
@@ -183,9 +202,11 @@ async function start(
       xds.publish(snapshot, changes)
       log.info({ changes: [...changes.values()].reduce((sum, names) => sum + [...names].length, 0) }, 'published')
     },
-    canBind: (port) => canBind(config.bind, port),
+    // In an Envoy elsewhere nobody can try; Envoy itself says when a port is taken.
+    canBind: async (port) => external !== undefined || canBind(config.bind, port),
     image: (engine, image) => engines.image(engine, image),
     node,
+    hosts: envoyHost === undefined ? [] : [envoyHost],
     reap: (name) => void engines.reap(name, () => slots.living()),
     reconciled: () => {
       registrar?.sync(registrations())
@@ -203,7 +224,7 @@ async function start(
   /** What Consul shall know; the check follows Envoy's own answer (compile/route.ts), `healthy` is where it starts. */
   const registrations = (): Registration[] =>
     reconciler.placed.flatMap(({ service, port }) =>
-      port === undefined ? [] : [registrationOf(service, port, config.bind, slots.views())],
+      port === undefined ? [] : [registrationOf(service, port, { bind: config.bind, envoyHost }, slots.views())],
     )
   const applyConfig = (next: Config): void => {
     const consul = next.consul
@@ -247,7 +268,7 @@ async function start(
       await envoy.stop()
     }
     xds.close()
-    if (!keep) removeSockets(folders)
+    if (!keep) removeSockets(folders, external !== undefined)
   }
 
   const stopLogs = watchLogs(folders.logs)
@@ -257,7 +278,11 @@ async function start(
     slots.adopt(store.processes())
     const held = await envoy.adopt()
     reconciler.envoyHolds(held ?? new Set())
-    if (!held?.has(config.ports.gateway) && !(await becomesFree(config.bind, config.ports.gateway, PORT_DEADLINE_MS)))
+    if (
+      !external &&
+      !held?.has(config.ports.gateway) &&
+      !(await becomesFree(config.bind, config.ports.gateway, PORT_DEADLINE_MS))
+    )
       throw new OperatorError(
         `Port ${config.ports.gateway} of the gateway is taken by another process ` +
           `(\`ss -ltnp 'sport = :${config.ports.gateway}'\` names it). End it, or set ports.gateway to another port.`,
@@ -270,7 +295,7 @@ async function start(
         ready: isReady(),
         envoy: {
           pid: envoy.pid ?? null,
-          version: xds.connected ?? binary.version,
+          version: xds.connected ?? binary?.version ?? 'unknown',
           state: envoy.state,
           restarts: envoy.restarts,
         },
@@ -306,6 +331,7 @@ async function start(
           logs: (service, lines) => tailLines(logFile(folders, service), lines),
         },
         token: await adminToken(folders.home),
+        envoyHost,
         onBug: (error) => log.error({ err: error }, 'the control API failed'),
       }),
       {
@@ -317,9 +343,9 @@ async function start(
     await firstRun
     await xds.listen(xdsSocket)
     if (!held) await envoy.start()
-    writeApiAddress(folders.home, { url: api.url, pid: process.pid, admin: adminSocket })
+    writeApiAddress(folders.home, { url: api.url, pid: process.pid, admin: adminSocket, envoy: envoyHost })
     if (options.file) void followConfig(options.file, applyConfig, reconciler, stopped.signal)
-    const ready = whenReady(isReady, servedPorts, config.bind, events, stopped.signal)
+    const ready = whenReady(isReady, servedPorts, envoyHost ?? callAddress(config.bind), events, stopped.signal)
     ready.catch(() => undefined)
     return {
       view,

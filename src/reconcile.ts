@@ -8,6 +8,7 @@ import { EMPTY, nextSnapshot, type Encode, type Snapshot } from './compile/snaps
 import type { Config } from './config/load.ts'
 import { DEFAULT_LIMITS } from './config/limits.ts'
 import type { EngineState } from './docker/provider.ts'
+import { bracketed, isWildcard } from './model/address.ts'
 import { MANAGED_LABEL, SLOT_LABEL, type LabelledContainer } from './model/container.ts'
 import { servicesFromContainers } from './model/labels.ts'
 import { downReason, unhealthy } from './model/health.ts'
@@ -30,6 +31,8 @@ export interface ReconcileOptions {
   readonly image: (engine: string, image: string) => ImageState
   /** This node's id, which marks its containers. */
   readonly node: string
+  /** Further host names that requests are addressed to, which the operator has written somewhere. */
+  readonly hosts: readonly string[]
   /** An engine has containers of this node that belong to no live slot. */
   readonly reap: (engine: string) => void
   /** Something is published, or problems are different. */
@@ -47,7 +50,7 @@ const TAKEN_PORT_MS = 5000
 const ENGINE_GRACE_MS = 8000
 /** The longest that Envoy holds a request for a slot that starts. */
 const HOLD_SECONDS = 60
-/** What a request may be addressed to, as long as everything binds to loopback. */
+/** What a request may always be addressed to. */
 const HOSTS = ['localhost', '127.0.0.1', '[::1]']
 
 /** A service as it is served now. */
@@ -306,6 +309,7 @@ export class Reconciler {
 
   #worldOf(withPorts: readonly Placed[], config: Config, gatewayPort: number): World {
     const views = this.#options.slots.views()
+    const bound = isWildcard(config.bind) ? [] : [bracketed(config.bind)]
     return {
       services: withPorts.flatMap(({ service, port }) => {
         if (port === undefined) return []
@@ -317,7 +321,7 @@ export class Reconciler {
       retired: this.#options.slots.retired(),
       bind: config.bind,
       gatewayPort,
-      routes: { hosts: [...new Set([...HOSTS, hostOf(config.bind)])], holdSeconds: HOLD_SECONDS },
+      routes: { hosts: [...new Set([...HOSTS, ...bound, ...this.#options.hosts])], holdSeconds: HOLD_SECONDS },
     }
   }
 
@@ -351,11 +355,6 @@ function healthWords(service: Service, views: ReturnType<Slots['views']>): strin
   if (down !== undefined) return down
   const own = views.filter((slot) => slot.service === service.name)
   return unhealthy(service, own) === undefined ? undefined : 'The last server of this service failed.'
-}
-
-/** An address as a Host header has it. */
-function hostOf(address: string): string {
-  return address.includes(':') ? `[${address}]` : address
 }
 
 function portsOf(placed: readonly Placed[], gateway: number): ReadonlySet<number> {

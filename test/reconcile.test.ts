@@ -340,3 +340,17 @@ test('a configuration with mistakes is told, and the last good one stays until t
   expect(about()).toEqual([])
   expect(listeners()).toEqual([GATEWAY, 'b:11101'])
 })
+
+describe('what requests may be addressed to', () => {
+  test.for<[string, string[], string[]]>([
+    ['127.0.0.1', [], ['localhost', '127.0.0.1', '[::1]']],
+    ['192.0.2.7', [], ['localhost', '127.0.0.1', '[::1]', '192.0.2.7']],
+    ['2001:db8::7', [], ['localhost', '127.0.0.1', '[::1]', '[2001:db8::7]']],
+    ['0.0.0.0', ['envoy'], ['localhost', '127.0.0.1', '[::1]', 'envoy']],
+  ])('bound to %s, with %j', async ([bind, hosts, expected]) => {
+    const { reconciler, routes } = setUp({ hosts })
+    reconciler.setConfig(config([service('one')], { bind }), engines())
+    await pass()
+    expect(routes('one')).toContain(`"domains":${JSON.stringify(expected)}`)
+  })
+})

@@ -4,6 +4,7 @@ import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 
 import { Engines } from '../docker/engines.ts'
+import { externalEnvoy } from '../slots/envoy-external.ts'
 import { foldersOf, removeSockets } from '../slots/folders.ts'
 import { endLeftovers } from '../slots/leftovers.ts'
 import { end, gone, runs, signal } from '../slots/process.ts'
@@ -27,7 +28,7 @@ export async function run(context: CommandContext): Promise<number> {
   // Adapters remove their containers; those of adapters that were killed are left to the label.
   if (store) await clearEngines(context, store.nodeId())
   store?.close()
-  removeSockets(foldersOf(home))
+  removeSockets(foldersOf(home), externalEnvoy(context.env) !== undefined)
   rmSync(join(home, 'api.json'), { force: true })
   if (json) print(JSON.stringify({ ended }))
   else

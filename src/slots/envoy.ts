@@ -35,6 +35,25 @@ export interface EnvoyOptions {
   readonly log: (message: string, fields?: object) => void
 }
 
+/** The Envoy of this node, whoever starts it. */
+export interface Envoy {
+  /** Undefined: it does not run, or it is no process of Berth's. */
+  readonly pid: number | undefined
+  readonly state: 'starting' | 'running' | 'down' | 'stopped'
+  /** Since this control plane started. */
+  readonly restarts: number
+  /** The ports that a running Envoy listens on; undefined: there is none, or none that answers. */
+  adopt(): Promise<ReadonlySet<number> | undefined>
+  /** Its xDS server must be reachable already. @throws {OperatorError} */
+  start(): Promise<void>
+  problems(): Problem[]
+  /** No new connections, running requests may end. */
+  drain(): Promise<void>
+  stop(): Promise<void>
+  /** Lets it live on without this control plane. */
+  release(): void
+}
+
 /** How long streams on a removed listener live, and how long a stop waits for running requests. */
 export const DRAIN_SECONDS = 5
 
@@ -45,7 +64,7 @@ const LAST_RESTART_MS = 10_000
 /** How often an adopted Envoy, which is nobody's child here, is looked at. */
 const WATCH_MS = 250
 
-export class EnvoyProcess {
+export class EnvoyProcess implements Envoy {
   readonly #options: EnvoyOptions
   readonly #stopped = new AbortController()
   #identity: Identity | undefined
@@ -54,7 +73,7 @@ export class EnvoyProcess {
   /** Before the next start, should Envoy end. */
   #wait = 0
   restarts = 0
-  state: 'starting' | 'running' | 'down' | 'stopped' = 'starting'
+  state: Envoy['state'] = 'starting'
 
   constructor(options: EnvoyOptions) {
     this.#options = options
