@@ -1,9 +1,11 @@
 // berth dind: Berth's own Docker-in-Docker engine, by hand. `berth up` does the same for an engine that is `managed`.
 
 import { existsSync, mkdirSync } from 'node:fs'
-import { join } from 'node:path'
+import { isIP } from 'node:net'
+import { join, resolve } from 'node:path'
 
 import { certificatesOf, engineAddresses, type WrittenEngine } from '../docker/addresses.ts'
+import { engineCertificates } from '../docker/certificates.ts'
 import { defaultDefinition } from '../docker/dind-definition.ts'
 import { DindEngine, type DindStatus } from '../docker/dind.ts'
 import { OperatorError } from '../model/operator-error.ts'
@@ -13,18 +15,21 @@ import { UsageError, type CommandContext, type CommandOption } from './command.t
 import { writtenEngines } from './written-engines.ts'
 
 export const name = 'dind'
-export const summary = "Bring Berth's own Docker-in-Docker engine up or down, or look at it."
-export const usage = '<up|down|status>'
+export const summary = "Bring Berth's own Docker-in-Docker engine up or down, look at it, or make certificates for one."
+export const usage = '<up|down|status|certificates>'
 export const options = {
   volumes: { type: 'boolean', summary: 'With down: remove its volumes, too, and with them all images in it.' },
+  out: { type: 'string', value: 'DIR', summary: 'With certificates: the folder that gets ca, server and client.' },
+  names: { type: 'string', value: 'A,B', summary: "With certificates: the engine's host names and IP addresses." },
 } as const satisfies Readonly<Record<string, CommandOption>>
 
 const DEADLINE_MS = 10 * 60_000
 
 export async function run(context: CommandContext): Promise<number> {
   const [what] = context.args
+  if (what === 'certificates') return certificates(context)
   if (what !== 'up' && what !== 'down' && what !== 'status')
-    throw new UsageError(`dind takes up, down or status, not ${what}.`)
+    throw new UsageError(`dind takes up, down, status or certificates, not ${what}.`)
   const engine = await engineOf(context)
   const work = { progress: context.note, signal: AbortSignal.timeout(DEADLINE_MS) }
   try {
@@ -42,6 +47,25 @@ export async function run(context: CommandContext): Promise<number> {
     engine.close()
   }
 }
+
+/** Nobody may look at them for a year or two: the engine of compose.yml is brought up by somebody else. */
+const LONG = { authorityDays: 3650, leafDays: 825 }
+
+/** Makes what is missing or has less than a third of its life left; what is there and good stays. */
+function certificates({ options: { out, names }, json, print }: CommandContext): number {
+  if (typeof out !== 'string') throw new UsageError('dind certificates needs --out DIR.')
+  const hosts = String(names ?? 'localhost,127.0.0.1').split(',')
+  const wrong = hosts.find((host) => isIP(host) === 0 && !HOST_NAME.test(host))
+  if (wrong !== undefined) throw new UsageError(`--names: ${JSON.stringify(wrong)} is no host name and no IP address.`)
+  const folder = resolve(out)
+  const { client, server } = engineCertificates(folder, hosts, LONG)
+  print(
+    json ? JSON.stringify({ client, server }, null, 2) : `The certificates for ${hosts.join(', ')} are in ${folder}.`,
+  )
+  return 0
+}
+
+const HOST_NAME = /^[A-Za-z0-9](?:[A-Za-z0-9-.]*[A-Za-z0-9])?$/
 
 /** Exit code 1 for an engine that should run and does not. */
 function tell({ json, print }: CommandContext, status: DindStatus): number {

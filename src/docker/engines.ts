@@ -25,6 +25,9 @@ export interface EnginesOptions {
   readonly progress: (line: string) => void
 }
 
+/** An engine of this name that somebody else brings up, such as compose.yml, is one as well. */
+const DIND_NAME = 'dind'
+
 /** A managed engine that could not be brought up is tried again after this. */
 const UP_AGAIN_MS = 15_000
 
@@ -71,7 +74,7 @@ export class Engines {
     return new Map(
       this.#found.addresses.map(({ name }) => [
         name,
-        name === this.#managed?.name ? ('dind' as const) : ('docker' as const),
+        name === this.#managed?.name || name === DIND_NAME ? ('dind' as const) : ('docker' as const),
       ]),
     )
   }
