@@ -3,6 +3,7 @@
 import { join } from 'node:path'
 import type { Server } from 'node:http'
 import { run } from './command.ts'
+import { addPlugins, composeImages, composePlugins } from './compose.ts'
 import { dindImage } from './dind-image.ts'
 import { answers, Dockerd } from './dockerd.ts'
 import { engineKit, kitEnvironment, type EngineKit } from './engine-kit.ts'
@@ -65,6 +66,15 @@ export class Engines {
   /** Brings the image of Docker-in-Docker into a spare engine: 200 MB that few tests need. */
   async provideDind(name: string): Promise<void> {
     await this.#fill(await this.#getSpare(name), [dindImage(await this.#getKit())])
+  }
+
+  /** Brings the images of compose.yml into a spare engine, and the plugins into its docker program. */
+  async provideCompose(name: string): Promise<void> {
+    const engine = await this.#getSpare(name)
+    const kit = await this.#getKit()
+    const plugins = await withLock(`${cacheName(this.#cache)}-kit`, () => composePlugins(this.#cache))
+    addPlugins(plugins, engine.cliEnvironment)
+    await this.#fill(engine, await composeImages(this.#cache, kit))
   }
 
   async change(name: string, change: Change): Promise<void> {

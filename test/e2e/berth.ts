@@ -172,23 +172,8 @@ export class Berth {
   }
 
   /** One JSON-RPC request; `client` names the client in the header. */
-  post(
-    port: number,
-    message: unknown,
-    options: CallOptions & { client?: string; path?: string } = {},
-  ): Promise<Answer> {
-    const { client, path = '/mcp', headers, ...rest } = options
-    return call(port, path, {
-      method: 'POST',
-      body: typeof message === 'string' ? message : JSON.stringify(message),
-      headers: {
-        'content-type': 'application/json',
-        accept: 'application/json, text/event-stream',
-        ...(client === undefined ? {} : { 'x-mcp-client': client }),
-        ...headers,
-      },
-      ...rest,
-    })
+  post(port: number, message: unknown, options: PostOptions = {}): Promise<Answer> {
+    return post(port, message, options)
   }
 
   /** The official client, connected. */
@@ -251,7 +236,25 @@ export interface CallOptions {
   readonly signal?: AbortSignal
 }
 
-function call(
+export type PostOptions = CallOptions & { readonly client?: string; readonly path?: string }
+
+/** One JSON-RPC request to a port of this machine; `client` names the client in the header. */
+export function post(port: number, message: unknown, options: PostOptions = {}): Promise<Answer> {
+  const { client, path = '/mcp', headers, ...rest } = options
+  return call(port, path, {
+    method: 'POST',
+    body: typeof message === 'string' ? message : JSON.stringify(message),
+    headers: {
+      'content-type': 'application/json',
+      accept: 'application/json, text/event-stream',
+      ...(client === undefined ? {} : { 'x-mcp-client': client }),
+      ...headers,
+    },
+    ...rest,
+  })
+}
+
+export function call(
   port: number,
   path: string,
   { method = 'GET', headers = {}, body, signal }: CallOptions,
