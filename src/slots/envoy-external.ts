@@ -109,7 +109,7 @@ export class ExternalEnvoy implements Envoy {
   }
 
   /**
-   * Nothing: Envoy would keep its listeners closed until its own end, and it goes on without this control plane. The
+   * Nothing: a drained Envoy closes every connection after one answer until its own end [m], and this one goes on. The
    * adapters let running requests end.
    */
   async drain(): Promise<void> {

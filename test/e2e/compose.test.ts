@@ -215,6 +215,9 @@ describeWithSpareEngine('docker compose', () => {
     await compose('up', '--detach', '--wait')
     const client = await eventually(() => connect(PORTS.everything, 'vscode'))
     expect(await echo(client, 'after a restart')).toMatchObject(echoed('after a restart'))
+    const health = await call(PORTS.everything, '/healthz', { headers: { connection: 'keep-alive' } })
+    expect(health, 'an Envoy that was drained closes').toMatchObject({ status: 200 })
+    expect(health.headers.connection).not.toBe('close')
     // The containers of the former sessions are gone.
     expect(await docker('ps', '--format', '{{.Label "berth.client"}}')).toBe('vscode')
   })
