@@ -64,6 +64,7 @@ export class ServerProcess {
   #started: Promise<void> | undefined
   #stdio: StdioServer | undefined
   #handshake: Promise<Handshake> | undefined
+  #handshaken = false
   #initializedSent = false
   #holds = 0
   #endReason: string | undefined
@@ -79,6 +80,16 @@ export class ServerProcess {
 
   get alive(): boolean {
     return this.#stdio !== undefined && this.#endReason === undefined && this.#stopping === undefined
+  }
+
+  /** It was asked to stop, and something of it may still be there. */
+  get leaving(): boolean {
+    return this.#stopping !== undefined
+  }
+
+  /** It has answered `initialize`. */
+  get handshaken(): boolean {
+    return this.#handshaken
   }
 
   get life(): string | undefined {
@@ -103,6 +114,7 @@ export class ServerProcess {
   /** The handshake of a life of this server that an earlier attachment had. */
   adopt(handshake: Handshake, initializedSent: boolean): void {
     this.#handshake = Promise.resolve(handshake)
+    this.#handshaken = true
     this.#initializedSent = initializedSent
   }
 
@@ -223,6 +235,7 @@ export class ServerProcess {
       this.#track(id, { method: 'initialize', settle, fail: (refusal) => reject(new RefusalError(refusal)) })
       this.write(splice(request, [idSpan, String(id)]))
     })
+    this.#handshaken = true
     return { response: response.text, id: response.id, version: response.isError ? undefined : versionOf(response) }
   }
 

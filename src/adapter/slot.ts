@@ -60,6 +60,7 @@ export class Slot {
       requests: this.#requests,
       streams: this.#openStreams.size,
       processes: this.#pool.size,
+      spare: this.#pool.spare,
       ...(lastFailure === undefined ? {} : { lastFailure }),
       ...(this.#pool.failing ? { failing: true } : {}),
     }
@@ -156,6 +157,7 @@ export class Slot {
    */
   async drain(deadlineMs: number): Promise<void> {
     this.#draining = true
+    this.#pool.stopSpares()
     if (this.#requests > 0) {
       const idle = new Promise<void>((settle) => (this.#whenIdle = settle))
       this.hurry(deadlineMs)

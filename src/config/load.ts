@@ -3,7 +3,7 @@
 import { resolve } from 'node:path'
 import { KNOWN_CLIENTS, type Client } from '../model/client.ts'
 import type { Problem } from '../model/problem.ts'
-import type { Runtime, SecretSource, Service } from '../model/service.ts'
+import { DEFAULT_SCALE, type Runtime, type SecretSource, type Service } from '../model/service.ts'
 import { DEFAULT_LIMITS } from './limits.ts'
 import { mistakesOf, problemAt } from './mistakes.ts'
 import { usesOfNotYet } from './not-yet.ts'
@@ -146,6 +146,7 @@ function serviceOf(name: string, written: Partial<WrittenService>, where: string
       timeoutMs: written.limits?.timeout ?? DEFAULT_LIMITS.timeoutMs,
       messageBytes: written.limits?.message ?? DEFAULT_LIMITS.messageBytes,
     },
+    scale: { warm: written.scale?.warm ?? DEFAULT_SCALE.warm, max: written.scale?.max ?? DEFAULT_SCALE.max },
     clients: written.clients ?? ['*'],
     backend: backendOf(written, Object.fromEntries(secrets), cwd),
   }

@@ -15,6 +15,20 @@ export interface Limits {
   readonly messageBytes: number
 }
 
+/** How many processes one slot has; containers that run already are as many as they are. */
+export interface Scale {
+  /** Processes that are kept started for sessions to come. */
+  readonly warm: number
+  /**
+   * `session`, `client`: processes of a slot at once, those for sessions to come among them; undefined: no bound of the
+   * service's own. `shared`: processes over which the sessions of one revision are spread; undefined: one.
+   */
+  readonly max: number | undefined
+}
+
+/** What a service gets that says nothing about `scale`. */
+export const DEFAULT_SCALE: Scale = { warm: 0, max: undefined }
+
 /** Where the value of a secret comes from; the value itself is read when a process starts and kept nowhere. */
 export type SecretSource =
   | { readonly from: 'env'; readonly name: string }
@@ -98,6 +112,7 @@ export interface Service {
   readonly isolation: Isolation
   readonly era: Era
   readonly limits: Limits
+  readonly scale: Scale
   /** Globs over the names of the clients that may use it. */
   readonly clients: readonly string[]
   readonly backend: ProcessBackend | ContainerBackend | ImageBackend

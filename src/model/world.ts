@@ -2,7 +2,7 @@
 
 import type { Problem } from './problem.ts'
 import type { StoredService } from './record.ts'
-import type { Limits, Service } from './service.ts'
+import { DEFAULT_SCALE, type Limits, type Service } from './service.ts'
 
 /** The configuration's services first: a container cannot take over a name that the operator has written down. */
 export function mergeServices(
@@ -42,6 +42,7 @@ export function rememberedServices(
       isolation: 'shared',
       era: 'auto',
       limits,
+      scale: DEFAULT_SCALE,
       clients: ['*'],
       backend: { kind: 'containers', containers: [] },
       ...(away === undefined

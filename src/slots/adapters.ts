@@ -43,6 +43,7 @@ export function createAdapters(options: AdaptersOptions): Adapters {
         group,
         isolation: service.isolation,
         limits: service.limits,
+        scale: service.scale,
         httpSocket: `${socket}.http`,
         controlSocket: `${socket}.ctl`,
         server: await serverOf({ service, group, name }, options),

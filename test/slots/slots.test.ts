@@ -213,13 +213,16 @@ describe('slots', () => {
     }
   })
 
-  test('a changed definition replaces the adapter: the next life first, then the old one drains', async () => {
+  test.each([
+    { limits: { concurrency: 1, queue: 1, timeoutMs: 1, messageBytes: 1 } },
+    { scale: { warm: 0, max: 2 } },
+    { scale: { warm: 1, max: undefined } },
+  ])('a changed definition replaces the adapter: the next life first, then the old one drains: %j', async (change) => {
     const { slots, starts } = setUp()
     slots.sync([service('a')], ALICE)
     slots.demand('a|alice@1')
     const old = await starts[0]!.up()
-    const changedService = service('a', { limits: { concurrency: 1, queue: 1, timeoutMs: 1, messageBytes: 1 } })
-    slots.sync([changedService], ALICE)
+    slots.sync([service('a', change)], ALICE)
     expect(stateOf(slots)).toEqual(['alice@2 asleep'])
     expect(slots.retired()).toMatchObject([{ generation: 1, state: 'up', socket: old.httpSocket }])
     expect(old.drained).toEqual([])
