@@ -20,12 +20,16 @@ import { mergeServices, rememberedServices } from './model/world.ts'
 import type { Slots } from './slots/slots.ts'
 
 export interface ReconcileOptions {
-  readonly slots: Pick<Slots, 'sync' | 'current' | 'retired' | 'problems' | 'living' | 'views'>
+  readonly slots: Pick<Slots, 'sync' | 'current' | 'retired' | 'problems' | 'views'>
+  /** Cluster names of all lives that may have containers. */
+  readonly living: () => ReadonlySet<string>
   readonly store: { services(): StoredService[]; setServices(services: readonly StoredService[]): void }
   readonly encode: Encode
   readonly publish: (snapshot: Snapshot, changes: ReadonlyMap<string, Iterable<string>>) => void
   /** Whether a port of an address can be bound by a new listener now. */
   readonly canBind: (port: number) => Promise<boolean>
+  /** Services that were given to the running Berth; `look` lets those go on that have not shown yet that they work. */
+  readonly deployments: { services(): readonly Service[]; look(engines: readonly EngineView[]): void }
   /** What is known of an image on an engine; asking has it looked for or fetched. */
   readonly image: (engine: string, image: string) => ImageState
   /** This node's id, which marks its containers. */
@@ -79,6 +83,7 @@ export class Reconciler {
   #again: NodeJS.Timeout | undefined
   #running = false
   #dirty = false
+  #waiting: (() => void)[] = []
   #lastRun = 0
   #closed = false
 
@@ -136,6 +141,12 @@ export class Reconciler {
     }, wait)
   }
 
+  /** Resolves when everything that is known now has gone the whole way. */
+  settled(): Promise<void> {
+    if (this.#closed || !(this.#dirty || this.#running)) return Promise.resolve()
+    return new Promise((resolve) => this.#waiting.push(resolve))
+  }
+
   get snapshot(): Snapshot {
     return this.#snapshot
   }
@@ -157,6 +168,7 @@ export class Reconciler {
     this.#closed = true
     clearTimeout(this.#timer)
     clearTimeout(this.#again)
+    this.#settle()
   }
 
   async #run(): Promise<void> {
@@ -170,15 +182,23 @@ export class Reconciler {
       this.#running = false
       this.#lastRun = this.#options.now()
       if (this.#dirty) this.changed()
+      else this.#settle()
     }
   }
 
+  #settle(): void {
+    const waiting = this.#waiting
+    this.#waiting = []
+    for (const resolve of waiting) resolve()
+  }
+
   async #reconcile(config: Config): Promise<void> {
-    const { slots, store } = this.#options
+    const { slots, store, deployments } = this.#options
     const found = this.#found()
     const engines = this.#engineViews()
-    const configured = config.services.map((service) => placed(service, engines))
-    const merged = mergeServices(configured, found.services)
+    deployments.look(engines)
+    const onEngines = (services: readonly Service[]) => services.map((service) => placed(service, engines))
+    const merged = mergeServices(onEngines(config.services), onEngines(deployments.services()), found.services)
     const stored = store.services()
     const { allocation, leases } = await this.#allocate(merged.services, stored, config)
     const gateway = await this.#gatewayPort(config)
@@ -258,7 +278,7 @@ export class Reconciler {
 
   /** Containers without a live slot: their adapter was killed, or the engine was away when it wanted to remove them. */
   #reap(): void {
-    const living = this.#options.slots.living()
+    const living = this.#options.living()
     for (const [name, state] of this.#engines) {
       if (!state?.reachable) continue
       const left = state.containers.some(
