@@ -18,12 +18,13 @@ import { placed, type EngineView, type ImageState } from './model/runtime.ts'
 import type { Service } from './model/service.ts'
 import { mergeServices, rememberedServices } from './model/world.ts'
 import type { Slots } from './slots/slots.ts'
+import type { Store } from './store/store.ts'
 
 export interface ReconcileOptions {
   readonly slots: Pick<Slots, 'sync' | 'current' | 'retired' | 'problems' | 'views'>
   /** Cluster names of all lives that may have containers. */
   readonly living: () => ReadonlySet<string>
-  readonly store: { services(): StoredService[]; setServices(services: readonly StoredService[]): void }
+  readonly store: Pick<Store, 'services' | 'setServices' | 'containers' | 'setContainers'>
   readonly encode: Encode
   readonly publish: (snapshot: Snapshot, changes: ReadonlyMap<string, Iterable<string>>) => void
   /** Whether a port of an address can be bound by a new listener now. */
@@ -68,8 +69,11 @@ export class Reconciler {
   /** By name; undefined: it has not been seen yet, so nothing may be published. */
   readonly #engines = new Map<string, EngineState | undefined>()
   #runtimes: ReadonlyMap<string, EngineView['runtime']> = new Map()
-  /** What an engine showed last, for when it does not answer. */
-  readonly #lastSeen = new Map<string, readonly LabelledContainer[]>()
+  /**
+   * What an engine showed last, for when it does not answer: also to an earlier control plane, whose adapters must not
+   * lose their sessions because this one has never seen their containers.
+   */
+  readonly #lastSeen: Map<string, readonly LabelledContainer[]>
   /** Ports that Envoy listens on, which therefore cannot be bound and are not taken. */
   #held: ReadonlySet<number> = new Set()
   /** Since when an engine does not answer that did before. */
@@ -89,6 +93,7 @@ export class Reconciler {
 
   constructor(options: ReconcileOptions) {
     this.#options = options
+    this.#lastSeen = options.store.containers()
   }
 
   /** Envoy listens on these ports: an adopted one on those it had, one that has ended on none. */
@@ -102,10 +107,10 @@ export class Reconciler {
     this.#runtimes = engines
     this.#configProblems = []
     for (const name of engines.keys()) if (!this.#engines.has(name)) this.#engines.set(name, undefined)
-    for (const name of this.#engines.keys()) {
+    for (const name of [...this.#engines.keys(), ...this.#lastSeen.keys()]) {
       if (engines.has(name)) continue
       this.#engines.delete(name)
-      this.#lastSeen.delete(name)
+      if (this.#lastSeen.delete(name)) this.#options.store.setContainers(name, undefined)
     }
     this.changed()
   }
@@ -120,7 +125,7 @@ export class Reconciler {
     const { engine } = state
     if (!this.#engines.has(engine)) return
     if (state.reachable) {
-      this.#lastSeen.set(engine, state.containers)
+      this.#remember(engine, state.containers)
       this.#lostAt.delete(engine)
     } else if (this.#engines.get(engine)?.reachable) {
       this.#lostAt.set(engine, this.#options.now())
@@ -128,6 +133,15 @@ export class Reconciler {
     }
     this.#engines.set(engine, state)
     this.changed()
+  }
+
+  /** Berth's own containers come and go with every session, and are nothing to remember. */
+  #remember(engine: string, containers: readonly LabelledContainer[]): void {
+    const before = this.#lastSeen.get(engine)
+    this.#lastSeen.set(engine, containers)
+    const foreign = containers.filter(isForeign)
+    if (JSON.stringify(foreign) !== JSON.stringify(before?.filter(isForeign)))
+      this.#options.store.setContainers(engine, foreign)
   }
 
   /** Look again, soon. */
@@ -234,9 +248,7 @@ export class Reconciler {
         ...(state?.reachable === false ? seen.map((each) => ({ ...each, state: 'unreachable' as const })) : seen),
       )
     }
-    // What Berth creates is no service that was found, whichever node of it did.
-    const foreign = containers.filter(({ labels }) => labels[MANAGED_LABEL] === undefined)
-    const { services, problems } = servicesFromContainers(foreign, DEFAULT_LIMITS)
+    const { services, problems } = servicesFromContainers(containers.filter(isForeign), DEFAULT_LIMITS)
     return { services, problems: [...unreachable, ...problems] }
   }
 
@@ -363,6 +375,11 @@ export class Reconciler {
     if (this.#closed || next === Infinity) return
     this.#again = setTimeout(() => this.changed(), Math.max(COALESCE_MS, Math.min(next, 2 ** 31 - 1)))
   }
+}
+
+/** What Berth creates is no service that was found, whichever node of it did. */
+function isForeign({ labels }: LabelledContainer): boolean {
+  return labels[MANAGED_LABEL] === undefined
 }
 
 /** For everybody who asks Envoy: what a client's own server said is nobody else's business (design §3). */

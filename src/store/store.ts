@@ -4,6 +4,7 @@
 import { randomBytes } from 'node:crypto'
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
 
+import type { LabelledContainer } from '../model/container.ts'
 import type { Definition, Deployment } from '../model/deployment.ts'
 import type { ProcessRecord, RefusedResource, StoredService } from '../model/record.ts'
 
@@ -15,6 +16,10 @@ export interface Store {
   /** Generations beyond a slot's first one: `service|group` to generation. */
   generations(): Map<string, number>
   setGeneration(slot: string, generation: number): void
+  /** What engines showed last, by their names. */
+  containers(): Map<string, readonly LabelledContainer[]>
+  /** Undefined: the engine is not configured any more. */
+  setContainers(engine: string, containers: readonly LabelledContainer[] | undefined): void
   deployments(): Deployment[]
   setDeployment(deployment: Deployment): void
   removeDeployment(service: string): void
@@ -39,6 +44,7 @@ const SCHEMA = `
     name TEXT PRIMARY KEY, port INTEGER NOT NULL, container_id TEXT, status TEXT, source TEXT NOT NULL,
     released_at INTEGER, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL) STRICT;
   CREATE TABLE IF NOT EXISTS generations (slot TEXT PRIMARY KEY, generation INTEGER NOT NULL) STRICT;
+  CREATE TABLE IF NOT EXISTS containers (engine TEXT PRIMARY KEY, seen TEXT NOT NULL) STRICT;
   CREATE TABLE IF NOT EXISTS deployments (
     service TEXT PRIMARY KEY, definition TEXT NOT NULL, folder TEXT NOT NULL, next_definition TEXT, next_folder TEXT,
     created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL) STRICT;
@@ -132,6 +138,18 @@ export function openStore(file: string): Store {
     setGeneration(slot, generation) {
       sql(`INSERT INTO generations (slot, generation) VALUES (?, ?)
            ON CONFLICT (slot) DO UPDATE SET generation = excluded.generation`).run(slot, generation)
+    },
+    containers: () =>
+      new Map(
+        sql('SELECT engine, seen FROM containers')
+          .all()
+          .map((row) => [String(row.engine), JSON.parse(String(row.seen)) as LabelledContainer[]]),
+      ),
+    setContainers(engine, containers) {
+      if (containers === undefined) sql('DELETE FROM containers WHERE engine = ?').run(engine)
+      else
+        sql(`INSERT INTO containers (engine, seen) VALUES (?, ?)
+             ON CONFLICT (engine) DO UPDATE SET seen = excluded.seen`).run(engine, JSON.stringify(containers))
     },
     deployments: () =>
       sql('SELECT service, definition, folder, next_definition, next_folder FROM deployments ORDER BY service')
