@@ -6,7 +6,7 @@ import { resolve } from 'node:path'
 import { KNOWN_CLIENTS, KNOWN_TIERS } from '../model/client.ts'
 import { CLIENT_NAME, nearest, RESERVED_NAMES, SERVICE_NAME } from '../model/names.ts'
 import { valueAt, type Mistake } from './mistakes.ts'
-import { mistake, port, portRange, shown } from './scalars.ts'
+import { isNamedVolume, mistake, port, portRange, shown } from './scalars.ts'
 import type { Path } from './yaml-source.ts'
 
 /** Ports that are used when the file says nothing (contract, "Ports"). */
@@ -20,9 +20,24 @@ export const DEFAULT_PORTS = {
 
 /** @param folder of the configuration, absolute */
 export function brokenRules(document: unknown, folder: string): Mistake[] {
-  const services = [...declared(document, ['services'], ['mcpServers'], ['mcp', 'services'])].filter(isEnabled)
+  const services = servicesIn(document)
   const clients = [...declared(document, ['clients'], ['mcp', 'clients'])]
   const engines = [...declared(document, ['docker'])]
+  return [
+    ...brokenServiceRules(document, folder),
+    ...sameName(clients),
+    ...sameName(engines),
+    ...engineKeys(engines),
+    ...clients.flatMap((client) => [...clientName(client), ...knownTier(client, document)]),
+    ...knownClients(services, clients),
+    ...servicePorts(services, document),
+    ...ownPorts(document),
+  ]
+}
+
+/** Those that need nothing but the services themselves. @param folder as above */
+export function brokenServiceRules(document: unknown, folder: string): Mistake[] {
+  const services = servicesIn(document)
   return [
     ...services.flatMap((service) => [
       ...serviceName(service),
@@ -32,14 +47,11 @@ export function brokenRules(document: unknown, folder: string): Mistake[] {
       ...oneSourceEach(service),
     ]),
     ...sameName(services),
-    ...sameName(clients),
-    ...sameName(engines),
-    ...engineKeys(engines),
-    ...clients.flatMap((client) => [...clientName(client), ...knownTier(client, document)]),
-    ...knownClients(services, clients),
-    ...servicePorts(services, document),
-    ...ownPorts(document),
   ]
+}
+
+function servicesIn(document: unknown): Declared[] {
+  return [...declared(document, ['services'], ['mcpServers'], ['mcp', 'services'])].filter(isEnabled)
 }
 
 /** Something that the file gives a name to. */
@@ -137,7 +149,7 @@ const FORBIDDEN_WHOLLY = ['/boot', '/dev', '/proc', '/run', '/sys', '/var/lib/do
 function* volumeSources({ path, value }: Declared, folder: string): Generator<Mistake> {
   const { volumes } = value
   for (const [index, volume] of (Array.isArray(volumes) ? volumes : []).entries()) {
-    if (typeof volume !== 'string') continue
+    if (typeof volume !== 'string' || isNamedVolume(volume.split(':')[0] ?? '')) continue
     const source = resolve(folder, volume.split(':')[0] ?? '')
     const inside = FORBIDDEN_WHOLLY.some((each) => source === each || source.startsWith(`${each}/`))
     if (!FORBIDDEN.includes(source) && !inside) continue

@@ -74,7 +74,7 @@ export interface ImageBackend {
 export type Runtime = 'dind' | 'docker' | 'process'
 
 export interface Volume {
-  /** An absolute folder of the engine's machine. */
+  /** An absolute folder of the engine's machine, or the name of a volume of the engine. */
   readonly source: string
   readonly target: string
   readonly readOnly: boolean
@@ -103,8 +103,8 @@ export interface Container {
 
 export interface Service {
   readonly name: string
-  /** Who says so: the configuration, an engine, or only the memory of an engine's container that is gone. */
-  readonly source: 'config' | 'docker' | 'memory'
+  /** Who says so: the configuration, a deployment, an engine, or only the memory of an engine's container that is gone. */
+  readonly source: 'config' | 'deployed' | 'docker' | 'memory'
   /** Where the definition stands, for problems: `berth.yaml:3`, `container mcp-files`. */
   readonly where: string
   /** The port asked for; undefined: the lowest free one, kept across restarts. */

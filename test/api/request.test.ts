@@ -13,6 +13,7 @@ import { createApi } from '../../src/api/app.ts'
 import { forward } from '../../src/api/request.ts'
 import { serveApi } from '../../src/api/server.ts'
 import { service } from '../commands/berth.ts'
+import { noDeploying } from '../fixtures/deploying.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
 
@@ -72,6 +73,7 @@ beforeEach(async () => {
       problems: () => [],
       snapshot: () => ({}),
     },
+    deploying: noDeploying,
     actions: { restart: () => 0, logs: async () => [] },
     token: TOKEN,
     onBug: (error) => {
