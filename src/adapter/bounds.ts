@@ -39,6 +39,12 @@ export const DEFAULT_BOUNDS = {
   restartMaxMs: 30_000,
   /** Spare processes that may fail in a row before none is started any more. */
   spareFailures: 4,
+  /** A server that says nothing for this long, and owes no answer, is pinged. */
+  pingAfterMs: 30_000,
+  /** It gets this long to answer a ping; also between looks at all servers. */
+  pingAnswerMs: 10_000,
+  /** Pings in a row without an answer that it takes to give a server up. */
+  pings: 2,
   /** A call of the Engine API. */
   engineCallMs: 10_000,
   /** Requests get this long to end after SIGTERM, where nobody says a deadline. */

@@ -147,6 +147,24 @@ export class ProcessPool {
     void process.stop()
   }
 
+  /** Called every `pingAnswerMs`: finds the servers that do not answer any more. */
+  look(): void {
+    for (const process of this.#all.keys()) {
+      const wasSilent = process.silent
+      if (process.look() !== 'silent') {
+        if (wasSilent && !process.silent) this.#recovered()
+      } else if (this.#spec.server.kind === 'container') {
+        this.#unheard(
+          process,
+          `The server in the container ${this.#spec.server.name} does not answer pings.`,
+          wasSilent,
+        )
+      } else {
+        this.#giveUp(process, 'The server does not answer pings.')
+      }
+    }
+  }
+
   /** Stops the processes that wait for a session, and keeps none any more. */
   stopSpares(): void {
     for (const process of this.#spares.close()) void process.stop()
@@ -282,6 +300,25 @@ export class ProcessPool {
     this.#placed.delete(process)
     this.#oneGone.resolve()
     this.#oneGone = Promise.withResolvers()
+  }
+
+  /** Its sessions end at once, and not only with what is left of it. */
+  #giveUp(process: ServerProcess, reason: string): void {
+    this.release(process)
+    if (!this.#spares.failed(process, reason)) this.#failed(reason)
+    this.#events.ended(process)
+  }
+
+  /** What Berth did not start it does not end: the service is ill until the server is heard again. */
+  #unheard(process: ServerProcess, reason: string, known: boolean): void {
+    // One that does not even read is not given ping upon ping.
+    if (process.backlogBytes === 0) process.ping()
+    if (known) return
+    clearTimeout(this.#healing)
+    this.lastFailure = `${reason} Restart the container.`
+    this.failing = true
+    this.#log('warn', 'the server does not answer', { reason })
+    this.#events.changed()
   }
 
   /** The first failure costs no wait; the next ones in a row do, up to the longest. */

@@ -22,6 +22,7 @@ import {
 } from './message.ts'
 import { PendingTable, type Pending } from './pending.ts'
 import { BATCH_MESSAGES, LATEST_VERSION } from './protocol.ts'
+import { Pulse, type Finding } from './pulse.ts'
 import { AskTable, routeNotification } from './routing.ts'
 import type { Session } from './session.ts'
 import type { StartStdio, StdioServer } from './stdio.ts'
@@ -61,6 +62,7 @@ export class ServerProcess {
 
   readonly #context: ProcessContext
   readonly #end = Promise.withResolvers<void>()
+  readonly #pulse: Pulse
   #started: Promise<void> | undefined
   #stdio: StdioServer | undefined
   #handshake: Promise<Handshake> | undefined
@@ -74,6 +76,7 @@ export class ServerProcess {
     this.#context = context
     this.shared = shared
     this.isolation = context.isolation
+    this.#pulse = new Pulse(context.bounds)
     this.asks = new AskTable(this, context.bounds.asks)
     this.subscriptions = new SubscriptionTable(context.bounds.subscriptions)
   }
@@ -92,6 +95,16 @@ export class ServerProcess {
     return this.#handshaken
   }
 
+  /** It has not answered its pings, and has said nothing since. */
+  get silent(): boolean {
+    return this.#pulse.silent
+  }
+
+  /** Bytes written that it has not taken. */
+  get backlogBytes(): number {
+    return this.#stdio?.backlogBytes ?? 0
+  }
+
   get life(): string | undefined {
     return this.#stdio?.life
   }
@@ -102,7 +115,7 @@ export class ServerProcess {
 
   /** Whether the server is so far behind with its input that nothing more should be given to it. */
   get choked(): boolean {
-    return (this.#stdio?.backlogBytes ?? 0) > this.#context.limits.messageBytes
+    return this.backlogBytes > this.#context.limits.messageBytes
   }
 
   /** Called once. Rejects with a StartFailure. */
@@ -198,6 +211,22 @@ export class ServerProcess {
       held = false
       if (--this.#holds === 0) this.#stdio?.resume()
     }
+  }
+
+  /**
+   * Called every `pingAnswerMs`: pings a server that has been quiet for long. One that owes an answer may be busy, one
+   * that is not read cannot be heard, one that was not greeted must not be spoken to: they are not judged.
+   */
+  look(): Finding {
+    if (!this.#handshaken || this.#stopping) return 'well'
+    const found = this.#pulse.look(this.pending.size > 0 || this.#holds > 0)
+    if (found === 'ping') this.ping()
+    return found
+  }
+
+  /** Nobody waits for the answer's id: that it is heard is all that counts. */
+  ping(): void {
+    this.write(`{"jsonrpc":"2.0","id":${this.#context.nextId()},"method":"ping"}`)
   }
 
   /** Ends it; resolves when it is gone. */
@@ -300,6 +329,7 @@ export class ServerProcess {
   }
 
   #line(text: string): void {
+    this.#pulse.heard()
     const items = text.startsWith('[') ? scanArray(text, BATCH_MESSAGES) : undefined
     if (items) for (const item of items) this.#received(copied(text.slice(item.start, item.end)))
     else this.#received(text)
@@ -321,6 +351,7 @@ export class ServerProcess {
   }
 
   #oversized(head: string, tail: string): void {
+    this.#pulse.heard()
     const limit = this.#context.limits.messageBytes
     const asked = requestIdOf(head, tail)
     if (asked !== undefined && !this.choked) {

@@ -47,6 +47,7 @@ export class Slot {
     this.#timers = [
       setInterval(() => this.#keepAlive(), bounds.keepAliveMs),
       setInterval(() => this.#sweep(), bounds.sweepMs),
+      setInterval(() => this.#pool.look(), bounds.pingAnswerMs),
     ]
   }
 

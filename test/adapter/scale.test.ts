@@ -301,6 +301,7 @@ describe('scale.max', () => {
 
   it('session: the next process starts when one that is ending is gone', async () => {
     const gone = Promise.withResolvers<void>()
+    ends.push(async () => gone.resolve())
     const slot = await start(max(1), {}, { stop: ({ number }) => (number === 0 ? gone.promise : undefined) })
     await end(slot, (await open(slot)).id)
     const next = open(slot)
@@ -314,6 +315,7 @@ describe('scale.max', () => {
 
   it('session: what waits for a place does not keep a drain', async () => {
     const gone = Promise.withResolvers<void>()
+    ends.push(async () => gone.resolve())
     const slot = await start(max(1), {}, { stop: () => gone.promise })
     await end(slot, (await open(slot)).id)
     const next = post(slot.socket, initializeMessage())
