@@ -2,6 +2,7 @@
 
 import { createHash } from 'node:crypto'
 
+import type { Scale } from '../model/service.ts'
 import type { AdapterSpec } from './spec.ts'
 import { restartWait, type Bounds } from './bounds.ts'
 import { CODE, RefusalError, StartFailure, unavailable } from './error.ts'
@@ -41,6 +42,7 @@ export class ProcessPool {
   #healing: NodeJS.Timeout | undefined
 
   readonly #spec: AdapterSpec
+  #scale: Scale
   readonly #start: StartStdio
   readonly #bounds: Bounds
   readonly #log: Log
@@ -71,17 +73,27 @@ export class ProcessPool {
     this.#events = events
     const attached = spec.server.kind === 'container'
     this.#lastId = attached ? Math.floor(Math.random() * 2 ** 30) : 0
-    this.#spares = new Spares({
-      warm: attached ? 0 : spec.scale.warm,
-      bounds,
-      log,
-      hasRoom: () => this.#ceiling === undefined || this.#staying.length < this.#ceiling,
-      start: () => this.#startSpare(),
-      gaveUp: (reason) => {
-        this.lastFailure = `The processes that scale.warm keeps started keep ending: ${reason}`
-        events.changed()
+    this.#scale = spec.scale
+    this.#spares = new Spares(
+      {
+        bounds,
+        log,
+        hasRoom: () => this.#ceiling === undefined || this.#staying.length < this.#ceiling,
+        start: () => this.#startSpare(),
+        gaveUp: (reason) => {
+          this.lastFailure = `The processes that scale.warm keeps started keep ending: ${reason}`
+          events.changed()
+        },
       },
-    })
+      attached ? 0 : spec.scale.warm,
+    )
+  }
+
+  /** From now on; a process that a session has is not ended for it. */
+  rescale(scale: Scale): void {
+    this.#scale = scale
+    const warm = this.#spec.server.kind === 'container' ? 0 : scale.warm
+    for (const process of this.#spares.resize(warm)) this.release(process)
   }
 
   get size(): number {
@@ -192,15 +204,13 @@ export class ProcessPool {
 
   /** Processes that the slot may have at once; undefined where `scale.max` does not say that. */
   get #ceiling(): number | undefined {
-    return this.#spec.isolation === 'shared' || this.#spec.server.kind === 'container'
-      ? undefined
-      : this.#spec.scale.max
+    return this.#spec.isolation === 'shared' || this.#spec.server.kind === 'container' ? undefined : this.#scale.max
   }
 
   /** Whether sessions that share these processes get one more; while starts fail, those that run have to do. */
   #mayGrow(running: ReadonlySet<ServerProcess>): boolean {
     if (this.#spec.isolation !== 'shared' || this.#spec.server.kind === 'container') return false
-    return running.size < (this.#spec.scale.max ?? 1) && Date.now() >= this.#notBefore
+    return running.size < (this.#scale.max ?? 1) && Date.now() >= this.#notBefore
   }
 
   /** A spare, or a new process. */

@@ -1,5 +1,6 @@
 // One adapter's slot: its sessions, its processes, how much is under way, and its orderly end.
 
+import type { Scale } from '../model/service.ts'
 import type { AdapterSpec, AdapterStatus } from './spec.ts'
 import type { Bounds } from './bounds.ts'
 import { CODE, RefusalError, unavailable, type Refusal } from './error.ts'
@@ -65,6 +66,11 @@ export class Slot {
       ...(lastFailure === undefined ? {} : { lastFailure }),
       ...(this.#pool.failing ? { failing: true } : {}),
     }
+  }
+
+  rescale(scale: Scale): void {
+    this.#pool.rescale(scale)
+    this.#changed()
   }
 
   /** Calls back after each change until the returned function is called. */

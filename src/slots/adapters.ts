@@ -75,6 +75,7 @@ function wrap(adapter: AdapterProcess): Adapter {
     pid: adapter.identity.pid,
     httpSocket: adapter.httpSocket,
     drain: (deadlineMs) => adapter.drain(deadlineMs),
+    rescale: (scale) => adapter.rescale(scale),
     release: () => adapter.release(),
   }
 }
