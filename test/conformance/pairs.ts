@@ -57,6 +57,16 @@ export function score(result: PairResult): string {
   return `${result.pair} ${scored - missed(result).length}/${scored}`
 }
 
+/** The score, and a line for each check that failed; with `verbose` also for what is only recommended. */
+export function report(result: PairResult, verbose = false): string {
+  const lines = result.scenarios.flatMap(({ name, scored, failures, warnings }) => {
+    const what = scored ? name : `${name} (not scored)`
+    const shown = verbose ? [...failures, ...warnings.map((warning) => `warning: ${warning}`)] : failures
+    return shown.map((line) => `  ${what}: ${line}`)
+  })
+  return [score(result), ...lines].join('\n')
+}
+
 const BEGIN = '<!-- conformance: written by `npm run conformance -- --write` -->'
 const END = '<!-- /conformance -->'
 

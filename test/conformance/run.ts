@@ -6,7 +6,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 
-import { EXPECTED, missed, PAIRS, runPair, score, startBerth, withTable, type PairResult } from './pairs.ts'
+import { EXPECTED, missed, PAIRS, report, runPair, startBerth, withTable, type PairResult } from './pairs.ts'
 
 const README = join(import.meta.dirname, '..', '..', 'README.md')
 
@@ -25,15 +25,6 @@ if (unknown !== undefined || (options.write && options.pair.length > 0)) {
   process.exit(2)
 }
 
-function print(result: PairResult): void {
-  console.log(score(result))
-  for (const { name, scored, failures, warnings } of result.scenarios) {
-    const what = scored ? name : `${name} (not scored)`
-    for (const failure of failures) console.log(`  ${what}: ${failure}`)
-    if (options.verbose) for (const warning of warnings) console.log(`  ${what}: warning: ${warning}`)
-  }
-}
-
 const chosen = PAIRS.filter((pair) => {
   if (options.write) return EXPECTED[pair] !== undefined
   return options.pair.length === 0 || options.pair.includes(pair)
@@ -42,7 +33,7 @@ await using berth = await startBerth()
 const results: PairResult[] = []
 for (const pair of chosen) {
   const result = await runPair(berth, pair)
-  print(result)
+  console.log(report(result, options.verbose))
   results.push(result)
   const expected = EXPECTED[pair]
   if (expected !== undefined && expected.join() !== missed(result).join()) process.exitCode = 1

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 
 import { afterAll, expect, test } from 'vitest'
 
-import { missed, row, score, withTable, type PairResult } from './pairs.ts'
+import { missed, report, row, score, withTable, type PairResult } from './pairs.ts'
 import { readResults } from './suite.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'suite-'))
@@ -64,6 +64,20 @@ test('the line and the row of a pair count what is scored', () => {
   expect(row(result)).toBe('| modern | legacy | 2/6 | `bad`, `silent`, `hung`, `absent` |')
   const good = { ...result, scenarios: scenarios.slice(0, 2) }
   expect(row(good)).toBe('| modern | legacy | 2/2 | none |')
+})
+
+test('a report has a line for each check that failed, and on demand for what is only recommended', () => {
+  expect(report(result, true)).toMatchInlineSnapshot(`
+    "modern->legacy 2/6
+      good: warning: b: should
+      bad: b: does not
+      bad: c: also does
+      silent: did not run
+      hung: did not run
+      absent: did not run
+      extra (not scored): a: no"
+  `)
+  expect(report(result)).not.toContain('warning')
 })
 
 test('the table replaces the one between its marks', () => {
