@@ -18,14 +18,17 @@ import { TYPE_OF } from './compile/snapshot.ts'
 import { watchConfigFile, type ConfigFile } from './config/file.ts'
 import { loadConfig, type Config, type ConfigText } from './config/load.ts'
 import { Registrar, type Registration } from './consul/registrar.ts'
-import { engineAddresses } from './docker/addresses.ts'
+import { createDeploying } from './deploying.ts'
+import { Deployments } from './deployments.ts'
+import { FILES_FOLDER } from './docker/dind-definition.ts'
 import { Engines } from './docker/engines.ts'
-import { envoyApi } from './envoy-api.ts'
+import { engineSocket, envoyApi } from './envoy-api.ts'
 import { callAddress } from './model/address.ts'
 import { TIERS } from './model/client.ts'
 import { GATEWAY, listenerName } from './model/names.ts'
 import { OperatorError } from './model/operator-error.ts'
 import { problemLine, type Problem } from './model/problem.ts'
+import { whenReady } from './ready.ts'
 import { Reconciler } from './reconcile.ts'
 import { refusalProblem, registrationOf, serviceRow } from './rows.ts'
 import { createAdapters, logFile } from './slots/adapters.ts'
@@ -40,9 +43,10 @@ import {
 } from './slots/folders.ts'
 import { tailLines } from './slots/log-tail.ts'
 import { watchLogs } from './slots/logs.ts'
-import { accepts, becomesFree, canBind } from './slots/ports.ts'
+import { becomesFree, canBind } from './slots/ports.ts'
 import { birthOf, runs } from './slots/process.ts'
 import { Slots } from './slots/slots.ts'
+import { Trials } from './slots/trial.ts'
 import { openOwnStore } from './store/ownership.ts'
 import type { Store } from './store/store.ts'
 import { createCodec } from './xds/codec.ts'
@@ -151,18 +155,28 @@ async function start(
         newcomers: () => xds.newcomers,
         changed: () => events.emit('changed'),
       })
+  const adapters = createAdapters({
+    program: {
+      command: [process.execPath, ...ADAPTER_FLAGS, join(import.meta.dirname, 'adapter.cjs')],
+      records: store,
+    },
+    folders,
+    engine: (name) => engines.address(name),
+    node,
+    tier: (name) => TIERS[config.clients.find((client) => client.name === name)?.tier ?? ''],
+    env,
+  })
+  const trials = new Trials(adapters)
+  const living = (): ReadonlySet<string> => new Set([...slots.living(), ...trials.living()])
+  const deployments = new Deployments({
+    store,
+    trial: (service, until) => trials.run(service, until),
+    roots: [...(options.file ? [options.file.folder] : []), FILES_FOLDER],
+    changed: () => reconciler.changed(),
+    log: (message, fields) => log.info(fields, message),
+  })
   const slots = new Slots({
-    adapters: createAdapters({
-      program: {
-        command: [process.execPath, ...ADAPTER_FLAGS, join(import.meta.dirname, 'adapter.cjs')],
-        records: store,
-      },
-      folders,
-      engine: (name) => engines.address(name),
-      node,
-      tier: (name) => TIERS[config.clients.find((client) => client.name === name)?.tier ?? ''],
-      env,
-    }),
+    adapters,
     generations: store,
     routed: (service) => xds.has(TYPE_OF.routes, service),
     changed: () => reconciler.changed(),
@@ -182,6 +196,7 @@ async function start(
     ...engines.problems(),
     ...restartProblems(firstConfig, config),
     ...reconciler.problems(),
+    ...deployments.problems(),
     ...envoy.problems(),
     ...xds.refusals().map(refusalProblem),
     ...(registrar?.problems() ?? []),
@@ -207,7 +222,9 @@ async function start(
     image: (engine, image) => engines.image(engine, image),
     node,
     hosts: envoyHost === undefined ? [] : [envoyHost],
-    reap: (name) => void engines.reap(name, () => slots.living()),
+    living,
+    deployments,
+    reap: (name) => void engines.reap(name, living),
     reconciled: () => {
       registrar?.sync(registrations())
       events.emit('changed')
@@ -252,12 +269,14 @@ async function start(
     stopped.abort()
     events.off('changed', tell)
     reconciler.close()
+    deployments.close()
     engines.close()
     stopLogs()
     rmSync(join(folders.home, 'api.json'), { force: true })
     await api?.close()
     // First of all, so that nobody new is sent here.
     await registrar?.close(!keep)
+    await trials.stop()
     if (keep) {
       slots.release()
       envoy.release()
@@ -310,6 +329,7 @@ async function start(
             bind: config.bind,
             gateway: reconciler.gateway,
             refused: xds.refusals(),
+            rollout: (service) => deployments.rollout(service),
           }),
         ),
       problems,
@@ -330,6 +350,14 @@ async function start(
           restart: (service) => slots.restart(service),
           logs: (service, lines) => tailLines(logFile(folders, service), lines),
         },
+        deploying: createDeploying({
+          deployments,
+          config: () => config,
+          placed: () => reconciler.placed,
+          rows: () => view.services(),
+          folder: options.text.folder,
+          settled: () => reconciler.settled(),
+        }),
         token: await adminToken(folders.home),
         envoyHost,
         onBug: (error) => log.error({ err: error }, 'the control API failed'),
@@ -402,13 +430,6 @@ function disown(store: Store): void {
   store.close()
 }
 
-/** For fetching Envoy's image, where there is no Python. */
-function engineSocket(config: Config, env: NodeJS.ProcessEnv, home: string): string | undefined {
-  for (const address of engineAddresses(config.engines, env, home).addresses)
-    if ('socketPath' in address) return address.socketPath
-  return undefined
-}
-
 /** A new version that is wrong is told and not applied. */
 async function followConfig(
   file: ConfigFile,
@@ -424,22 +445,5 @@ async function followConfig(
     const loaded = loadConfig({ text: state.text, file: file.name, folder: file.folder })
     if ('problems' in loaded) reconciler.setConfigProblems(loaded.problems)
     else apply(loaded.config)
-  }
-}
-
-/** Envoy acknowledges a listener before its workers accept, so the last word is a connection to each port. */
-async function whenReady(
-  isReady: () => boolean,
-  ports: () => readonly number[],
-  host: string,
-  events: EventEmitter<{ changed: [] }>,
-  signal: AbortSignal,
-): Promise<void> {
-  for (;;) {
-    while (!isReady()) await once(events, 'changed', { signal })
-    const accepted = await Promise.all(ports().map((port) => accepts(host, port, 1000)))
-    signal.throwIfAborted()
-    // Otherwise what is served has changed meanwhile.
-    if (accepted.every(Boolean)) return
   }
 }

@@ -4,6 +4,8 @@ import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
+import type { Config } from './config/load.ts'
+import { engineAddresses } from './docker/addresses.ts'
 import { findEnvoy, type EnvoyBinary, type FindEnvoy } from './slots/envoy-binary.ts'
 import { loadDescriptors } from './xds/descriptors.ts'
 
@@ -24,4 +26,11 @@ export async function envoyApi(external: boolean, find: FindEnvoy): Promise<Envo
   const binary = await findEnvoy({ ...find, env })
   const descriptors = await loadDescriptors(binary.path, join(find.cache, 'descriptors'))
   return { binary: external ? undefined : binary, descriptors }
+}
+
+/** For fetching Envoy's image, where there is no Python. */
+export function engineSocket(config: Config, env: NodeJS.ProcessEnv, home: string): string | undefined {
+  for (const address of engineAddresses(config.engines, env, home).addresses)
+    if ('socketPath' in address) return address.socketPath
+  return undefined
 }

@@ -19,14 +19,19 @@ import { placed, type EngineView, type ImageState } from './model/runtime.ts'
 import type { Service } from './model/service.ts'
 import { mergeServices, rememberedServices } from './model/world.ts'
 import type { Slots } from './slots/slots.ts'
+import type { Store } from './store/store.ts'
 
 export interface ReconcileOptions {
-  readonly slots: Pick<Slots, 'sync' | 'current' | 'retired' | 'problems' | 'living' | 'views'>
-  readonly store: { services(): StoredService[]; setServices(services: readonly StoredService[]): void }
+  readonly slots: Pick<Slots, 'sync' | 'current' | 'retired' | 'problems' | 'views'>
+  /** Cluster names of all lives that may have containers. */
+  readonly living: () => ReadonlySet<string>
+  readonly store: Pick<Store, 'services' | 'setServices' | 'containers' | 'setContainers'>
   readonly encode: Encode
   readonly publish: (snapshot: Snapshot, changes: ReadonlyMap<string, Iterable<string>>) => void
   /** Whether a port of an address can be bound by a new listener now. */
   readonly canBind: (port: number) => Promise<boolean>
+  /** Services that were given to the running Berth; `look` lets those go on that have not shown yet that they work. */
+  readonly deployments: { services(): readonly Service[]; look(engines: readonly EngineView[]): void }
   /** What is known of an image on an engine; asking has it looked for or fetched. */
   readonly image: (engine: string, image: string) => ImageState
   /** This node's id, which marks its containers. */
@@ -67,8 +72,11 @@ export class Reconciler {
   /** By name; undefined: it has not been seen yet, so nothing may be published. */
   readonly #engines = new Map<string, EngineState | undefined>()
   #runtimes: ReadonlyMap<string, EngineView['runtime']> = new Map()
-  /** What an engine showed last, for when it does not answer. */
-  readonly #lastSeen = new Map<string, readonly LabelledContainer[]>()
+  /**
+   * What an engine showed last, for when it does not answer: also to an earlier control plane, whose adapters must not
+   * lose their sessions because this one has never seen their containers.
+   */
+  readonly #lastSeen: Map<string, readonly LabelledContainer[]>
   /** Ports that Envoy listens on, which therefore cannot be bound and are not taken. */
   #held: ReadonlySet<number> = new Set()
   /** Since when an engine does not answer that did before. */
@@ -82,11 +90,13 @@ export class Reconciler {
   #again: NodeJS.Timeout | undefined
   #running = false
   #dirty = false
+  #waiting: (() => void)[] = []
   #lastRun = 0
   #closed = false
 
   constructor(options: ReconcileOptions) {
     this.#options = options
+    this.#lastSeen = options.store.containers()
   }
 
   /** Envoy listens on these ports: an adopted one on those it had, one that has ended on none. */
@@ -100,10 +110,10 @@ export class Reconciler {
     this.#runtimes = engines
     this.#configProblems = []
     for (const name of engines.keys()) if (!this.#engines.has(name)) this.#engines.set(name, undefined)
-    for (const name of this.#engines.keys()) {
+    for (const name of [...this.#engines.keys(), ...this.#lastSeen.keys()]) {
       if (engines.has(name)) continue
       this.#engines.delete(name)
-      this.#lastSeen.delete(name)
+      if (this.#lastSeen.delete(name)) this.#options.store.setContainers(name, undefined)
     }
     this.changed()
   }
@@ -118,7 +128,7 @@ export class Reconciler {
     const { engine } = state
     if (!this.#engines.has(engine)) return
     if (state.reachable) {
-      this.#lastSeen.set(engine, state.containers)
+      this.#remember(engine, state.containers)
       this.#lostAt.delete(engine)
     } else if (this.#engines.get(engine)?.reachable) {
       this.#lostAt.set(engine, this.#options.now())
@@ -126,6 +136,15 @@ export class Reconciler {
     }
     this.#engines.set(engine, state)
     this.changed()
+  }
+
+  /** Berth's own containers come and go with every session, and are nothing to remember. */
+  #remember(engine: string, containers: readonly LabelledContainer[]): void {
+    const before = this.#lastSeen.get(engine)
+    this.#lastSeen.set(engine, containers)
+    const foreign = containers.filter(isForeign)
+    if (JSON.stringify(foreign) !== JSON.stringify(before?.filter(isForeign)))
+      this.#options.store.setContainers(engine, foreign)
   }
 
   /** Look again, soon. */
@@ -137,6 +156,12 @@ export class Reconciler {
       this.#timer = undefined
       void this.#run()
     }, wait)
+  }
+
+  /** Resolves when everything that is known now has gone the whole way. */
+  settled(): Promise<void> {
+    if (this.#closed || !(this.#dirty || this.#running)) return Promise.resolve()
+    return new Promise((resolve) => this.#waiting.push(resolve))
   }
 
   get snapshot(): Snapshot {
@@ -160,6 +185,7 @@ export class Reconciler {
     this.#closed = true
     clearTimeout(this.#timer)
     clearTimeout(this.#again)
+    this.#settle()
   }
 
   async #run(): Promise<void> {
@@ -173,15 +199,23 @@ export class Reconciler {
       this.#running = false
       this.#lastRun = this.#options.now()
       if (this.#dirty) this.changed()
+      else this.#settle()
     }
   }
 
+  #settle(): void {
+    const waiting = this.#waiting
+    this.#waiting = []
+    for (const resolve of waiting) resolve()
+  }
+
   async #reconcile(config: Config): Promise<void> {
-    const { slots, store } = this.#options
+    const { slots, store, deployments } = this.#options
     const found = this.#found()
     const engines = this.#engineViews()
-    const configured = config.services.map((service) => placed(service, engines))
-    const merged = mergeServices(configured, found.services)
+    deployments.look(engines)
+    const onEngines = (services: readonly Service[]) => services.map((service) => placed(service, engines))
+    const merged = mergeServices(onEngines(config.services), onEngines(deployments.services()), found.services)
     const stored = store.services()
     const { allocation, leases } = await this.#allocate(merged.services, stored, config)
     const gateway = await this.#gatewayPort(config)
@@ -217,9 +251,7 @@ export class Reconciler {
         ...(state?.reachable === false ? seen.map((each) => ({ ...each, state: 'unreachable' as const })) : seen),
       )
     }
-    // What Berth creates is no service that was found, whichever node of it did.
-    const foreign = containers.filter(({ labels }) => labels[MANAGED_LABEL] === undefined)
-    const { services, problems } = servicesFromContainers(foreign, DEFAULT_LIMITS)
+    const { services, problems } = servicesFromContainers(containers.filter(isForeign), DEFAULT_LIMITS)
     return { services, problems: [...unreachable, ...problems] }
   }
 
@@ -261,7 +293,7 @@ export class Reconciler {
 
   /** Containers without a live slot: their adapter was killed, or the engine was away when it wanted to remove them. */
   #reap(): void {
-    const living = this.#options.slots.living()
+    const living = this.#options.living()
     for (const [name, state] of this.#engines) {
       if (!state?.reachable) continue
       const left = state.containers.some(
@@ -347,6 +379,11 @@ export class Reconciler {
     if (this.#closed || next === Infinity) return
     this.#again = setTimeout(() => this.changed(), Math.max(COALESCE_MS, Math.min(next, 2 ** 31 - 1)))
   }
+}
+
+/** What Berth creates is no service that was found, whichever node of it did. */
+function isForeign({ labels }: LabelledContainer): boolean {
+  return labels[MANAGED_LABEL] === undefined
 }
 
 /** For everybody who asks Envoy: what a client's own server said is nobody else's business (design §3). */

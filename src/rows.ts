@@ -3,6 +3,7 @@
 import type { ServiceRow } from './api/view.ts'
 import type { Registration } from './consul/registrar.ts'
 import { bracketed, callAddress } from './model/address.ts'
+import type { Rollout } from './model/deployment.ts'
 import { downReason, unhealthy } from './model/health.ts'
 import { GATEWAY, listenerName } from './model/names.ts'
 import type { Problem } from './model/problem.ts'
@@ -17,15 +18,21 @@ export interface RowContext {
   readonly gateway: number
   /** What Envoy refused: a service whose listener it did not take is not served. */
   readonly refused: readonly RefusedResource[]
+  /** Of services whose newest definition has not shown yet that it works. */
+  readonly rollout: (service: string) => Rollout | undefined
 }
 
-export function serviceRow({ service, port }: Placed, { slots, bind, gateway, refused }: RowContext): ServiceRow {
+export function serviceRow(
+  { service, port }: Placed,
+  { slots, bind, gateway, refused, rollout }: RowContext,
+): ServiceRow {
   const own = slots.filter((slot) => slot.service === service.name)
   const host = bracketed(callAddress(bind))
   const unbound = refused.find(({ name }) => port !== undefined && name === listenerName(service.name, port))
   const down = unbound ? `Envoy cannot listen on port ${port}: ${unbound.message}` : downReason(service)
   const reason = down ?? unhealthy(service, own)
   const state = stateOf(port, down, own)
+  const rolling = service.source === 'deployed' ? rollout(service.name) : undefined
   return {
     name: service.name,
     port: port ?? null,
@@ -47,6 +54,7 @@ export function serviceRow({ service, port }: Placed, { slots, bind, gateway, re
       })),
     ...(reason === undefined ? {} : { reason }),
     ...(service.note === undefined ? {} : { note: service.note }),
+    ...(rolling === undefined ? {} : { rollout: rolling }),
   }
 }
 

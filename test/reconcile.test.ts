@@ -188,6 +188,22 @@ describe('an engine', () => {
     expect(routes('time')).toContain('"cluster":"time|*@1"')
   })
 
+  test('that does not answer when the next control plane starts has the services that the last one saw there', async () => {
+    const first = setUp()
+    first.reconciler.setConfig(config(), engines('host'))
+    first.reconciler.setEngine(seen(labelled('time', { 'berth.client': 'alice' })))
+    await pass()
+    first.reconciler.close()
+    const { reconciler, routes } = setUp()
+    reconciler.setConfig(config(), engines('host'))
+    reconciler.setEngine(unreachable)
+    await pass()
+    expect(reconciler.placed).toMatchObject([
+      { service: { name: 'time', source: 'docker', isolation: 'client' }, port: 11_100 },
+    ])
+    expect(routes('time')).toContain('The engine host of service time does not answer.')
+  })
+
   test('that leaves the configuration is not waited for, and its services are gone', async () => {
     const { reconciler, listeners, routes, about } = setUp()
     reconciler.setConfig(config([service('files')]), engines('host', 'silent'))

@@ -37,6 +37,14 @@ export const DEFAULT_BOUNDS = {
   /** Between starts of a process that keeps failing: doubling from the first to the second. */
   restartMinMs: 1000,
   restartMaxMs: 30_000,
+  /** Spare processes that may fail in a row before none is started any more. */
+  spareFailures: 4,
+  /** A server that says nothing for this long, and owes no answer, is pinged. */
+  pingAfterMs: 30_000,
+  /** It gets this long to answer a ping; also between looks at all servers. */
+  pingAnswerMs: 10_000,
+  /** Pings in a row without an answer that it takes to give a server up. */
+  pings: 2,
   /** A call of the Engine API. */
   engineCallMs: 10_000,
   /** Requests get this long to end after SIGTERM, where nobody says a deadline. */
@@ -48,3 +56,8 @@ export const DEFAULT_BOUNDS = {
 } as const
 
 export type Bounds = { readonly [Name in keyof typeof DEFAULT_BOUNDS]: number }
+
+/** How long to wait with the next start after as many failures in a row and one more: the first costs nothing. */
+export function restartWait(earlierFailures: number, { restartMinMs, restartMaxMs }: Bounds): number {
+  return earlierFailures === 0 ? 0 : Math.min(restartMaxMs, restartMinMs * 2 ** (earlierFailures - 1))
+}

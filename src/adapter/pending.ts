@@ -20,6 +20,10 @@ export class PendingTable {
   readonly #requests = new Map<number, { readonly pending: Pending; readonly timer: NodeJS.Timeout }>()
   readonly #tokens = new Map<string, Pending>()
 
+  get size(): number {
+    return this.#requests.size
+  }
+
   /** `timedOut` is called after `timeoutMs`, unless it was taken before. */
   add(id: number, pending: Pending, timeoutMs: number, timedOut: () => void): void {
     this.#requests.set(id, { pending, timer: setTimeout(timedOut, timeoutMs) })

@@ -2,13 +2,15 @@
 
 import { createHash } from 'node:crypto'
 
+import type { Scale } from '../model/service.ts'
 import type { AdapterSpec } from './spec.ts'
-import type { Bounds } from './bounds.ts'
+import { restartWait, type Bounds } from './bounds.ts'
 import { CODE, RefusalError, StartFailure, unavailable } from './error.ts'
 import { splice } from './json.ts'
 import type { Log } from './log.ts'
 import type { RequestMessage } from './message.ts'
 import { ServerProcess, type Handshake } from './process.ts'
+import { Spares } from './spares.ts'
 import type { StartStdio } from './stdio.ts'
 
 /** What an `initialize` asks for. */
@@ -40,14 +42,20 @@ export class ProcessPool {
   #healing: NodeJS.Timeout | undefined
 
   readonly #spec: AdapterSpec
+  #scale: Scale
   readonly #start: StartStdio
   readonly #bounds: Bounds
   readonly #log: Log
   readonly #events: PoolEvents
   /** With their starts, which reject with a RefusalError. */
   readonly #all = new Map<ServerProcess, Promise<void>>()
-  /** By key; an entry is gone as soon as its process is ended, given up or could not start. */
-  readonly #shared = new Map<string, ServerProcess>()
+  /** By key, never an empty set; a process is gone from it as soon as it is ended, given up or could not start. */
+  readonly #shared = new Map<string, Set<ServerProcess>>()
+  readonly #spares: Spares
+  /** Those that were started, or are being; the others of `#all` wait for a place (`scale.max`). */
+  readonly #placed = new Set<ServerProcess>()
+  /** Resolves when the next process is gone. */
+  #oneGone = Promise.withResolvers<void>()
   /** The last handshake of a server that outlives its attachment, with the life that it belongs to. */
   #known: { readonly life: string; readonly handshake: Handshake; readonly process: ServerProcess } | undefined
   #failures = 0
@@ -63,11 +71,38 @@ export class ProcessPool {
     this.#bounds = bounds
     this.#log = log
     this.#events = events
-    this.#lastId = spec.server.kind === 'container' ? Math.floor(Math.random() * 2 ** 30) : 0
+    const attached = spec.server.kind === 'container'
+    this.#lastId = attached ? Math.floor(Math.random() * 2 ** 30) : 0
+    this.#scale = spec.scale
+    this.#spares = new Spares(
+      {
+        bounds,
+        log,
+        hasRoom: () => this.#ceiling === undefined || this.#staying.length < this.#ceiling,
+        start: () => this.#startSpare(),
+        gaveUp: (reason) => {
+          this.lastFailure = `The processes that scale.warm keeps started keep ending: ${reason}`
+          events.changed()
+        },
+      },
+      attached ? 0 : spec.scale.warm,
+    )
+  }
+
+  /** From now on; a process that a session has is not ended for it. */
+  rescale(scale: Scale): void {
+    this.#scale = scale
+    const warm = this.#spec.server.kind === 'container' ? 0 : scale.warm
+    for (const process of this.#spares.resize(warm)) this.release(process)
   }
 
   get size(): number {
     return this.#all.size
+  }
+
+  /** How many of them wait for a session. */
+  get spare(): number {
+    return this.#spares.size
   }
 
   /** True when sessions share processes. */
@@ -80,19 +115,21 @@ export class ProcessPool {
    * time. It may be only starting. Throws a RefusalError.
    */
   acquire(request: InitializeRequest): ServerProcess {
-    if (!this.shares) return this.#create()
+    if (!this.shares) return this.#forSession()
     const key = this.#key(request)
-    const running = this.#shared.get(key)
-    if (running) return running
-    this.#makeRoom()
-    const process = this.#create()
-    this.#shared.set(key, process)
+    const running = this.#shared.get(key) ?? new Set()
+    const [least] = [...running].toSorted((a, b) => a.sessions.size - b.sessions.size)
+    if (least && !(least.sessions.size > 0 && this.#mayGrow(running))) return least
+    const process = this.#forSession()
+    this.#shared.set(key, running.add(process))
     return process
   }
 
   /** The process's handshake, made by the first session's request. Rejects with a RefusalError. */
   async handshake(process: ServerProcess, request: InitializeRequest): Promise<Handshake> {
     const { message } = request
+    // Later sessions get the same answer again, which tells nothing of the server.
+    const first = !process.handshaken
     const text =
       this.#spec.isolation === 'shared'
         ? `{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"${request.version}",${SHARED_CLIENT}}}`
@@ -100,7 +137,8 @@ export class ProcessPool {
     try {
       await this.#all.get(process)
       const handshake = await process.handshake(text)
-      this.#recovered()
+      if (first) this.#recovered()
+      if (first && handshake.version !== undefined) this.#spares.answered()
       if (handshake.version === undefined) this.release(process)
       else if (process.life !== undefined) this.#known = { life: process.life, handshake, process }
       return handshake
@@ -121,9 +159,33 @@ export class ProcessPool {
     void process.stop()
   }
 
+  /** Called every `pingAnswerMs`: finds the servers that do not answer any more. */
+  look(): void {
+    for (const process of this.#all.keys()) {
+      const wasSilent = process.silent
+      if (process.look() !== 'silent') {
+        if (wasSilent && !process.silent) this.#recovered()
+      } else if (this.#spec.server.kind === 'container') {
+        this.#unheard(
+          process,
+          `The server in the container ${this.#spec.server.name} does not answer pings.`,
+          wasSilent,
+        )
+      } else {
+        this.#giveUp(process, 'The server does not answer pings.')
+      }
+    }
+  }
+
+  /** Stops the processes that wait for a session, and keeps none any more. */
+  stopSpares(): void {
+    for (const process of this.#spares.close()) void process.stop()
+  }
+
   /** Stops all processes, and starts none any more. */
   async close(): Promise<void> {
     this.#closed = true
+    this.stopSpares()
     await Promise.all([...this.#all.keys()].map((process) => process.stop()))
   }
 
@@ -135,10 +197,49 @@ export class ProcessPool {
     return `${request.version} ${capabilities}`
   }
 
-  /** One more shared process must not be one too many: the one that has been without a session for longest goes. */
+  /** Processes that nobody has asked to stop. */
+  get #staying(): readonly ServerProcess[] {
+    return [...this.#all.keys()].filter(({ leaving }) => !leaving)
+  }
+
+  /** Processes that the slot may have at once; undefined where `scale.max` does not say that. */
+  get #ceiling(): number | undefined {
+    return this.#spec.isolation === 'shared' || this.#spec.server.kind === 'container' ? undefined : this.#scale.max
+  }
+
+  /** Whether sessions that share these processes get one more; while starts fail, those that run have to do. */
+  #mayGrow(running: ReadonlySet<ServerProcess>): boolean {
+    if (this.#spec.isolation !== 'shared' || this.#spec.server.kind === 'container') return false
+    return running.size < (this.#scale.max ?? 1) && Date.now() >= this.#notBefore
+  }
+
+  /** A spare, or a new process. */
+  #forSession(): ServerProcess {
+    if (this.#closed) throw new RefusalError(unavailable('The service is stopping.'))
+    const wait = this.#notBefore - Date.now()
+    if (this.shares && wait > 0) {
+      throw new RefusalError(unavailable(`The server keeps failing: ${this.lastFailure}`, wait / 1000))
+    }
+    this.#makeRoom()
+    this.#startedAt = Date.now()
+    return this.#spares.take() ?? this.#create()
+  }
+
+  /**
+   * One more process must not be one too many. Nobody loses a process to `scale.max`; where only the bound on shared
+   * processes counts, the one that has been without a session for longest goes.
+   */
   #makeRoom(): void {
-    if (this.#shared.size < this.#bounds.sharedProcesses) return
-    const unused = [...this.#all.keys()].filter((process) => process.alive && process.sessions.size === 0)
+    const max = this.#ceiling
+    const serving = this.#staying.filter((process) => !this.#spares.has(process))
+    if (max !== undefined) {
+      if (serving.length < max) return
+      const remedy = this.shares ? 'Restart the service' : 'End a session'
+      const words = `There are as many processes as scale.max allows (${max}). ${remedy}, or raise scale.max.`
+      throw new RefusalError(unavailable(words, 5))
+    }
+    if (this.#spec.isolation !== 'client' || serving.length < this.#bounds.sharedProcesses) return
+    const unused = serving.filter((process) => process.alive && process.sessions.size === 0)
     const oldest = unused.toSorted((a, b) => a.lastUsed - b.lastUsed)[0]
     if (!oldest) {
       throw new RefusalError(unavailable('Too many sessions with different capabilities are open. End one of them.'))
@@ -146,12 +247,15 @@ export class ProcessPool {
     this.release(oldest)
   }
 
+  #startSpare(): { process: ServerProcess; begun: Promise<void> } {
+    const process = this.#create()
+    const begun = this.#all.get(process)!.catch((error: unknown) => {
+      if (!(error instanceof RefusalError)) throw error
+    })
+    return { process, begun }
+  }
+
   #create(): ServerProcess {
-    if (this.#closed) throw new RefusalError(unavailable('The service is stopping.'))
-    const wait = this.#notBefore - Date.now()
-    if (this.shares && wait > 0) {
-      throw new RefusalError(unavailable(`The server keeps failing: ${this.lastFailure}`, wait / 1000))
-    }
     const process = new ServerProcess(
       {
         bounds: this.#bounds,
@@ -163,7 +267,6 @@ export class ProcessPool {
       },
       this.shares,
     )
-    this.#startedAt = Date.now()
     this.#all.set(process, this.#begin(process))
     this.#events.changed()
     return process
@@ -171,12 +274,14 @@ export class ProcessPool {
 
   async #begin(process: ServerProcess): Promise<void> {
     try {
-      await process.start(this.#start)
+      await process.start(async (sink) => {
+        await this.#place(process)
+        return this.#start(sink)
+      })
     } catch (error) {
-      this.#forget(process)
-      this.#all.delete(process)
+      this.#gone(process)
       if (!(error instanceof StartFailure)) throw error
-      this.#failed(error.message)
+      if (!this.#spares.failed(process, error.message)) this.#failed(error.message)
       throw new RefusalError(unavailable(error.message))
     }
     if (this.#closed) void process.stop()
@@ -185,19 +290,53 @@ export class ProcessPool {
   }
 
   #ended(process: ServerProcess, reason: string, asked: boolean): void {
+    this.#gone(process)
+    if (!asked && !this.#spares.failed(process, reason)) this.#failed(reason)
+    this.#events.ended(process)
+    this.#spares.refill()
+  }
+
+  /** Those that are ending still count for `scale.max`: a start waits for as many of them as needed. */
+  async #place(process: ServerProcess): Promise<void> {
+    const max = this.#ceiling ?? Infinity
+    while (this.#placed.size >= max) await this.#oneGone.promise
+    if (process.leaving) throw new RefusalError(unavailable('The service is stopping.'))
+    this.#placed.add(process)
+  }
+
+  #gone(process: ServerProcess): void {
     this.#forget(process)
     this.#all.delete(process)
-    if (!asked) this.#failed(reason)
+    this.#placed.delete(process)
+    this.#oneGone.resolve()
+    this.#oneGone = Promise.withResolvers()
+  }
+
+  /** Its sessions end at once, and not only with what is left of it. */
+  #giveUp(process: ServerProcess, reason: string): void {
+    this.release(process)
+    if (!this.#spares.failed(process, reason)) this.#failed(reason)
     this.#events.ended(process)
+  }
+
+  /** What Berth did not start it does not end: the service is ill until the server is heard again. */
+  #unheard(process: ServerProcess, reason: string, known: boolean): void {
+    // One that does not even read is not given ping upon ping.
+    if (process.backlogBytes === 0) process.ping()
+    if (known) return
+    clearTimeout(this.#healing)
+    this.lastFailure = `${reason} Restart the container.`
+    this.failing = true
+    this.#log('warn', 'the server does not answer', { reason })
+    this.#events.changed()
   }
 
   /** The first failure costs no wait; the next ones in a row do, up to the longest. */
   #failed(reason: string): void {
-    const { restartMinMs, restartMaxMs } = this.#bounds
+    const { restartMaxMs } = this.#bounds
     const now = Date.now()
     if (now - this.#startedAt > restartMaxMs) this.#failures = 0
-    const wait = this.#failures === 0 ? 0 : restartMinMs * 2 ** (this.#failures - 1)
-    this.#notBefore = now + Math.min(restartMaxMs, wait)
+    this.#notBefore = now + restartWait(this.#failures, this.#bounds)
     this.#failures = Math.min(this.#failures + 1, 16)
     this.lastFailure = reason
     this.failing = true
@@ -222,7 +361,9 @@ export class ProcessPool {
   }
 
   #forget(process: ServerProcess): void {
-    for (const [key, shared] of this.#shared) if (shared === process) this.#shared.delete(key)
+    for (const [key, sharing] of this.#shared) {
+      if (sharing.delete(process) && sharing.size === 0) this.#shared.delete(key)
+    }
   }
 }
 

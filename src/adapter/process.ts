@@ -22,6 +22,7 @@ import {
 } from './message.ts'
 import { PendingTable, type Pending } from './pending.ts'
 import { BATCH_MESSAGES, LATEST_VERSION } from './protocol.ts'
+import { Pulse, type Finding } from './pulse.ts'
 import { AskTable, routeNotification } from './routing.ts'
 import type { Session } from './session.ts'
 import type { StartStdio, StdioServer } from './stdio.ts'
@@ -61,9 +62,11 @@ export class ServerProcess {
 
   readonly #context: ProcessContext
   readonly #end = Promise.withResolvers<void>()
+  readonly #pulse: Pulse
   #started: Promise<void> | undefined
   #stdio: StdioServer | undefined
   #handshake: Promise<Handshake> | undefined
+  #handshaken = false
   #initializedSent = false
   #holds = 0
   #endReason: string | undefined
@@ -73,12 +76,33 @@ export class ServerProcess {
     this.#context = context
     this.shared = shared
     this.isolation = context.isolation
+    this.#pulse = new Pulse(context.bounds)
     this.asks = new AskTable(this, context.bounds.asks)
     this.subscriptions = new SubscriptionTable(context.bounds.subscriptions)
   }
 
   get alive(): boolean {
     return this.#stdio !== undefined && this.#endReason === undefined && this.#stopping === undefined
+  }
+
+  /** It was asked to stop, and something of it may still be there. */
+  get leaving(): boolean {
+    return this.#stopping !== undefined
+  }
+
+  /** It has answered `initialize`. */
+  get handshaken(): boolean {
+    return this.#handshaken
+  }
+
+  /** It has not answered its pings, and has said nothing since. */
+  get silent(): boolean {
+    return this.#pulse.silent
+  }
+
+  /** Bytes written that it has not taken. */
+  get backlogBytes(): number {
+    return this.#stdio?.backlogBytes ?? 0
   }
 
   get life(): string | undefined {
@@ -91,7 +115,7 @@ export class ServerProcess {
 
   /** Whether the server is so far behind with its input that nothing more should be given to it. */
   get choked(): boolean {
-    return (this.#stdio?.backlogBytes ?? 0) > this.#context.limits.messageBytes
+    return this.backlogBytes > this.#context.limits.messageBytes
   }
 
   /** Called once. Rejects with a StartFailure. */
@@ -103,6 +127,7 @@ export class ServerProcess {
   /** The handshake of a life of this server that an earlier attachment had. */
   adopt(handshake: Handshake, initializedSent: boolean): void {
     this.#handshake = Promise.resolve(handshake)
+    this.#handshaken = true
     this.#initializedSent = initializedSent
   }
 
@@ -188,6 +213,22 @@ export class ServerProcess {
     }
   }
 
+  /**
+   * Called every `pingAnswerMs`: pings a server that has been quiet for long. One that owes an answer may be busy, one
+   * that is not read cannot be heard, one that was not greeted must not be spoken to: they are not judged.
+   */
+  look(): Finding {
+    if (!this.#handshaken || this.#stopping) return 'well'
+    const found = this.#pulse.look(this.pending.size > 0 || this.#holds > 0)
+    if (found === 'ping') this.ping()
+    return found
+  }
+
+  /** Nobody waits for the answer's id: that it is heard is all that counts. */
+  ping(): void {
+    this.write(`{"jsonrpc":"2.0","id":${this.#context.nextId()},"method":"ping"}`)
+  }
+
   /** Ends it; resolves when it is gone. */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop()
@@ -223,6 +264,7 @@ export class ServerProcess {
       this.#track(id, { method: 'initialize', settle, fail: (refusal) => reject(new RefusalError(refusal)) })
       this.write(splice(request, [idSpan, String(id)]))
     })
+    this.#handshaken = true
     return { response: response.text, id: response.id, version: response.isError ? undefined : versionOf(response) }
   }
 
@@ -287,6 +329,7 @@ export class ServerProcess {
   }
 
   #line(text: string): void {
+    this.#pulse.heard()
     const items = text.startsWith('[') ? scanArray(text, BATCH_MESSAGES) : undefined
     if (items) for (const item of items) this.#received(copied(text.slice(item.start, item.end)))
     else this.#received(text)
@@ -308,6 +351,7 @@ export class ServerProcess {
   }
 
   #oversized(head: string, tail: string): void {
+    this.#pulse.heard()
     const limit = this.#context.limits.messageBytes
     const asked = requestIdOf(head, tail)
     if (asked !== undefined && !this.choked) {

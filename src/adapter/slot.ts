@@ -1,5 +1,6 @@
 // One adapter's slot: its sessions, its processes, how much is under way, and its orderly end.
 
+import type { Scale } from '../model/service.ts'
 import type { AdapterSpec, AdapterStatus } from './spec.ts'
 import type { Bounds } from './bounds.ts'
 import { CODE, RefusalError, unavailable, type Refusal } from './error.ts'
@@ -47,6 +48,7 @@ export class Slot {
     this.#timers = [
       setInterval(() => this.#keepAlive(), bounds.keepAliveMs),
       setInterval(() => this.#sweep(), bounds.sweepMs),
+      setInterval(() => this.#pool.look(), bounds.pingAnswerMs),
     ]
   }
 
@@ -60,9 +62,15 @@ export class Slot {
       requests: this.#requests,
       streams: this.#openStreams.size,
       processes: this.#pool.size,
+      spare: this.#pool.spare,
       ...(lastFailure === undefined ? {} : { lastFailure }),
       ...(this.#pool.failing ? { failing: true } : {}),
     }
+  }
+
+  rescale(scale: Scale): void {
+    this.#pool.rescale(scale)
+    this.#changed()
   }
 
   /** Calls back after each change until the returned function is called. */
@@ -156,6 +164,7 @@ export class Slot {
    */
   async drain(deadlineMs: number): Promise<void> {
     this.#draining = true
+    this.#pool.stopSpares()
     if (this.#requests > 0) {
       const idle = new Promise<void>((settle) => (this.#whenIdle = settle))
       this.hurry(deadlineMs)

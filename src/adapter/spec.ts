@@ -1,6 +1,6 @@
 // The wire types between control plane and adapter: the specification on the adapter's stdin, and the control socket.
 
-import type { Isolation, Limits } from '../model/service.ts'
+import type { Isolation, Limits, Scale } from '../model/service.ts'
 
 /** One JSON document on the adapter's stdin, then end of file. Secrets are in `env` and stand nowhere else. */
 export interface AdapterSpec {
@@ -9,6 +9,7 @@ export interface AdapterSpec {
   readonly group: string
   readonly isolation: Isolation
   readonly limits: Limits
+  readonly scale: Scale
   /** Unix socket for Envoy. */
   readonly httpSocket: string
   /** Unix socket for the control plane. */
@@ -66,7 +67,10 @@ export interface AdapterStatus {
   readonly requests: number
   /** Streams open to clients, GET and POST. */
   readonly streams: number
+  /** Those that wait for a session (`scale.warm`) and those that are ending among them. */
   readonly processes: number
+  /** Processes that wait for a session. */
+  readonly spare: number
   /** The end of the last process that ended by itself or could not be started, in words; absent: none did since one answered. */
   readonly lastFailure?: string
   /** It was a short while ago, and none has answered since. */

@@ -7,6 +7,7 @@ import { bodyLimit } from 'hono/body-limit'
 
 import { atHost } from '../model/address.ts'
 import { nearest } from '../model/names.ts'
+import { type Deploying, deployRoutes } from './deploy.ts'
 import { openApi } from './openapi.ts'
 import { problemDetails } from './problem-details.ts'
 import { forward, serviceRequest } from './request.ts'
@@ -19,6 +20,7 @@ const REQUEST_DEADLINE_MS = 600_000
 export interface ApiOptions {
   readonly view: View
   readonly actions: Actions
+  readonly deploying: Deploying
   /** The bearer token of everything below `/api`. */
   readonly token: string
   /** Where Envoy's listeners are reached from here, when not at the addresses of their URLs. */
@@ -27,7 +29,7 @@ export interface ApiOptions {
   readonly onBug: (error: Error) => void
 }
 
-export function createApi({ view, actions, token, envoyHost, onBug }: ApiOptions): Hono {
+export function createApi({ view, actions, deploying, token, envoyHost, onBug }: ApiOptions): Hono {
   const app = new Hono()
   const expected = digest(`Bearer ${token}`)
 
@@ -95,13 +97,14 @@ export function createApi({ view, actions, token, envoyHost, onBug }: ApiOptions
       ofService(({ slots }, context) => context.json(slots)),
     )
   }
+  deployRoutes(app, deploying)
   app.get('/api/v1/mcp/problems', (context) => context.json(view.problems()))
   app.get('/api/v1/mcp/snapshot', (context) => context.json(view.snapshot()))
 
-  for (const { path, method } of app.routes.filter(({ method }) => method === 'GET' || method === 'POST')) {
+  for (const [path, methods] of methodsByPath(app)) {
     app.all(path, (context) => {
-      context.header('allow', method === 'GET' ? 'GET, HEAD' : method)
-      return problemDetails(context, 405, method === 'GET' ? `${path} is read with GET.` : `${path} takes POST.`)
+      context.header('allow', methods.flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : method)).join(', '))
+      return problemDetails(context, 405, `${path} takes ${methods.join(', ')}.`)
     })
   }
   app.notFound((context) => problemDetails(context, 404, 'There is no such path; /openapi.json lists them all.'))
@@ -110,6 +113,13 @@ export function createApi({ view, actions, token, envoyHost, onBug }: ApiOptions
     return problemDetails(context, 500, 'The request failed by a mistake of Berth; its log has the details.')
   })
   return app
+}
+
+function methodsByPath(app: Hono): Map<string, string[]> {
+  const methods = new Map<string, string[]>()
+  for (const { path, method } of app.routes)
+    if (method !== 'ALL') methods.set(path, [...new Set([...(methods.get(path) ?? []), method])])
+  return methods
 }
 
 function unknownService(name: string, known: readonly string[]): string {

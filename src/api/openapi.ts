@@ -2,6 +2,7 @@
 
 import { type ZodType, toJSONSchema } from 'zod'
 
+import { definition, deployed, deployments, deployRequest, removed, scaleRequest } from './deploy.ts'
 import { serviceRequest } from './request.ts'
 import {
   DEFAULT_LOG_LINES,
@@ -20,6 +21,12 @@ const SCHEMAS: Readonly<Record<string, ZodType>> = {
   Problem: problem,
   Restarted: restarted,
   Logs: logs,
+  Deploy: deployRequest,
+  Deployments: deployments,
+  Deployed: deployed,
+  Definition: definition,
+  Scale: scaleRequest,
+  Removed: removed,
   Request: serviceRequest,
   RequestAnswer: requestAnswer,
 }
@@ -32,6 +39,8 @@ const failure = (description: string) => ({
   content: { 'application/problem+json': { schema: reference('ProblemDetails') } },
 })
 
+const body = (name: string) => ({ required: true, content: { 'application/json': { schema: reference(name) } } })
+
 const PROBLEM_DETAILS = {
   type: 'object',
   description: 'RFC 9457.',
@@ -40,6 +49,7 @@ const PROBLEM_DETAILS = {
     title: { type: 'string' },
     detail: { type: 'string', description: 'What is wrong and what to do.' },
     instance: { type: 'string', description: 'The path of the request.' },
+    problems: { type: 'array', items: { $ref: '#/components/schemas/Problem' }, description: 'Mistakes one by one.' },
   },
   required: ['status', 'title', 'detail', 'instance'],
 }
@@ -73,6 +83,11 @@ export function openApi(version: string): object {
     get: { operationId, summary, security: [], responses: { 200: ok, ...more } },
   })
   const noSuch = { 404: failure('There is no such service.') }
+  const refusals = {
+    400: failure('The body or the definition is wrong; nothing was changed.'),
+    409: failure('Something that exists is in the way; nothing was changed.'),
+    413: failure('The body is over 1 MB.'),
+  }
   const named = (services: string, prefix: string) => ({
     [`${services}/{name}/request`]: {
       parameters: [SERVICE_NAME],
@@ -85,7 +100,7 @@ export function openApi(version: string): object {
           502: failure('Nobody answered, or not as MCP.'),
           504: failure('No answer came in 10 minutes.'),
         }),
-        requestBody: { required: true, content: { 'application/json': { schema: reference('Request') } } },
+        requestBody: body('Request'),
       },
     },
     [`${services}/{name}/clients`]: {
@@ -120,6 +135,44 @@ export function openApi(version: string): object {
       '/api/v1/mcp/services/{name}': {
         parameters: [SERVICE_NAME],
         ...guarded('service', 'One service.', json('The service.', reference('Service')), noSuch),
+        put: {
+          ...operation('put', 'Deploys one service, or changes one that was deployed.', {
+            200: json('It is changed as soon as it has shown that it works; see `rollout`.', reference('Deployed')),
+            201: json('It is served.', reference('Deployed')),
+            ...refusals,
+          }),
+          requestBody: body('Definition'),
+        },
+        delete: operation('remove', 'Removes a service that was deployed; requests under way finish.', {
+          200: json('It is not served any more.', reference('Removed')),
+          ...noSuch,
+          409: failure('It is written in the configuration, or a container that was found.'),
+        }),
+      },
+      '/api/v1/mcp/services/{name}/scale': {
+        parameters: [SERVICE_NAME],
+        post: {
+          ...operation('scale', 'How many processes a deployed service has.', {
+            200: json('The service.', reference('Deployed')),
+            ...refusals,
+            ...noSuch,
+          }),
+          requestBody: body('Scale'),
+        },
+      },
+      '/api/v1/mcp/dind/deploy': {
+        post: {
+          ...operation(
+            'deploy',
+            'Deploys a manifest, a ready service of the catalog, or an image: all of it or nothing.',
+            {
+              200: json('Served; what changed another definition as soon as it works.', reference('Deployments')),
+              ...refusals,
+              404: failure('The catalog has no such entry.'),
+            },
+          ),
+          requestBody: body('Deploy'),
+        },
       },
       '/api/v1/mcp/services/{name}/restart': {
         parameters: [SERVICE_NAME],

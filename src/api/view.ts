@@ -40,10 +40,13 @@ export const serviceRow = object({
   health: oneOf(['healthy', 'unhealthy', 'unknown']),
   isolation: oneOf(['session', 'client', 'shared']),
   runtime: oneOf(['process', 'container']),
-  source: oneOf(['config', 'docker', 'memory']).describe('Where the definition comes from.'),
+  source: oneOf(['config', 'deployed', 'docker', 'memory']).describe('Where the definition comes from.'),
   slots: array(slotRow),
   reason: optional(string()).describe('Why it is failed or down, in words.'),
   note: optional(string()).describe('Why it does not run where it would run first, in words.'),
+  rollout: optional(object({ state: oneOf(['waiting', 'fetching', 'starting', 'failed']), reason: string() })).describe(
+    'Of what was deployed last, until a server of it has answered; then absent.',
+  ),
 })
 
 export const status = object({

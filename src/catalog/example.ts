@@ -4,8 +4,8 @@ import type { CatalogEntry } from './entry.ts'
 import { imageOf } from './recipe.ts'
 
 /** A document that can be pasted as it is; what only the user can know stands in it as an example. */
-export function exampleOf(entry: CatalogEntry): string {
-  const { name, isolation, folders, network, settings, secrets } = entry
+export function exampleOf(entry: CatalogEntry, name: string = entry.name): string {
+  const { isolation, folders, network, settings, secrets } = entry
   const yours = settings.filter(({ kind }) => kind === 'example')
   return [
     'services:',
@@ -14,7 +14,8 @@ export function exampleOf(entry: CatalogEntry): string {
     `    isolation: ${isolation.advice}`,
     ...list(
       'volumes',
-      folders.map(({ path, access }) => `./${name}:${path}${access === 'ro' ? ':ro' : ''}`),
+      // A new volume of the engine gets the image's owner; what is only read is the user's own.
+      folders.map(({ path, access }) => (access === 'ro' ? `./${name}:${path}:ro` : `${name}:${path}`)),
     ),
     ...(network.mode === 'none' ? [] : [`    network: ${network.mode}`]),
     ...map(

@@ -3,6 +3,7 @@
 import * as call from './call.ts'
 import * as catalog from './catalog.ts'
 import type { Command } from './command.ts'
+import * as deploy from './deploy.ts'
 import * as dind from './dind.ts'
 import * as doctor from './doctor.ts'
 import * as down from './down.ts'
@@ -13,6 +14,8 @@ import * as logs from './logs.ts'
 import * as ls from './ls.ts'
 import * as problems from './problems.ts'
 import * as restart from './restart.ts'
+import * as rm from './rm.ts'
+import * as scale from './scale.ts'
 import * as status from './status.ts'
 import * as up from './up.ts'
 
@@ -22,6 +25,9 @@ const commands: readonly Command[] = [
   ls,
   status,
   call,
+  deploy,
+  rm,
+  scale,
   restart,
   logs,
   problems,

@@ -3,6 +3,7 @@
 import { type ApiAddress, readApiAddress } from '../api/address.ts'
 import { readAdminToken } from '../api/token.ts'
 import { OperatorError } from '../model/operator-error.ts'
+import { problemLine, type Problem } from '../model/problem.ts'
 import type { CommandContext } from './command.ts'
 
 /** Its answers come from memory; one that takes longer than this is not coming. */
@@ -12,8 +13,10 @@ export interface Running {
   readonly address: ApiAddress
   /** The JSON of a path below `/api/v1/mcp`. Throws OperatorError with the words of the API, or when it is gone. */
   readonly get: <T>(path: string) => Promise<T>
-  /** What a POST without a body answers; throws as `get` does. */
-  readonly post: <T>(path: string) => Promise<T>
+  /** What a POST answers; throws as `get` does. */
+  readonly post: <T>(path: string, body?: object) => Promise<T>
+  /** What a DELETE answers; throws as `get` does. */
+  readonly remove: <T>(path: string) => Promise<T>
 }
 
 /** Throws OperatorError when none runs. Only an answer shows whether it still answers. */
@@ -21,20 +24,26 @@ export async function running({ home }: Pick<CommandContext, 'home'>): Promise<R
   const address = await readApiAddress(home)
   const token = await readAdminToken(home)
   if (!address || token === undefined) throw notRunning(home)
-  const ask = <T>(method: string, path: string) => answer<T>(home, address, token, method, path)
-  return { address, get: (path) => ask('GET', path), post: (path) => ask('POST', path) }
+  const ask = <T>(method: string, path: string, body?: object) =>
+    answer<T>(home, address, token, { method, path, body })
+  return {
+    address,
+    get: (path) => ask('GET', path),
+    post: (path, body) => ask('POST', path, body),
+    remove: (path) => ask('DELETE', path),
+  }
 }
 
 async function answer<T>(
   home: string,
   { url, pid }: ApiAddress,
   token: string,
-  method: string,
-  path: string,
+  { method, path, body }: { readonly method: string; readonly path: string; readonly body: object | undefined },
 ): Promise<T> {
   const response = await fetch(`${url}/api/v1/mcp/${path}`, {
     method,
-    headers: { authorization: `Bearer ${token}` },
+    headers: { authorization: `Bearer ${token}`, ...(body && { 'content-type': 'application/json' }) },
+    ...(body && { body: JSON.stringify(body) }),
     signal: AbortSignal.timeout(TIMEOUT_MS),
   }).catch((error: unknown) => {
     if (!isAlive(pid)) throw notRunning(home)
@@ -53,6 +62,8 @@ async function refusal(response: Response, url: string): Promise<string> {
     return `The control API at ${url} does not take the token of this state folder. Is --home that of this Berth?`
   }
   const body: unknown = await response.json().catch(() => undefined)
+  if (typeof body === 'object' && body !== null && 'problems' in body && Array.isArray(body.problems))
+    return (body.problems as Problem[]).map(problemLine).join('\n')
   const detail = typeof body === 'object' && body !== null && 'detail' in body ? body.detail : undefined
   return typeof detail === 'string' ? detail : `The control API at ${url} answered ${response.status}.`
 }

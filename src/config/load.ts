@@ -3,11 +3,12 @@
 import { resolve } from 'node:path'
 import { KNOWN_CLIENTS, type Client } from '../model/client.ts'
 import type { Problem } from '../model/problem.ts'
-import type { Runtime, SecretSource, Service } from '../model/service.ts'
+import { DEFAULT_SCALE, type Runtime, type SecretSource, type Service } from '../model/service.ts'
 import { DEFAULT_LIMITS } from './limits.ts'
 import { mistakesOf, problemAt } from './mistakes.ts'
 import { usesOfNotYet } from './not-yet.ts'
 import { brokenRules, DEFAULT_PORTS } from './rules.ts'
+import { isNamedVolume } from './scalars.ts'
 import { file as fileSchema, type File, type WrittenSecret, type WrittenService } from './schema.ts'
 import { readYaml, type Path, type YamlSource } from './yaml-source.ts'
 
@@ -74,8 +75,7 @@ export function loadConfig({ text, file, folder }: ConfigText): { config: Config
     offset,
     problem: { about: 'configuration', where: `${file}:${source.lineOf(offset)}`, message, remedy },
   }))
-  const inOrder = () => bounded(found.sort((a, b) => a.offset - b.offset).map(({ problem }) => problem))
-  if (!source.readable) return { problems: inOrder() }
+  if (!source.readable) return { problems: problemsInOrder(found) }
 
   const parsed = fileSchema.safeParse(source.value)
   for (const mistake of [
@@ -86,11 +86,13 @@ export function loadConfig({ text, file, folder }: ConfigText): { config: Config
     const offset = source.offsetOf(mistake.path)
     found.push({ offset, problem: problemAt(mistake, `${file}:${source.lineOf(offset)}`, source.value) })
   }
-  if (!parsed.success || found.length > 0) return { problems: inOrder() }
+  if (!parsed.success || found.length > 0) return { problems: problemsInOrder(found) }
   return { config: configOf(parsed.data ?? {}, source, file, folder) }
 }
 
-function bounded(problems: Problem[]): Problem[] {
+/** By their place in the text, and no more than anyone reads. */
+export function problemsInOrder(found: readonly { readonly offset: number; readonly problem: Problem }[]): Problem[] {
+  const problems = found.toSorted((a, b) => a.offset - b.offset).map(({ problem }) => problem)
   const last = problems[MAX_PROBLEMS - 1]
   if (problems.length <= MAX_PROBLEMS || !last) return problems
   const message = `There are ${problems.length - MAX_PROBLEMS + 1} more mistakes.`
@@ -98,7 +100,8 @@ function bounded(problems: Problem[]): Problem[] {
   return [...problems.slice(0, MAX_PROBLEMS - 1), rest]
 }
 
-function configOf(written: File, source: YamlSource, file: string, folder: string): Config {
+/** What a file without mistakes says. */
+export function configOf(written: File, source: YamlSource, file: string, folder: string): Config {
   const whereIs = (...path: Path) => `${file}:${source.lineOf(source.offsetOf(path))}`
   const { services, mcpServers, mcp } = written
   return {
@@ -146,6 +149,7 @@ function serviceOf(name: string, written: Partial<WrittenService>, where: string
       timeoutMs: written.limits?.timeout ?? DEFAULT_LIMITS.timeoutMs,
       messageBytes: written.limits?.message ?? DEFAULT_LIMITS.messageBytes,
     },
+    scale: { warm: written.scale?.warm ?? DEFAULT_SCALE.warm, max: written.scale?.max ?? DEFAULT_SCALE.max },
     clients: written.clients ?? ['*'],
     backend: backendOf(written, Object.fromEntries(secrets), cwd),
   }
@@ -166,7 +170,7 @@ function backendOf(
     env: env ?? {},
     secrets,
     volumes: (volumes ?? []).map(({ source, target, readOnly }) => ({
-      source: resolve(cwd, source),
+      source: isNamedVolume(source) ? source : resolve(cwd, source),
       target,
       readOnly,
     })),

@@ -21,7 +21,12 @@ const REMOVE = 'Remove it.'
 
 const NOT_YET: readonly NotYet[] = [
   { key: 'services.*.era', words: ['modern', 'dual'], remedy: 'Remove it or write `legacy`.' },
-  { key: 'services.*.scale', remedy: 'Remove it: each slot starts with its first request.' },
+  {
+    key: 'services.*.scale.min',
+    harmless: (value) => value === '0',
+    remedy: 'Remove it: each slot starts with its first request.',
+  },
+  { key: 'services.*.scale.idle', remedy: 'Remove it: a slot that has started stays.' },
   { key: 'services.*.release', remedy: REMOVE },
   { key: 'services.*.envoy', remedy: REMOVE },
   { key: 'services.*.tools', harmless: isAllTools, remedy: 'Remove it, and expose all tools of the service or none.' },

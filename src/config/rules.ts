@@ -8,7 +8,7 @@ import { isLoopback } from '../model/address.ts'
 import { KNOWN_CLIENTS, KNOWN_TIERS } from '../model/client.ts'
 import { CLIENT_NAME, nearest, RESERVED_NAMES, SERVICE_NAME } from '../model/names.ts'
 import { valueAt, type Mistake } from './mistakes.ts'
-import { mistake, port, portRange, shown } from './scalars.ts'
+import { isNamedVolume, mistake, port, portRange, shown } from './scalars.ts'
 import type { Path } from './yaml-source.ts'
 
 /** Ports that are used when the file says nothing (contract, "Ports"). */
@@ -22,18 +22,11 @@ export const DEFAULT_PORTS = {
 
 /** @param folder of the configuration, absolute */
 export function brokenRules(document: unknown, folder: string): Mistake[] {
-  const services = [...declared(document, ['services'], ['mcpServers'], ['mcp', 'services'])].filter(isEnabled)
+  const services = servicesIn(document)
   const clients = [...declared(document, ['clients'], ['mcp', 'clients'])]
   const engines = [...declared(document, ['docker'])]
   return [
-    ...services.flatMap((service) => [
-      ...serviceName(service),
-      ...whatRuns(service),
-      ...whereItRuns(service),
-      ...volumeSources(service, folder),
-      ...oneSourceEach(service),
-    ]),
-    ...sameName(services),
+    ...brokenServiceRules(document, folder),
     ...sameName(clients),
     ...sameName(engines),
     ...engineKeys(engines),
@@ -43,6 +36,25 @@ export function brokenRules(document: unknown, folder: string): Mistake[] {
     ...ownPorts(document),
     ...bindElsewhere(document),
   ]
+}
+
+/** Those that need nothing but the services themselves. @param folder as above */
+export function brokenServiceRules(document: unknown, folder: string): Mistake[] {
+  const services = servicesIn(document)
+  return [
+    ...services.flatMap((service) => [
+      ...serviceName(service),
+      ...whatRuns(service),
+      ...whereItRuns(service),
+      ...volumeSources(service, folder),
+      ...oneSourceEach(service),
+    ]),
+    ...sameName(services),
+  ]
+}
+
+function servicesIn(document: unknown): Declared[] {
+  return [...declared(document, ['services'], ['mcpServers'], ['mcp', 'services'])].filter(isEnabled)
 }
 
 /** Something that the file gives a name to. */
@@ -140,7 +152,7 @@ const FORBIDDEN_WHOLLY = ['/boot', '/dev', '/proc', '/run', '/sys', '/var/lib/do
 function* volumeSources({ path, value }: Declared, folder: string): Generator<Mistake> {
   const { volumes } = value
   for (const [index, volume] of (Array.isArray(volumes) ? volumes : []).entries()) {
-    if (typeof volume !== 'string') continue
+    if (typeof volume !== 'string' || isNamedVolume(volume.split(':')[0] ?? '')) continue
     const source = resolve(folder, volume.split(':')[0] ?? '')
     const inside = FORBIDDEN_WHOLLY.some((each) => source === each || source.startsWith(`${each}/`))
     if (!FORBIDDEN.includes(source) && !inside) continue

@@ -141,6 +141,11 @@ export const volume = z.string().transform((text, context) => {
   return z.NEVER
 })
 
+/** As with Compose: a source without a path is a volume of the engine, which makes it when it is first used. */
+export function isNamedVolume(source: string): boolean {
+  return /^[A-Za-z0-9][A-Za-z0-9_.-]*$/.test(source)
+}
+
 /** A pattern over names in which `*` stands for any run of characters. */
 export const glob = z
   .string()

@@ -12,6 +12,13 @@ import { connectTls } from './tls.ts'
 /** What is used of an entry of `GET /containers/json`. */
 export interface ContainerEntry {
   readonly Id: string
+  /** With slashes before them. */
+  readonly Names: readonly string[]
+  readonly Labels: Readonly<Record<string, string>>
+  /** Such as `running`. */
+  readonly State: string
+  /** In seconds since 1970. */
+  readonly Created: number
 }
 
 /** What is used of `GET /containers/{id}/json`. */

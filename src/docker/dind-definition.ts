@@ -41,6 +41,9 @@ export type Rights = 'privileged' | 'listed'
 /** Where the image looks for the server's part of the certificates. */
 export const SERVER_FOLDER = '/certs/server'
 
+/** Files that the services of the engine share, in the engine's own container. */
+export const FILES_FOLDER = '/berth/files'
+
 const TLS = '2376/tcp'
 const PLAIN = '2375/tcp'
 const SECOND = 1_000_000_000
@@ -52,7 +55,7 @@ export function volumesOf({ name }: DindDefinition): readonly { readonly name: s
     { name: `${name}-data`, target: '/var/lib/docker' },
     { name: `${name}-certs`, target: SERVER_FOLDER },
     // Under the same path for the containers inside, so that a volume of theirs can name it.
-    { name: `${name}-files`, target: '/berth/files' },
+    { name: `${name}-files`, target: FILES_FOLDER },
     { name: `${name}-logs`, target: '/berth/logs' },
   ]
 }

@@ -187,7 +187,7 @@ export class Engines {
   async #follow(address: EngineAddress, signal: AbortSignal): Promise<void> {
     const managed = this.#managed?.name === address.name ? this.#managed : undefined
     if (managed) await this.#up(managed)
-    for await (const state of watchEngine(address, {}, signal)) {
+    for await (const state of watchEngine(address, { named: managed !== undefined }, signal)) {
       this.#options.seen(state)
       // Its container may have been stopped or removed by hand, or its host was away.
       if (managed && !state.reachable) void this.#up(managed)

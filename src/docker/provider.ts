@@ -26,6 +26,11 @@ export interface WatchTimes {
   readonly steady: number
 }
 
+export interface WatchOptions extends Partial<WatchTimes> {
+  /** The engine is Berth's own: containers without labels count by their names. */
+  readonly named?: boolean
+}
+
 export const WATCH_TIMES: WatchTimes = {
   relist: 30_000,
   coalesce: 20,
@@ -51,7 +56,7 @@ const REPEAT_SECONDS = 1
  */
 export async function* watchEngine(
   address: EngineAddress,
-  times: Partial<WatchTimes>,
+  { named = false, ...times }: WatchOptions,
   signal: AbortSignal,
 ): AsyncGenerator<EngineState, void, void> {
   const limits = { ...WATCH_TIMES, ...times }
@@ -61,7 +66,7 @@ export async function* watchEngine(
   while (!signal.aborted) {
     const begun = performance.now()
     try {
-      for await (const containers of lists(address, limits, signal)) {
+      for await (const containers of lists(address, limits, named, signal)) {
         said = undefined
         yield { engine, reachable: true, containers }
       }
@@ -89,6 +94,7 @@ class EventsEndedError extends Error {
 async function* lists(
   address: EngineAddress,
   times: WatchTimes,
+  named: boolean,
   signal: AbortSignal,
 ): AsyncGenerator<readonly LabelledContainer[], never, void> {
   const client = new EngineClient(address)
@@ -98,7 +104,7 @@ async function* lists(
   try {
     // Events first and the list after them, so that nothing is missed between the two.
     const changes = new Changes()
-    const filters = { type: ['container'], label: [SERVICE_LABEL], event: EVENTS }
+    const filters = { type: ['container'], event: EVENTS, ...(named ? {} : { label: [SERVICE_LABEL] }) }
     const since = Math.floor(Date.now() / 1000) - REPEAT_SECONDS
     const events = await within(times.deadline, signal, (limit) => client.events(filters, since, limit))
     events.on('data', () => changes.note())
@@ -107,7 +113,7 @@ async function* lists(
     for (;;) {
       const begun = performance.now()
       changes.clear()
-      yield await within(times.deadline, signal, (limit) => labelledContainers(client, address.name, limit))
+      yield await within(times.deadline, signal, (limit) => labelledContainers(client, address.name, named, limit))
       await changes.next(times.relist)
       const pause = times.coalesce - (performance.now() - begun)
       if (pause > 0) await delay(pause, undefined, { signal })

@@ -1,8 +1,7 @@
 // Removes containers that Berth created and nobody needs any more: those of slots whose adapter could not do it.
 
-import { MANAGED_LABEL, SLOT_LABEL } from '../model/container.ts'
+import { MANAGED_LABEL, SERVICE_LABEL, SLOT_LABEL } from '../model/container.ts'
 import { EngineClient } from './client.ts'
-import { labelledContainers } from './containers.ts'
 import type { EngineAddress } from './engine.ts'
 
 const DEADLINE_MS = 20_000
@@ -17,12 +16,10 @@ export async function reap(engine: EngineAddress, node: string, keep: () => Read
   const client = new EngineClient(engine)
   try {
     const signal = AbortSignal.timeout(DEADLINE_MS)
-    const containers = await labelledContainers(client, engine.name, signal)
+    const own = await client.list({ label: [SERVICE_LABEL, `${MANAGED_LABEL}=${node}`] }, signal)
     const kept = keep()
-    const unneeded = containers.filter(
-      ({ labels }) => labels[MANAGED_LABEL] === node && !kept.has(labels[SLOT_LABEL] ?? ''),
-    )
-    const removed = await Promise.allSettled(unneeded.map(({ id }) => client.remove(id, signal)))
+    const unneeded = own.filter(({ Labels }) => !kept.has(Labels[SLOT_LABEL] ?? ''))
+    const removed = await Promise.allSettled(unneeded.map(({ Id }) => client.remove(Id, signal)))
     const failed = removed.find((each) => each.status === 'rejected')
     if (failed) throw failed.reason
     return unneeded.length

@@ -3,7 +3,7 @@
 import { LABEL_PREFIX, SERVICE_LABEL, type LabelledContainer } from './container.ts'
 import { CLIENT_NAME, nearest, RESERVED_NAMES, SERVICE_NAME } from './names.ts'
 import type { Problem } from './problem.ts'
-import type { Container, Era, Limits, Service } from './service.ts'
+import { DEFAULT_SCALE, type Container, type Era, type Limits, type Service } from './service.ts'
 import { parseDuration, parseSize } from './units.ts'
 
 const ERAS: readonly Era[] = ['auto', 'legacy', 'modern', 'dual']
@@ -70,6 +70,7 @@ function service(
       timeoutMs: parseDuration(setting('berth.limits.timeout') ?? '') ?? defaults.timeoutMs,
       messageBytes: parseSize(setting('berth.limits.message') ?? '') ?? defaults.messageBytes,
     },
+    scale: DEFAULT_SCALE,
     clients: ['*'],
     backend: {
       kind: 'containers',

@@ -15,6 +15,20 @@ export interface Limits {
   readonly messageBytes: number
 }
 
+/** How many processes one slot has; containers that run already are as many as they are. */
+export interface Scale {
+  /** Processes that are kept started for sessions to come. */
+  readonly warm: number
+  /**
+   * `session`, `client`: processes of a slot at once, those for sessions to come among them; undefined: no bound of the
+   * service's own. `shared`: processes over which the sessions of one revision are spread; undefined: one.
+   */
+  readonly max: number | undefined
+}
+
+/** What a service gets that says nothing about `scale`. */
+export const DEFAULT_SCALE: Scale = { warm: 0, max: undefined }
+
 /** Where the value of a secret comes from; the value itself is read when a process starts and kept nowhere. */
 export type SecretSource =
   | { readonly from: 'env'; readonly name: string }
@@ -60,7 +74,7 @@ export interface ImageBackend {
 export type Runtime = 'dind' | 'docker' | 'process'
 
 export interface Volume {
-  /** An absolute folder of the engine's machine. */
+  /** An absolute folder of the engine's machine, or the name of a volume of the engine. */
   readonly source: string
   readonly target: string
   readonly readOnly: boolean
@@ -89,8 +103,8 @@ export interface Container {
 
 export interface Service {
   readonly name: string
-  /** Who says so: the configuration, an engine, or only the memory of an engine's container that is gone. */
-  readonly source: 'config' | 'docker' | 'memory'
+  /** Who says so: the configuration, a deployment, an engine, or only the memory of an engine's container that is gone. */
+  readonly source: 'config' | 'deployed' | 'docker' | 'memory'
   /** Where the definition stands, for problems: `berth.yaml:3`, `container mcp-files`. */
   readonly where: string
   /** The port asked for; undefined: the lowest free one, kept across restarts. */
@@ -98,6 +112,7 @@ export interface Service {
   readonly isolation: Isolation
   readonly era: Era
   readonly limits: Limits
+  readonly scale: Scale
   /** Globs over the names of the clients that may use it. */
   readonly clients: readonly string[]
   readonly backend: ProcessBackend | ContainerBackend | ImageBackend

@@ -2,23 +2,38 @@
 
 import type { Problem } from './problem.ts'
 import type { StoredService } from './record.ts'
-import type { Limits, Service } from './service.ts'
+import { DEFAULT_SCALE, type Limits, type Service } from './service.ts'
 
-/** The configuration's services first: a container cannot take over a name that the operator has written down. */
+/**
+ * The configuration's services first, then those deployed: a container cannot take over a name that somebody has written
+ * down.
+ */
 export function mergeServices(
   configured: readonly Service[],
+  deployed: readonly Service[],
   found: readonly Service[],
 ): { readonly services: readonly Service[]; readonly problems: readonly Problem[] } {
-  const names = new Set(configured.map(({ name }) => name))
-  const problems = found
-    .filter(({ name }) => names.has(name))
-    .map(({ name, where }) => ({
+  const services = new Map(configured.map((service) => [service.name, service]))
+  const problems: Problem[] = []
+  for (const service of [...deployed, ...found]) {
+    const { name, where, source } = service
+    const other = services.get(name)
+    if (!other) {
+      services.set(name, service)
+      continue
+    }
+    const by = other.source === 'config' ? 'in the configuration' : 'deployed'
+    problems.push({
       about: `service ${name}`,
       where,
-      message: 'A service of this name is in the configuration, so this container is not served.',
-      remedy: 'Give the container another label berth.service, or rename the configured service.',
-    }))
-  return { services: [...configured, ...found.filter(({ name }) => !names.has(name))], problems }
+      message: `A service of this name is ${by}, so ${source === 'docker' ? 'this container' : 'the deployed one'} is not served.`,
+      remedy:
+        source === 'docker'
+          ? 'Give the container another label berth.service, or rename the other service.'
+          : `Remove it with berth rm ${name}, or rename the configured service.`,
+    })
+  }
+  return { services: [...services.values()], problems }
 }
 
 /**
@@ -42,6 +57,7 @@ export function rememberedServices(
       isolation: 'shared',
       era: 'auto',
       limits,
+      scale: DEFAULT_SCALE,
       clients: ['*'],
       backend: { kind: 'containers', containers: [] },
       ...(away === undefined

@@ -43,6 +43,7 @@ export function createAdapters(options: AdaptersOptions): Adapters {
         group,
         isolation: service.isolation,
         limits: service.limits,
+        scale: service.scale,
         httpSocket: `${socket}.http`,
         controlSocket: `${socket}.ctl`,
         server: await serverOf({ service, group, name }, options),
@@ -74,6 +75,7 @@ function wrap(adapter: AdapterProcess): Adapter {
     pid: adapter.identity.pid,
     httpSocket: adapter.httpSocket,
     drain: (deadlineMs) => adapter.drain(deadlineMs),
+    rescale: (scale) => adapter.rescale(scale),
     release: () => adapter.release(),
   }
 }

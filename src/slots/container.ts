@@ -51,7 +51,13 @@ export function containerBody({ backend, env, tier, labels }: ContainerRequest):
       MemorySwap: memory,
       NanoCpus: Math.round(Math.min(resources.cpus ?? Infinity, most.cpus) * 1e9),
       PidsLimit: resources.pids,
-      Binds: volumes.map(({ source, target, readOnly }) => `${source}:${target}${readOnly ? ':ro' : ''}`),
+      // As a mount, a folder that is not there is refused; as a bind, the engine would make it, owned by root.
+      Mounts: volumes.map(({ source, target, readOnly }) => ({
+        Type: source.startsWith('/') ? 'bind' : 'volume',
+        Source: source,
+        Target: target,
+        ReadOnly: readOnly,
+      })),
       // Its output goes to the adapter; a copy on the engine's disk would only grow.
       LogConfig: { Type: 'none' },
     },

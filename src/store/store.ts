@@ -4,6 +4,8 @@
 import { randomBytes } from 'node:crypto'
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
 
+import type { LabelledContainer } from '../model/container.ts'
+import type { Definition, Deployment } from '../model/deployment.ts'
 import type { ProcessRecord, RefusedResource, StoredService } from '../model/record.ts'
 
 export interface Store {
@@ -14,6 +16,13 @@ export interface Store {
   /** Generations beyond a slot's first one: `service|group` to generation. */
   generations(): Map<string, number>
   setGeneration(slot: string, generation: number): void
+  /** What engines showed last, by their names. */
+  containers(): Map<string, readonly LabelledContainer[]>
+  /** Undefined: the engine is not configured any more. */
+  setContainers(engine: string, containers: readonly LabelledContainer[] | undefined): void
+  deployments(): Deployment[]
+  setDeployment(deployment: Deployment): void
+  removeDeployment(service: string): void
   refused(): RefusedResource[]
   setRefused(refused: readonly RefusedResource[]): void
   processes(): ProcessRecord[]
@@ -35,6 +44,10 @@ const SCHEMA = `
     name TEXT PRIMARY KEY, port INTEGER NOT NULL, container_id TEXT, status TEXT, source TEXT NOT NULL,
     released_at INTEGER, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL) STRICT;
   CREATE TABLE IF NOT EXISTS generations (slot TEXT PRIMARY KEY, generation INTEGER NOT NULL) STRICT;
+  CREATE TABLE IF NOT EXISTS containers (engine TEXT PRIMARY KEY, seen TEXT NOT NULL) STRICT;
+  CREATE TABLE IF NOT EXISTS deployments (
+    service TEXT PRIMARY KEY, definition TEXT NOT NULL, folder TEXT NOT NULL, next_definition TEXT, next_folder TEXT,
+    created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL) STRICT;
   CREATE TABLE IF NOT EXISTS refused (
     type_url TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL, message TEXT NOT NULL,
     PRIMARY KEY (type_url, name)) STRICT;
@@ -48,16 +61,21 @@ const SCHEMA = `
 /** `BERT` in the file's header, where SQLite has a place for it: nobody else's tables are taken for Berth's. */
 const APPLICATION_ID = 0x42_45_52_54
 const OWNED_BY =
-  'SELECT application_id AS id, (SELECT count(*) FROM sqlite_schema) AS tables FROM pragma_application_id'
+  'SELECT application_id AS id, (SELECT user_version FROM pragma_user_version) AS version, ' +
+  '(SELECT count(*) FROM sqlite_schema) AS tables FROM pragma_application_id'
+/** Of the tables. A change that this SCHEMA cannot make by itself raises it and comes with the statements that make it. */
+const SCHEMA_VERSION = 1
 
 /** @throws when the file cannot be opened or is no database of Berth */
 export function openStore(file: string): Store {
   const db = new DatabaseSync(file, { timeout: 5000 })
   try {
     db.exec('BEGIN IMMEDIATE')
-    const { id, tables } = db.prepare(OWNED_BY).get()!
+    const { id, version, tables } = db.prepare(OWNED_BY).get()!
     if (id !== APPLICATION_ID && tables !== 0) throw new Error('it is the database of another program')
-    db.exec(`${SCHEMA} PRAGMA application_id = ${APPLICATION_ID}; COMMIT; PRAGMA synchronous = NORMAL`)
+    if (Number(version) > SCHEMA_VERSION) throw new Error('a newer version of Berth has written it')
+    const marks = `PRAGMA application_id = ${APPLICATION_ID}; PRAGMA user_version = ${SCHEMA_VERSION}`
+    db.exec(`${SCHEMA} ${marks}; COMMIT; PRAGMA synchronous = NORMAL`)
     useWal(db)
   } catch (error) {
     db.close()
@@ -121,6 +139,42 @@ export function openStore(file: string): Store {
       sql(`INSERT INTO generations (slot, generation) VALUES (?, ?)
            ON CONFLICT (slot) DO UPDATE SET generation = excluded.generation`).run(slot, generation)
     },
+    containers: () =>
+      new Map(
+        sql('SELECT engine, seen FROM containers')
+          .all()
+          .map((row) => [String(row.engine), JSON.parse(String(row.seen)) as LabelledContainer[]]),
+      ),
+    setContainers(engine, containers) {
+      if (containers === undefined) sql('DELETE FROM containers WHERE engine = ?').run(engine)
+      else
+        sql(`INSERT INTO containers (engine, seen) VALUES (?, ?)
+             ON CONFLICT (engine) DO UPDATE SET seen = excluded.seen`).run(engine, JSON.stringify(containers))
+    },
+    deployments: () =>
+      sql('SELECT service, definition, folder, next_definition, next_folder FROM deployments ORDER BY service')
+        .all()
+        .map((row) => ({
+          service: String(row.service),
+          current: definition(row.definition, row.folder)!,
+          next: definition(row.next_definition, row.next_folder),
+        })),
+    setDeployment({ service, current, next }) {
+      sql(`INSERT INTO deployments (service, definition, folder, next_definition, next_folder, created_at, updated_at)
+           VALUES (?, ?, ?, ?, ?, unixepoch(), unixepoch())
+           ON CONFLICT (service) DO UPDATE SET definition = excluded.definition, folder = excluded.folder,
+             next_definition = excluded.next_definition, next_folder = excluded.next_folder,
+             updated_at = excluded.updated_at`).run(
+        service,
+        current.text,
+        current.folder,
+        next?.text ?? null,
+        next?.folder ?? null,
+      )
+    },
+    removeDeployment(service) {
+      sql('DELETE FROM deployments WHERE service = ?').run(service)
+    },
     refused: () =>
       sql('SELECT type_url, name, version, message FROM refused')
         .all()
@@ -176,6 +230,10 @@ export function openStore(file: string): Store {
     },
     close: () => db.close(),
   }
+}
+
+function definition(text: unknown, folder: unknown): Definition | undefined {
+  return typeof text === 'string' ? { text, folder: String(folder) } : undefined
 }
 
 /** WAL lets `berth down` read while a control plane writes; FULL is not needed: a lost lease is only a changed port. */

@@ -132,7 +132,8 @@ describe('sessions', () => {
 
   it('end when they were idle for long, unless a stream is open', async () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'Date'] })
-    const test = await inProcess()
+    // Hours in a moment: no server could answer its pings.
+    const test = await inProcess([], {}, { pingAnswerMs: 2 ** 30 })
     ends.push(() => test.stop())
     const socket = test.spec.httpSocket
     const [idle, used] = [await openSession(socket), await openSession(socket)]
@@ -180,7 +181,7 @@ describe('the control socket', () => {
     const { adapter, socket, control } = await started()
     const { statuses } = await watch(control)
     await until('the first line', () => statuses.length > 0)
-    const nothing = { sessions: 0, requests: 0, streams: 0, processes: 0 }
+    const nothing = { sessions: 0, requests: 0, streams: 0, processes: 0, spare: 0 }
     expect(statuses[0]).toEqual({ pid: adapter.child.pid, service: 'fixture', group: 'alice', ...nothing })
     const session = await openSession(socket)
     const get = await stream(socket, 'GET', { session })

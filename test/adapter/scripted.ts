@@ -35,19 +35,31 @@ export interface ScriptedSlot {
   stop(): Promise<void>
 }
 
+/** What a server does instead of starting, stopping and answering `initialize` at once. */
+export interface ScriptedLife {
+  /** Before it starts; a StartFailure is one. */
+  readonly start?: (number: number) => void | Promise<void>
+  /** After it was told to stop, before it has ended. */
+  readonly stop?: (server: ScriptedServer) => void | Promise<void>
+  readonly initialize?: (server: ScriptedServer, message: Rpc) => void
+}
+
 /** `hear` is called for each message; without it only `initialize` is answered. */
 export async function scriptedSlot(
   changes: Partial<AdapterSpec>,
   bounds: Partial<Bounds> = {},
   hear: (server: ScriptedServer, message: Rpc) => void = () => undefined,
+  life: ScriptedLife = {},
 ): Promise<ScriptedSlot> {
   const folder = tempFolder()
   const spec = fixtureSpec(folder.path, [], changes)
   const servers: ScriptedServer[] = []
   const log: string[] = []
+  let started = 0
   const slot = new Slot(
     spec,
     async (sink) => {
+      await life.start?.(started++)
       const lines = new LineSplitter(spec.limits.messageBytes, sink)
       const state = { paused: false, ended: false }
       const end = () => {
@@ -77,13 +89,17 @@ export async function scriptedSlot(
           // As a pipe does: what is written now is read later.
           setImmediate(() => {
             if (state.ended) return
-            if (message.method === 'initialize') server.say({ id: message.id, result: initializeResult(message) })
-            else hear(server, message)
+            if (message.method !== 'initialize') hear(server, message)
+            else if (life.initialize) life.initialize(server, message)
+            else server.say({ id: message.id, result: initializeResult(message) })
           })
         },
         pause: () => void (state.paused = true),
         resume: () => void (state.paused = false),
-        stop: async () => end(),
+        stop: async () => {
+          await life.stop?.(server)
+          end()
+        },
         say: (...messages) => server.sayBytes(Buffer.from(messages.map((message) => `${lineOf(message)}\n`).join(''))),
         sayBytes: (bytes) => {
           if (!state.ended) lines.push(bytes)
@@ -116,7 +132,7 @@ function lineOf(message: unknown): string {
   return typeof message === 'string' ? message : JSON.stringify({ jsonrpc: '2.0', ...(message as object) })
 }
 
-function initializeResult(message: Rpc): unknown {
+export function initializeResult(message: Rpc): unknown {
   const { protocolVersion } = message.params!
   return { protocolVersion, capabilities: {}, serverInfo: { name: 'scripted', version: '1' } }
 }

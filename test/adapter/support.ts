@@ -14,6 +14,7 @@ import { startAdapter, type Adapter } from '../../src/adapter/adapter.ts'
 import { DEFAULT_BOUNDS, type Bounds } from '../../src/adapter/bounds.ts'
 import type { AdapterSpec, LocalServer } from '../../src/adapter/spec.ts'
 import { DEFAULT_LIMITS } from '../../src/config/limits.ts'
+import { DEFAULT_SCALE } from '../../src/model/service.ts'
 
 export const FIXTURE = fileURLToPath(new URL('../fixtures/stdio/server.ts', import.meta.url))
 const MAIN = fileURLToPath(new URL('../../src/adapter/main.ts', import.meta.url))
@@ -34,6 +35,7 @@ export function fixtureSpec(
     group: 'alice',
     isolation: 'session',
     limits: DEFAULT_LIMITS,
+    scale: DEFAULT_SCALE,
     httpSocket: join(folder, 'h.sock'),
     controlSocket: join(folder, 'c.sock'),
     server: local([process.execPath, FIXTURE, ...flags]),

@@ -13,6 +13,7 @@ import { createApi } from '../../src/api/app.ts'
 import { forward } from '../../src/api/request.ts'
 import { serveApi } from '../../src/api/server.ts'
 import { service } from '../commands/berth.ts'
+import { noDeploying } from '../fixtures/deploying.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
 
@@ -76,6 +77,7 @@ function apiAt(envoyHost: string | undefined): Hono {
       problems: () => [],
       snapshot: () => ({}),
     },
+    deploying: noDeploying,
     actions: { restart: () => 0, logs: async () => [] },
     token: TOKEN,
     envoyHost,

@@ -40,7 +40,7 @@ describe('berth catalog', () => {
           memory:
             image: berth/memory:2026.8.31
             isolation: shared
-            volumes: ["./memory:/data"]
+            volumes: ["memory:/data"]
       "
     `)
   })

@@ -19,7 +19,7 @@ test('the defaults of its table are those of an empty configuration', () => {
   const { services, ports, bind } = loaded.config
   const [service] = services
   const defaults = new Map([...readme.matchAll(/^\| `([^|]+)` \| ([^|]+) \|/gm)].map(([, key, value]) => [key, value]))
-  const { limits } = service!
+  const { limits, scale } = service!
   expect({
     isolation: defaults.get('….isolation'),
     era: defaults.get('….era'),
@@ -27,6 +27,8 @@ test('the defaults of its table are those of an empty configuration', () => {
     queue: defaults.get('….limits.queue'),
     timeout: defaults.get('….limits.timeout'),
     message: defaults.get('….limits.message'),
+    max: defaults.get('….scale.max'),
+    warm: defaults.get('….scale.warm'),
     services: defaults.get('ports.services'),
     gateway: defaults.get('ports.gateway'),
     api: defaults.get('ports.api'),
@@ -40,6 +42,8 @@ test('the defaults of its table are those of an empty configuration', () => {
     queue: String(limits.queue),
     timeout: `${limits.timeoutMs / 1000}s`,
     message: `${limits.messageBytes / 1e6}MB`,
+    max: scale.max ?? 'none; 1 if `shared`',
+    warm: String(scale.warm),
     services: `${ports.services.from}-${ports.services.to}`,
     gateway: String(ports.gateway),
     api: String(ports.api),

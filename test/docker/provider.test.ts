@@ -50,6 +50,22 @@ describeWithSpareEngine('a watched engine', () => {
     )
   })
 
+  test('of an engine of Berth, a container named mcp-<service> without labels of Berth is that service', async () => {
+    const { cli, socketPath } = await engine
+    await using watched = new Watched(socketPath, { named: true })
+    await watched.reachable()
+    for (const name of ['mcp-time', 'mcp-Not_One', 'other']) await cli('run', '-di', '--name', name, SMALL_IMAGE)
+    await cli('run', '-di', '--name', 'mcp-labelled', '--label', 'berth.client=alice', SMALL_IMAGE)
+    expect(await watched.container('mcp-time', ({ state }) => state === 'running')).toMatchObject({
+      labels: { 'berth.service': 'time' },
+      openStdin: true,
+    })
+    await cli('rm', '-f', 'mcp-time')
+    while ((await watched.reachable()).containers.length > 0); // none of the others ever counts
+    const names = watched.seen.flatMap((it) => (it.reachable ? it.containers.map(({ name }) => name) : []))
+    expect(new Set(names)).toEqual(new Set(['mcp-time']))
+  })
+
   test.each([
     ['-d', { openStdin: false, tty: false }],
     ['-dit', { openStdin: true, tty: true }],

@@ -1,6 +1,6 @@
 // A watched engine in tests: asks for values until one is as expected.
 
-import { watchEngine, type EngineState, type WatchTimes } from '../../src/docker/provider.ts'
+import { watchEngine, type EngineState, type WatchOptions } from '../../src/docker/provider.ts'
 import type { LabelledContainer } from '../../src/model/container.ts'
 
 type Reachable = Extract<EngineState, { readonly reachable: true }>
@@ -12,7 +12,7 @@ export class Watched {
   /** Every value so far. */
   readonly seen: EngineState[] = []
 
-  constructor(socketPath: string, times: Partial<WatchTimes> = {}) {
+  constructor(socketPath: string, times: WatchOptions = {}) {
     // Long, so that nothing is found by looking again by chance.
     const all = { relist: 3_600_000, longestRetry: 100, ...times }
     this.#states = watchEngine({ name: 'host', socketPath }, all, this.#abort.signal)

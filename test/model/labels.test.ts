@@ -44,6 +44,7 @@ describe('one container', () => {
           isolation: 'shared',
           era: 'auto',
           limits: DEFAULTS,
+          scale: { warm: 0, max: undefined },
           clients: ['*'],
           backend: {
             kind: 'containers',

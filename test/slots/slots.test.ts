@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import { KNOWN_CLIENTS } from '../../src/model/client.ts'
 import { clusterName } from '../../src/model/names.ts'
-import type { Container } from '../../src/model/service.ts'
+import type { Container, Scale } from '../../src/model/service.ts'
 import type { Adapter, AdapterEvents, Adapters } from '../../src/slots/slot-parts.ts'
 import { Slots } from '../../src/slots/slots.ts'
 import { client, container, containers, service } from '../fixtures/world.ts'
@@ -21,6 +21,7 @@ class FakeAdapter implements Adapter {
   readonly pid = 4711
   readonly httpSocket: string
   readonly drained: number[] = []
+  readonly scales: Scale[] = []
   released = false
   readonly #events: AdapterEvents
 
@@ -32,6 +33,10 @@ class FakeAdapter implements Adapter {
   async drain(deadlineMs: number): Promise<void> {
     this.drained.push(deadlineMs)
     this.end()
+  }
+
+  async rescale(scale: Scale): Promise<void> {
+    this.scales.push(scale)
   }
 
   end(): void {
@@ -213,13 +218,26 @@ describe('slots', () => {
     }
   })
 
+  test('another scale is told to the adapter, once, and takes nobody’s sessions away', async () => {
+    const { slots, starts } = setUp()
+    const scale = { warm: 1, max: 2 }
+    slots.sync([service('a')], ALICE)
+    slots.demand('a|alice@1')
+    const adapter = await starts[0]!.up()
+    slots.sync([service('a')], ALICE)
+    slots.sync([service('a', { scale })], ALICE)
+    slots.sync([service('a', { scale })], ALICE)
+    expect(adapter.scales).toEqual([scale])
+    expect(stateOf(slots)).toEqual(['alice@1 up'])
+  })
+
   test('a changed definition replaces the adapter: the next life first, then the old one drains', async () => {
+    const change = { limits: { concurrency: 1, queue: 1, timeoutMs: 1, messageBytes: 1 } }
     const { slots, starts } = setUp()
     slots.sync([service('a')], ALICE)
     slots.demand('a|alice@1')
     const old = await starts[0]!.up()
-    const changedService = service('a', { limits: { concurrency: 1, queue: 1, timeoutMs: 1, messageBytes: 1 } })
-    slots.sync([changedService], ALICE)
+    slots.sync([service('a', change)], ALICE)
     expect(stateOf(slots)).toEqual(['alice@2 asleep'])
     expect(slots.retired()).toMatchObject([{ generation: 1, state: 'up', socket: old.httpSocket }])
     expect(old.drained).toEqual([])

@@ -1,0 +1,115 @@
+// Servers that are started and not spoken to yet, for sessions to come (`scale.warm`): how many, and when none.
+
+import { restartWait, type Bounds } from './bounds.ts'
+import type { Log } from './log.ts'
+import type { ServerProcess } from './process.ts'
+
+export interface SparesContext {
+  readonly bounds: Bounds
+  readonly log: Log
+  /** Whether the slot may have one more process. */
+  hasRoom(): boolean
+  /** Starts one; `begun` resolves when it runs, or has failed. */
+  start(): { readonly process: ServerProcess; readonly begun: Promise<void> }
+  /** They keep failing; none is started any more until a server that a session needed has answered. */
+  gaveUp(reason: string): void
+}
+
+export class Spares {
+  readonly #context: SparesContext
+  readonly #processes = new Set<ServerProcess>()
+  /** The last server that a session needed has answered. A broken one is not started for nobody. */
+  #sound = false
+  /** Of spares, in a row. */
+  #failures = 0
+  /** They are started one after another: sessions need the processor more. */
+  #starting = false
+  #wait: NodeJS.Timeout | undefined
+  #closed = false
+  #warm: number
+
+  /** @param warm how many are kept */
+  constructor(context: SparesContext, warm: number) {
+    this.#context = context
+    this.#warm = warm
+  }
+
+  get size(): number {
+    return this.#processes.size
+  }
+
+  has(process: ServerProcess): boolean {
+    return this.#processes.has(process)
+  }
+
+  /** One for a session, rather one that runs than one that is only starting; it is no spare any more. */
+  take(): ServerProcess | undefined {
+    const all = [...this.#processes]
+    const process = all.find(({ alive }) => alive) ?? all[0]
+    if (process) this.#processes.delete(process)
+    return process
+  }
+
+  /** A server that a session needed has answered its `initialize`. */
+  answered(): void {
+    this.#failures = 0
+    this.#sound = true
+    // After the answer itself.
+    setImmediate(() => this.refill())
+  }
+
+  /** Starts what is missing, as far as that may be now. */
+  refill(): void {
+    if (this.#closed || this.#starting || this.#wait || !this.#sound) return
+    if (this.#processes.size >= this.#warm || !this.#context.hasRoom()) return
+    void this.#start()
+  }
+
+  /** A process ended by itself or did not start. True when it was a spare, so that nobody needed it. */
+  failed(process: ServerProcess, reason: string): boolean {
+    const { bounds, log } = this.#context
+    if (!this.#processes.delete(process)) {
+      this.#sound = false
+      return false
+    }
+    log('warn', 'a spare server ended', { reason })
+    const wait = restartWait(this.#failures++, bounds)
+    clearTimeout(this.#wait)
+    this.#wait = setTimeout(() => {
+      this.#wait = undefined
+      this.refill()
+    }, wait).unref()
+    if (this.#failures >= bounds.spareFailures) {
+      this.#sound = false
+      this.#context.gaveUp(reason)
+    }
+    return true
+  }
+
+  /** @returns those that are too many from now on */
+  resize(warm: number): readonly ServerProcess[] {
+    this.#warm = warm
+    this.refill()
+    const surplus = [...this.#processes].slice(warm)
+    for (const process of surplus) this.#processes.delete(process)
+    return surplus
+  }
+
+  /** Makes none any more. @returns those that there were */
+  close(): readonly ServerProcess[] {
+    this.#closed = true
+    clearTimeout(this.#wait)
+    const left = [...this.#processes]
+    this.#processes.clear()
+    return left
+  }
+
+  async #start(): Promise<void> {
+    this.#starting = true
+    const { process, begun } = this.#context.start()
+    this.#processes.add(process)
+    await begun
+    this.#starting = false
+    this.refill()
+  }
+}

@@ -1,0 +1,184 @@
+// Manifests: services that are deployed into a running Berth. Compose's shape, `services`, with Berth's own keys and those
+// of Compose that mean the same. Whoever sends one has the token of the control API and not the machine, so that what is
+// deployed runs in a container and sees no file outside the allowed folders; berth.yaml may do more.
+
+import { isAbsolute, relative, resolve } from 'node:path'
+
+import type { Problem } from '../model/problem.ts'
+import type { Service } from '../model/service.ts'
+import { fromCompose, type Translated } from './compose-keys.ts'
+import { configOf, problemsInOrder, type Config, type ConfigText } from './load.ts'
+import { mistakesOf, problemAt, valueAt, type Mistake } from './mistakes.ts'
+import { usesOfNotYet } from './not-yet.ts'
+import { brokenRules, brokenServiceRules } from './rules.ts'
+import { isNamedVolume, mistake } from './scalars.ts'
+import { file as fileSchema } from './schema.ts'
+import { readYaml } from './yaml-source.ts'
+
+/** What a manifest must fit into. */
+export interface ManifestSurroundings {
+  /** Absolute folders that volumes and files of secrets may be in. */
+  readonly roots: readonly string[]
+  /** Undefined: it did when it was deployed. */
+  readonly config: Pick<Config, 'clients' | 'ports'> | undefined
+}
+
+export interface ManifestService {
+  readonly service: Service
+  /** As it was written, in Berth's keys and canonical: equal text is the same definition. */
+  readonly definition: string
+}
+
+/** More in one manifest than there are ports by default. */
+const MAX_SERVICES = 100
+
+/** Reads no file, environment or clock, and never throws, whatever the text is. Problems are sorted by line. */
+export function loadManifest(
+  { text, file, folder }: ConfigText,
+  around: ManifestSurroundings,
+): { services: ManifestService[] } | { problems: Problem[] } {
+  const source = readYaml(text)
+  const found = source.mistakes.map(({ offset, message, remedy }) => ({
+    offset,
+    problem: { about: 'manifest', where: `${file}:${source.lineOf(offset)}`, message, remedy },
+  }))
+  if (!source.readable) return { problems: problemsInOrder(found) }
+
+  const { services: written, ...others } = Object(source.value) as Record<string, unknown>
+  const translated = new Map(Object.entries(Object(written) as object).map(([name, each]) => [name, fromCompose(each)]))
+  const services = Object.fromEntries([...translated].map(([name, { service }]) => [name, service]))
+  const document = { services }
+  const parsed = fileSchema.safeParse(document)
+  const mistakes = [
+    ...outside(others),
+    ...count(written),
+    ...[...translated].flatMap(([name, { mistakes }]) => inService(name, mistakes)),
+    ...inOriginal(translated, [
+      ...(parsed.error ? mistakesOf(parsed.error, document) : []),
+      ...usesOfNotYet(document),
+      ...(around.config
+        ? brokenRules({ ...document, ...settings(around.config) }, folder)
+        : brokenServiceRules(document, folder)),
+      ...[...translated].flatMap(([name, { service }]) => inService(name, confined(service, folder, around.roots))),
+    ]),
+  ]
+  for (const each of mistakes) {
+    const offset = source.offsetOf(each.path)
+    found.push({ offset, problem: problemAt(each, `${file}:${source.lineOf(offset)}`, source.value) })
+  }
+  if (!parsed.success || found.length > 0) return { problems: problemsInOrder(found) }
+  return {
+    services: configOf(parsed.data ?? {}, source, file, folder).services.map((service) => ({
+      service: deployed(service),
+      definition: canonical(services[service.name]),
+    })),
+  }
+}
+
+/** The text of a manifest with one definition, as `loadManifest` takes it. */
+export function manifestOf(name: string, definition: string): string {
+  return `{"services": {${JSON.stringify(name)}: ${definition}}}`
+}
+
+/** No local process, not even where there is no engine. */
+function deployed(service: Service): Service {
+  const { backend } = service
+  if (backend.kind !== 'image') throw new Error(`service ${service.name} of a manifest has no image`)
+  const runtimes = backend.runtimes.filter((runtime) => runtime !== 'process')
+  return { ...service, source: 'deployed', backend: { ...backend, runtimes } }
+}
+
+/** The parts of the configuration that the rules of services look at, as text. */
+function settings({ clients, ports }: Pick<Config, 'clients' | 'ports'>): object {
+  const { services, gateway, api, dashboard, metrics } = ports
+  const own = Object.entries({ gateway, api, dashboard, metrics }).map(([key, port]) => [key, String(port)])
+  return {
+    clients: Object.fromEntries(clients.map(({ name }) => [name, null])),
+    ports: { services: `${services.from}-${services.to}`, ...Object.fromEntries(own) },
+  }
+}
+
+function* outside(others: Readonly<Record<string, unknown>>): Generator<Mistake> {
+  // Compose's own, which say nothing about a service.
+  const { version: _, name: __, ...unknown } = others
+  for (const key of Object.keys(unknown)) {
+    const remedy = 'Remove it: a manifest has `services`; everything else is in berth.yaml.'
+    yield { path: [key], message: mistake('does not belong into a manifest.', remedy) }
+  }
+}
+
+function* count(services: unknown): Generator<Mistake> {
+  const names = typeof services === 'object' && services !== null ? Object.keys(services).length : 0
+  if (names === 0) {
+    const remedy = 'Write services: {name: {image: …}}.'
+    yield { path: ['services'], message: mistake('is missing or empty: there is nothing to deploy.', remedy) }
+  } else if (names > MAX_SERVICES) {
+    yield { path: ['services'], message: mistake(`has more than ${MAX_SERVICES} services.`, 'Deploy fewer at once.') }
+  }
+}
+
+function* confined(service: unknown, folder: string, roots: readonly string[]): Generator<Mistake> {
+  const has = (key: string): boolean => (valueAt(service, [key]) ?? null) !== null
+  if (!has('image') && has('command')) {
+    const remedy = 'Write image, or put the service into berth.yaml, where it may run as a local process.'
+    yield { path: ['image'], message: mistake('is missing: what is deployed runs in a container.', remedy) }
+  }
+  if (valueAt(service, ['runtime']) === 'process') {
+    const remedy = 'Remove it, or put the service into berth.yaml.'
+    yield { path: ['runtime'], message: mistake('is `process`: what is deployed runs in a container.', remedy) }
+  }
+  const volumes = valueAt(service, ['volumes'])
+  for (const [index, volume] of (Array.isArray(volumes) ? volumes : []).entries()) {
+    const source = typeof volume === 'string' ? volume.split(':')[0]! : ''
+    if (source !== '' && !isNamedVolume(source) && !within(resolve(folder, source), roots))
+      yield { path: ['volumes', index], message: mistake('is outside the allowed folders.', allowed(roots)) }
+  }
+  for (const [name, secret] of Object.entries(Object(valueAt(service, ['secrets'])) as object)) {
+    const path = valueAt(secret, ['file'])
+    if (typeof path === 'string' && !within(resolve(folder, path), roots))
+      yield { path: ['secrets', name, 'file'], message: mistake('is outside the allowed folders.', allowed(roots)) }
+    if ((valueAt(secret, ['exec']) ?? null) !== null) {
+      const remedy = 'Take it from {env: NAME} or {file: path}, or put the service into berth.yaml.'
+      yield { path: ['secrets', name, 'exec'], message: mistake('would run a program of this machine.', remedy) }
+    }
+  }
+}
+
+/** Whether an absolute path is one of the folders or below one, and nothing on the way to it is hidden. */
+export function within(path: string, roots: readonly string[]): boolean {
+  return roots.some((root) => {
+    const way = relative(root, path)
+    // What begins with a dot is the way out, or what people keep from others: keys, state, histories.
+    return !isAbsolute(way) && !way.split('/').some((step) => step.startsWith('.'))
+  })
+}
+
+function allowed(roots: readonly string[]): string {
+  return `Use a folder in ${roots.join(' or ')}, or a volume by name, or put the service into berth.yaml.`
+}
+
+function inService(name: string, mistakes: Iterable<Mistake>): Mistake[] {
+  return [...mistakes].map((each) => ({ ...each, path: ['services', name, ...each.path] }))
+}
+
+/** Mistakes found in Berth's keys, at the keys that were written. */
+function inOriginal(translated: ReadonlyMap<string, Translated>, mistakes: readonly Mistake[]): Mistake[] {
+  return mistakes.map((each) => {
+    const [services, name = '', ...rest] = each.path
+    const written = translated.get(String(name))?.written
+    return services === 'services' && written ? { ...each, path: [services, name, ...written(rest)] } : each
+  })
+}
+
+/** Keys in order, and none without a value. */
+function canonical(value: unknown): string {
+  return JSON.stringify(value, (_, each: unknown) =>
+    typeof each === 'object' && each !== null && !Array.isArray(each)
+      ? Object.fromEntries(
+          Object.entries(each)
+            .filter(([, member]) => member !== null)
+            .toSorted(([a], [b]) => (a < b ? -1 : 1)),
+        )
+      : each,
+  )
+}
