@@ -182,10 +182,7 @@ export class DindEngine {
   }
 
   async #make(key: string, certificates: EngineCertificates, work: Work): Promise<void> {
-    const { definition } = this.#options
     await this.#surroundings.provide(work)
-
-    work.progress(`Starting the Docker engine ${definition.name}`)
     try {
       await this.#create(key, 'privileged', certificates, work)
     } catch (error) {
@@ -214,6 +211,7 @@ export class DindEngine {
 
   async #start({ Id, State }: ContainerInspection, certificates: EngineCertificates, work: Work): Promise<void> {
     if (!State.Running) {
+      work.progress(`Starting the Docker engine ${this.#options.definition.name}`)
       const { server } = certificates
       const archive = tarArchive([
         { name: 'ca.pem', content: readFileSync(server.ca), mode: 0o644 },

@@ -25,8 +25,11 @@ export interface EnginesOptions {
   readonly progress: (line: string) => void
 }
 
-/** A managed engine that could not be brought up is tried again after this. */
-const UP_AGAIN_MS = 15_000
+/** A managed engine that could not be brought up is tried again: the waits double from the first to the longest. */
+const FIRST_RETRY_MS = 1000
+const LONGEST_RETRY_MS = 15_000
+/** One that runs already says so sooner than this; of any other, services are told that it is being brought up. */
+const RUNS_ALREADY_MS = 5000
 
 interface Managed {
   readonly name: string
@@ -35,6 +38,10 @@ interface Managed {
   /** Aborted when nobody wants it any more. */
   readonly gone: AbortController
   problem: Problem | undefined
+  /** Of attempts in a row. */
+  failures: number
+  /** Settles when one before it is gone, which may have had the same port. */
+  readonly free: Promise<void>
   /** Settles with the attempt that is under way. */
   attempt: Promise<void> | undefined
   retry: NodeJS.Timeout | undefined
@@ -59,9 +66,11 @@ export class Engines {
     const { env, home } = this.#options
     this.#found = engineAddresses(written, env, home)
     const own = written === 'auto' ? undefined : written.find(({ managed }) => managed)
-    if (own?.name !== this.#managed?.name) {
-      if (this.#managed) void this.#takeDown(this.#managed)
-      this.#managed = own && this.#manage(own.name, written)
+    const host = own && this.#hostOf(own.name, written)
+    const before = this.#managed
+    if (own?.name !== before?.name || JSON.stringify(host) !== JSON.stringify(before?.host)) {
+      const free = before ? this.#takeDown(before) : Promise.resolve()
+      this.#managed = own && host && this.#manage(own.name, host, free)
     }
     if (watch) this.#watch()
   }
@@ -127,47 +136,74 @@ export class Engines {
     managed.engine.close()
   }
 
-  #manage(name: string, written: readonly WrittenEngine[] | 'auto'): Managed | undefined {
-    const { env, home, node } = this.#options
+  /** The engine that carries a managed one. */
+  #hostOf(name: string, written: readonly WrittenEngine[] | 'auto'): EngineAddress | undefined {
+    const { env, home } = this.#options
     const others = written === 'auto' ? [] : written.filter(({ managed }) => !managed)
     // The one that carries it may be named only for that; else it is the one of this machine.
     const [host] = engineAddresses(others.length === 0 ? 'auto' : others, env, home).addresses
-    if (!host) {
-      this.#found = { ...this.#found, problems: [...this.#found.problems, withoutHost(name)] }
-      return undefined
-    }
+    if (!host) this.#found = { ...this.#found, problems: [...this.#found.problems, withoutHost(name)] }
+    return host
+  }
+
+  #manage(name: string, host: EngineAddress, free: Promise<void>): Managed {
+    const { home, node } = this.#options
     const engine = new DindEngine({
       definition: defaultDefinition(node, {}),
       host,
       certificates: certificatesOf(home),
       engine: name,
     })
-    return { name, engine, host, gone: new AbortController(), problem: undefined, attempt: undefined, retry: undefined }
+    const gone = new AbortController()
+    return { name, engine, host, gone, free, problem: undefined, failures: 0, attempt: undefined, retry: undefined }
   }
 
-  async #up(managed: Managed): Promise<void> {
+  /** @param starting called once when it has to be brought up, which may take a minute */
+  async #upFirst(managed: Managed, starting: () => void): Promise<void> {
+    let told = false
+    const tell = (): void => {
+      if (!told && !managed.gone.signal.aborted) starting()
+      told = true
+    }
+    const late = setTimeout(tell, RUNS_ALREADY_MS)
+    await this.#up(managed, tell)
+    clearTimeout(late)
+  }
+
+  async #up(managed: Managed, begun = (): void => undefined): Promise<void> {
     clearTimeout(managed.retry)
-    managed.attempt ??= this.#try(managed).finally(() => {
+    managed.attempt ??= this.#try(managed, begun).finally(() => {
       managed.attempt = undefined
     })
     await managed.attempt
   }
 
-  async #try(managed: Managed): Promise<void> {
-    const { progress, changed } = this.#options
+  async #try(managed: Managed, begun: () => void): Promise<void> {
+    const { changed } = this.#options
+    const progress = (line: string): void => {
+      begun()
+      this.#options.progress(line)
+    }
     try {
+      await managed.free
       await managed.engine.up({ progress, signal: managed.gone.signal })
       managed.problem = undefined
+      managed.failures = 0
     } catch (error) {
       if (managed.gone.signal.aborted) return
       managed.problem = error instanceof DindError ? error.problem : engineProblem(managed.host, error)
-      managed.retry = setTimeout(() => void this.#up(managed), UP_AGAIN_MS)
+      const wait = Math.min(FIRST_RETRY_MS * 2 ** managed.failures++, LONGEST_RETRY_MS)
+      managed.retry = setTimeout(() => void this.#up(managed), wait)
     }
     changed()
   }
 
   #watch(): void {
-    const wanted = new Map(this.#found.addresses.map((address) => [JSON.stringify(address), address]))
+    const managed = this.#managed
+    // A managed one is watched anew when another engine carries it, although its address is the same.
+    const keyOf = (address: EngineAddress): string =>
+      JSON.stringify(address.name === managed?.name ? [address, managed.host] : address)
+    const wanted = new Map(this.#found.addresses.map((address) => [keyOf(address), address]))
     for (const [key, watch] of this.#watched) {
       if (wanted.has(key)) continue
       watch.abort()
@@ -183,11 +219,13 @@ export class Engines {
 
   async #follow(address: EngineAddress, signal: AbortSignal): Promise<void> {
     const managed = this.#managed?.name === address.name ? this.#managed : undefined
-    if (managed) await this.#up(managed)
+    if (managed) {
+      await this.#upFirst(managed, () => this.#options.seen({ engine: managed.name, reachable: false, starting: true }))
+    }
     for await (const state of watchEngine(address, {}, signal)) {
       this.#options.seen(state)
-      // Its container may have been stopped or removed by hand, or its host was away.
-      if (managed && !state.reachable) void this.#up(managed)
+      // Its container may have been stopped or removed by hand, or its host was away; what failed has its own next time.
+      if (managed && !state.reachable && !managed.problem) void this.#up(managed)
     }
   }
 }
