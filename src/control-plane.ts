@@ -288,6 +288,7 @@ async function start(
           }),
         ),
       problems,
+      dind: async () => engines.dind(),
       snapshot: () =>
         Object.fromEntries(
           [...reconciler.snapshot].map(([typeUrl, byName]) => [

@@ -5,6 +5,7 @@ import { type ZodType, toJSONSchema } from 'zod'
 import { serviceRequest } from './request.ts'
 import {
   DEFAULT_LOG_LINES,
+  dindStatus,
   logs,
   MAX_LOG_LINES,
   problem,
@@ -18,6 +19,7 @@ const SCHEMAS: Readonly<Record<string, ZodType>> = {
   Status: status,
   Service: serviceRow,
   Problem: problem,
+  DindStatus: dindStatus,
   Restarted: restarted,
   Logs: logs,
   Request: serviceRequest,
@@ -140,6 +142,12 @@ export function openApi(version: string): object {
           { 400: failure('lines is not such a number.'), ...noSuch },
         ),
       },
+      '/api/v1/mcp/dind/status': guarded(
+        'dind-status',
+        "Berth's own Docker-in-Docker engine, asked now.",
+        json('What it is and how it is.', reference('DindStatus')),
+        { 404: failure('The configuration has no managed engine, or nothing to carry it.') },
+      ),
       ...named('/api/v1/mcp/services', ''),
       ...named('/api/v1/mcp/dind', 'dind-'),
       '/api/v1/mcp/problems': guarded(

@@ -3,9 +3,10 @@
 import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 
+import type { DindStatus } from '../api/view.ts'
 import { certificatesOf, engineAddresses, type WrittenEngine } from '../docker/addresses.ts'
 import { defaultDefinition } from '../docker/dind-definition.ts'
-import { DindEngine, type DindStatus } from '../docker/dind.ts'
+import { DindEngine } from '../docker/dind.ts'
 import { OperatorError } from '../model/operator-error.ts'
 import { problemLine } from '../model/problem.ts'
 import { openStore } from '../store/store.ts'

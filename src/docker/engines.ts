@@ -5,7 +5,7 @@ import type { ImageState } from '../model/runtime.ts'
 import { certificatesOf, engineAddresses, type WrittenEngine } from './addresses.ts'
 import { defaultDefinition } from './dind-definition.ts'
 import { DindError } from './dind-problem.ts'
-import { DindEngine } from './dind.ts'
+import { DindEngine, type DindStatus } from './dind.ts'
 import { engineProblem, type EngineAddress } from './engine.ts'
 import { Images } from './images.ts'
 import { watchEngine, type EngineState } from './provider.ts'
@@ -42,6 +42,8 @@ interface Managed {
   failures: number
   /** Settles when one before it is gone, which may have had the same port. */
   readonly free: Promise<void>
+  /** Its status, while it is asked for: however many want to know, the engines are asked once. */
+  asked: Promise<DindStatus> | undefined
   /** Settles with the attempt that is under way. */
   attempt: Promise<void> | undefined
   retry: NodeJS.Timeout | undefined
@@ -100,6 +102,23 @@ export class Engines {
     return [...this.#found.problems, ...(this.#managed?.problem ? [this.#managed.problem] : [])]
   }
 
+  /** Of the managed engine; undefined: the configuration has none, or nothing carries it. */
+  dind(): Promise<DindStatus> | undefined {
+    const managed = this.#managed
+    if (!managed) return undefined
+    managed.asked ??= this.#statusOf(managed).finally(() => {
+      managed.asked = undefined
+    })
+    return managed.asked
+  }
+
+  async #statusOf(managed: Managed): Promise<DindStatus> {
+    const status = await managed.engine.status(this.#stopped.signal)
+    const isBroughtUp = managed.attempt !== undefined && (status.state === 'absent' || status.state === 'stopped')
+    const problem = status.problem ?? managed.problem
+    return { ...status, ...(isBroughtUp && { state: 'starting' }), ...(problem && { problem }) }
+  }
+
   /** Removes containers of this node on an engine, except those of the slots to keep. */
   async reap(name: string, keep: () => ReadonlySet<string>): Promise<void> {
     const address = this.address(name)
@@ -155,7 +174,18 @@ export class Engines {
       engine: name,
     })
     const gone = new AbortController()
-    return { name, engine, host, gone, free, problem: undefined, failures: 0, attempt: undefined, retry: undefined }
+    return {
+      name,
+      engine,
+      host,
+      gone,
+      free,
+      problem: undefined,
+      failures: 0,
+      asked: undefined,
+      attempt: undefined,
+      retry: undefined,
+    }
   }
 
   /** @param starting called once when it has to be brought up, which may take a minute */

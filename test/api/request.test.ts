@@ -71,6 +71,7 @@ beforeEach(async () => {
       ],
       problems: () => [],
       snapshot: () => ({}),
+      dind: async () => undefined,
     },
     actions: { restart: () => 0, logs: async () => [] },
     token: TOKEN,

@@ -66,6 +66,7 @@ export async function controlApi(
     services: () => [],
     problems: () => [],
     snapshot: () => ({}),
+    dind: async () => undefined,
     ...view,
   }
   const bugs = (error: Error) => {

@@ -49,11 +49,14 @@ describeWithSpareEngine('a managed engine', () => {
       { engine: 'dind', reachable: false, starting: true },
     ])
     expect(engines.problems()).toEqual([])
+    expect(await engines.dind()).toMatchObject({ name: 'dind', host: 'host', state: 'starting' })
     held.release()
     await expect
       .poll(() => seen.filter(({ engine }) => engine === 'dind').at(-1))
       .toMatchObject({ reachable: false, problem: { about: 'engine dind' } })
-    expect(engines.problems()).toMatchObject([{ message: expect.stringContaining('no route to the registry') }])
+    const problem = { message: expect.stringContaining('no route to the registry') }
+    expect(engines.problems()).toMatchObject([problem])
+    expect(await engines.dind()).toMatchObject({ state: 'absent', problem })
   })
 
   test('goes to another engine with the configuration: taken down on the old one first', async () => {
@@ -78,6 +81,7 @@ describeWithSpareEngine('a managed engine', () => {
     watching()
     for (let times = 0; times < 2; times++) {
       engines.configure([{ name: 'dind', managed: true }], false)
+      expect(engines.dind()).toBeUndefined()
       expect(engines.problems()).toMatchObject([
         { about: 'engine dind', message: expect.stringContaining('no Docker engine to run it in') },
       ])

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 
 import { afterAll, beforeAll, expect, test } from 'vitest'
 
+import { dindStatus } from '../../src/api/view.ts'
 import { certificatesOf } from '../../src/docker/addresses.ts'
 import { filesOfFolder } from '../../src/docker/tls.ts'
 import {
@@ -57,7 +58,8 @@ describeWithDocker('with an image to load', (docker: BedEngine) => {
       // Looked for once already: what is not known yet would pass for there.
       await berth.until('everything', ({ reason }) => /is not there|is being fetched/.test(reason ?? ''))
       await inside('load', '-i', archive)
-      await berth.until('everything', ({ state }) => state !== 'down')
+      // Envoy's own answer: it hears of the image a moment after the control plane.
+      await eventually(async () => expect((await berth.call(berth.port, '/healthz')).status).toBe(200))
     })
 
     afterAll(async () => {
@@ -86,6 +88,12 @@ describeWithDocker('with an image to load', (docker: BedEngine) => {
       const tls = ['--tlsverify', `--tlscacert=${ca}`, `--tlscert=${cert}`, `--tlskey=${key}`]
       return host.cli('--host=tcp://127.0.0.1:12376', ...tls, ...args)
     }
+
+    const answers = (): Promise<void> =>
+      eventually(async () => {
+        const { status, body } = await berth.post(berth.port, initialize())
+        expect(status, body).toBe(200)
+      })
 
     const ids = async (): Promise<string[]> =>
       (await inside('ps', '-q', '--no-trunc', '--filter', 'label=berth.managed')).split('\n').filter((id) => id !== '')
@@ -128,13 +136,28 @@ describeWithDocker('with an image to load', (docker: BedEngine) => {
         code: 0,
       })
       expect((await berth.cli('dind', 'sideways')).code).toBe(2)
+
+      const shown = dindStatus.parse(JSON.parse((await berth.cli('dind', 'status', '--json')).out))
+      expect(shown).toMatchObject({
+        name: 'dind',
+        host: 'host',
+        state: 'running',
+        tls: true,
+        network: { name: 'berth-dind', subnet: '172.30.0.0/16' },
+        volumes: ['data', 'certs', 'files', 'logs'].map((part) => `berth-dind-${part}`),
+        images: 1,
+      })
+      const { server } = shown.certificates!
+      const days = (Date.parse(server) - Date.now()) / 86_400_000
+      expect([days > 89, days <= 90]).toEqual([true, true])
+      expect(dindStatus.parse(await berth.api('/dind/status'))).toEqual(shown)
     })
 
     test('removed by hand, it is brought up again, and its service with it', async () => {
       const id = await host.cli('inspect', '-f', '{{.Id}}', 'berth-dind')
       await host.cli('rm', '-f', 'berth-dind')
       await eventually(async () => expect(await host.cli('inspect', '-f', '{{.Id}}', 'berth-dind')).not.toBe(id))
-      await eventually(async () => expect(await berth.post(berth.port, initialize())).toMatchObject({ status: 200 }))
+      await answers()
     })
 
     test('the configuration names another engine to carry it: it goes there', async () => {
@@ -154,7 +177,7 @@ describeWithDocker('with an image to load', (docker: BedEngine) => {
       expect(await other.cli('ps', '-aq')).toBe('')
       await other.cli('volume', 'prune', '--all', '--force')
       // Its images are where they were.
-      await eventually(async () => expect((await berth.post(berth.port, initialize())).status).toBe(200))
+      await answers()
     })
 
     test('stopped with Berth; its volumes stay', async () => {
