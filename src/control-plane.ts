@@ -19,6 +19,7 @@ import { watchConfigFile, type ConfigFile } from './config/file.ts'
 import { loadConfig, type Config, type ConfigText } from './config/load.ts'
 import { Registrar, type Registration } from './consul/registrar.ts'
 import { engineAddresses } from './docker/addresses.ts'
+import { isTunnelled } from './docker/engine.ts'
 import { Engines } from './docker/engines.ts'
 import { TIERS } from './model/client.ts'
 import { GATEWAY, listenerName } from './model/names.ts'
@@ -35,6 +36,7 @@ import { watchLogs } from './slots/logs.ts'
 import { accepts, becomesFree, canBind } from './slots/ports.ts'
 import { birthOf, runs } from './slots/process.ts'
 import { Slots } from './slots/slots.ts'
+import { Tunnels } from './slots/tunnels.ts'
 import { openOwnStore } from './store/ownership.ts'
 import type { Store } from './store/store.ts'
 import { createCodec } from './xds/codec.ts'
@@ -100,20 +102,29 @@ async function start(
   const adminSocket = join(folders.sockets, 'envoy.admin')
   const xdsSocket = join(folders.sockets, 'xds')
   let config = firstConfig
+  const tunnels = new Tunnels({
+    records: store,
+    folders,
+    env,
+    changed: () => reconciler.changed(),
+    log: (message, fields) => log.info(fields, message),
+  })
   const engines = new Engines({
     env,
     home: folders.home,
+    sockets: folders.sockets,
     node,
     seen: (state) => reconciler.setEngine(state),
     changed: () => reconciler.changed(),
     log: (message, fields) => log.info(fields, message),
     progress,
+    tunnels,
   })
 
   const binary = await findEnvoy({
     env,
     cache,
-    engineSocket: engineSocket(config, env, folders.home),
+    engineSocket: engineSocket(config, env, folders),
     progress,
     signal,
   })
@@ -162,7 +173,7 @@ async function start(
   const problems = (): Problem[] => [
     ...engines.problems(),
     ...restartProblems(firstConfig, config),
-    ...reconciler.problems(),
+    ...withReasons(reconciler.problems(), tunnels.problems()),
     ...envoy.problems(),
     ...xds.refusals().map(refusalProblem),
     ...(registrar?.problems() ?? []),
@@ -239,11 +250,13 @@ async function start(
     await registrar?.close(!keep)
     if (keep) {
       slots.release()
+      tunnels.release()
       envoy.release()
     } else {
       await envoy.drain()
       await slots.stop(STOP_DEADLINE_MS)
       await engines.clear()
+      await tunnels.close()
       await envoy.stop()
     }
     xds.close()
@@ -255,6 +268,7 @@ async function start(
   let api: ApiServer | undefined
   try {
     slots.adopt(store.processes())
+    tunnels.adopt(store.processes())
     const held = await envoy.adopt()
     reconciler.envoyHolds(held ?? new Set())
     if (!held?.has(config.ports.gateway) && !(await becomesFree(config.bind, config.ports.gateway, PORT_DEADLINE_MS)))
@@ -378,10 +392,16 @@ function disown(store: Store): void {
 }
 
 /** For fetching Envoy's image, where there is no Python. */
-function engineSocket(config: Config, env: NodeJS.ProcessEnv, home: string): string | undefined {
-  for (const address of engineAddresses(config.engines, env, home).addresses)
-    if ('socketPath' in address) return address.socketPath
+function engineSocket(config: Config, env: NodeJS.ProcessEnv, folders: Folders): string | undefined {
+  for (const address of engineAddresses(config.engines, env, folders).addresses)
+    if ('socketPath' in address && !isTunnelled(address)) return address.socketPath
   return undefined
+}
+
+/** Of an engine that does not answer, why the way to it is not open says more. */
+function withReasons(problems: readonly Problem[], reasons: readonly Problem[]): Problem[] {
+  const explained = new Set(reasons.map(({ about }) => about))
+  return [...problems.filter(({ about }) => !explained.has(about)), ...reasons]
 }
 
 /** A new version that is wrong is told and not applied. */

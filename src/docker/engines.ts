@@ -1,12 +1,13 @@
 // All engines of this node: watched, asked for images, rid of containers that nobody needs, and one's own brought up.
 
+import type { TunnelledEngine, WrittenEngine } from '../model/engine.ts'
 import type { Problem } from '../model/problem.ts'
 import type { ImageState } from '../model/runtime.ts'
-import { certificatesOf, engineAddresses, type WrittenEngine } from './addresses.ts'
+import { certificatesOf, engineAddresses } from './addresses.ts'
 import { defaultDefinition } from './dind-definition.ts'
 import { DindError } from './dind-problem.ts'
 import { DindEngine, type DindStatus } from './dind.ts'
-import { engineProblem, type EngineAddress } from './engine.ts'
+import { engineProblem, isTunnelled, type EngineAddress } from './engine.ts'
 import { Images } from './images.ts'
 import { watchEngine, type EngineState } from './provider.ts'
 import { reap, removeAll } from './reaper.ts'
@@ -15,6 +16,8 @@ export interface EnginesOptions {
   readonly env: Readonly<Record<string, string | undefined>>
   /** The state folder: certificates of a managed engine are below it. */
   readonly home: string
+  /** Of running processes: the ways to engines behind ssh end there. */
+  readonly sockets: string
   /** This node's id, which marks what it creates. */
   readonly node: string
   readonly seen: (state: EngineState) => void
@@ -23,6 +26,16 @@ export interface EnginesOptions {
   readonly log: (message: string, fields?: object) => void
   /** A line for people while something takes long. */
   readonly progress: (line: string) => void
+  readonly tunnels: EngineTunnels
+}
+
+/** What keeps the ways to engines behind ssh open. */
+export interface EngineTunnels {
+  /** Makes exactly the ways to these exist. */
+  keep(engines: readonly TunnelledEngine[]): void
+  isOpen(engine: TunnelledEngine): boolean
+  /** Resolves when the way is open, or known not to be. */
+  tried(engine: TunnelledEngine): Promise<void>
 }
 
 /** A managed engine that could not be brought up is tried again: the waits double from the first to the longest. */
@@ -65,8 +78,9 @@ export class Engines {
 
   /** Which engines there are from now on. Watches those that are new, unless told not to; a managed one is brought up first. */
   configure(written: readonly WrittenEngine[] | 'auto', watch = true): void {
-    const { env, home } = this.#options
-    this.#found = engineAddresses(written, env, home)
+    const { env, tunnels } = this.#options
+    this.#found = engineAddresses(written, env, this.#options)
+    tunnels.keep(this.#found.addresses.filter(isTunnelled))
     const own = written === 'auto' ? undefined : written.find(({ managed }) => managed)
     const host = own && this.#hostOf(own.name, written)
     const before = this.#managed
@@ -140,6 +154,7 @@ export class Engines {
 
   /** After `close`: removes all containers of this node, and takes the managed engine down; its volumes stay. */
   async clear(): Promise<void> {
+    await Promise.all(this.#found.addresses.filter(isTunnelled).map((each) => this.#options.tunnels.tried(each)))
     await removeAll(this.#found.addresses, this.#options.node)
     if (this.#managed) await this.#takeDown(this.#managed)
   }
@@ -157,10 +172,12 @@ export class Engines {
 
   /** The engine that carries a managed one. */
   #hostOf(name: string, written: readonly WrittenEngine[] | 'auto'): EngineAddress | undefined {
-    const { env, home } = this.#options
     const others = written === 'auto' ? [] : written.filter(({ managed }) => !managed)
     // The one that carries it may be named only for that; else it is the one of this machine.
-    const [host] = engineAddresses(others.length === 0 ? 'auto' : others, env, home).addresses
+    const { env } = this.#options
+    const { addresses } = engineAddresses(others.length === 0 ? 'auto' : others, env, this.#options)
+    // Its ports are those of the loopback of the machine that carries it.
+    const host = addresses.find((address) => !isTunnelled(address))
     if (!host) this.#found = { ...this.#found, problems: [...this.#found.problems, withoutHost(name)] }
     return host
   }
@@ -249,11 +266,16 @@ export class Engines {
 
   async #follow(address: EngineAddress, signal: AbortSignal): Promise<void> {
     const managed = this.#managed?.name === address.name ? this.#managed : undefined
+    const { tunnels, seen } = this.#options
+    if (isTunnelled(address) && !tunnels.isOpen(address)) {
+      seen({ engine: address.name, reachable: false, starting: true })
+      await tunnels.tried(address)
+    }
     if (managed) {
-      await this.#upFirst(managed, () => this.#options.seen({ engine: managed.name, reachable: false, starting: true }))
+      await this.#upFirst(managed, () => seen({ engine: managed.name, reachable: false, starting: true }))
     }
     for await (const state of watchEngine(address, {}, signal)) {
-      this.#options.seen(state)
+      seen(state)
       // Its container may have been stopped or removed by hand, or its host was away; what failed has its own next time.
       if (managed && !state.reachable && !managed.problem) void this.#up(managed)
     }

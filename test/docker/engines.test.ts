@@ -29,7 +29,17 @@ describeWithSpareEngine('a managed engine', () => {
     seen = []
     const nothing = (): void => undefined
     const see = (state: EngineState): void => void seen.push(state)
-    engines = new Engines({ env: {}, home, node: 'n', seen: see, changed: nothing, log: nothing, progress: nothing })
+    const noTunnels = { keep: nothing, isOpen: () => false, tried: async () => undefined }
+    const folders = { home, sockets: home, tunnels: noTunnels }
+    engines = new Engines({
+      env: {},
+      node: 'n',
+      ...folders,
+      seen: see,
+      changed: nothing,
+      log: nothing,
+      progress: nothing,
+    })
     return engines
   }
 
