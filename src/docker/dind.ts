@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type Docker from 'dockerode'
 import type { Problem } from '../model/problem.ts'
+import { tarArchive } from '../model/tar.ts'
 import {
   certificateExpiry,
   engineCertificates,
@@ -27,7 +28,6 @@ import { DindProblems, isRefusalOfRights } from './dind-problem.ts'
 import { CALL_MS, DindSurroundings, within, type Work } from './dind-surroundings.ts'
 import { engineProblem, type EngineAddress } from './engine.ts'
 import { lastLine } from './log-frames.ts'
-import { tarArchive } from './tar.ts'
 import { filesOfFolder, type TlsFiles } from './tls.ts'
 
 export interface DindOptions {
