@@ -358,9 +358,9 @@ describe('what goes wrong with a server', () => {
     expect((await seen(socket, session)).cancelled).toEqual([expect.any(Number)])
   })
 
-  it('silence after initialize is 504, and nothing is left', async () => {
+  it('silence after initialize is 503, and nothing is left', async () => {
     const socket = await start({ limits: { ...DEFAULT_LIMITS, timeoutMs: 300 } }, {}, ['--silent'])
-    expect((await post(socket, initializeMessage())).status).toBe(504)
+    expect((await post(socket, initializeMessage())).status).toBe(503)
     await until('the process is gone', () => status().processes === 0)
   })
 

@@ -29,6 +29,9 @@ export interface SpareEngine extends BedEngine {
   readonly stop: () => Promise<void>
   /** As `kill -9`: dockerd is gone at once. */
   readonly kill: () => Promise<void>
+  /** As a dockerd that hangs: it takes connections and answers nothing; its containers run on. */
+  readonly freeze: () => Promise<void>
+  readonly thaw: () => Promise<void>
   /** Brings DIND_IMAGE into it, which takes seconds. */
   readonly provideDind: () => Promise<void>
 }
@@ -62,7 +65,15 @@ export async function spareEngine(name: string): Promise<SpareEngine> {
   const provideDind = async (): Promise<void> => {
     await ask(`/dind/${name}`)
   }
-  return { ...engine, start: change('start'), stop: change('stop'), kill: change('kill'), provideDind }
+  return {
+    ...engine,
+    start: change('start'),
+    stop: change('stop'),
+    kill: change('kill'),
+    freeze: change('freeze'),
+    thaw: change('thaw'),
+    provideDind,
+  }
 }
 
 function engineOf({ name, socketPath, cli }: EngineFacts): BedEngine {
