@@ -347,7 +347,7 @@ describe('what goes wrong with a server', () => {
   })
 
   it('silence is 504 in time, and the server is told to stop', async () => {
-    const socket = await start({ limits: { ...DEFAULT_LIMITS, timeoutMs: 300 } })
+    const socket = await start({ limits: { ...DEFAULT_LIMITS, timeoutMs: 900 } })
     const session = await openSession(socket)
     const answer = await post(socket, toolCall(1, 'wait', { name: 'x' }), { session })
     expect(answer.status).toBe(504)
@@ -361,6 +361,7 @@ describe('what goes wrong with a server', () => {
   it('silence after initialize is 503, and nothing is left', async () => {
     const socket = await start({ limits: { ...DEFAULT_LIMITS, timeoutMs: 300 } }, {}, ['--silent'])
     expect((await post(socket, initializeMessage())).status).toBe(503)
+    expect(status().lastFailure).toMatch(/did not answer initialize within 0\.3 s/)
     await until('the process is gone', () => status().processes === 0)
   })
 

@@ -91,6 +91,23 @@ describeWithDocker('a client', (docker) => {
     await relay.idle()
   })
 
+  test('the same for one that has begun', async () => {
+    const line = '{"status":"Downloading"}\n'
+    const head = 'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n'
+    const server = createServer(
+      (socket) => void socket.resume().write(`${head}${line.length.toString(16)}\r\n${line}\r\n`),
+    )
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const hung = new EngineClient({ name: 'hung', host: '127.0.0.1', port: (server.address() as AddressInfo).port })
+    const heard: unknown[] = []
+    const pull = hung.pull('berth-test/nothing:1', (each) => heard.push(each), never, 200)
+    await expect(pull).rejects.toMatchObject({ name: 'TimeoutError' })
+    expect(heard).toEqual([{ status: 'Downloading' }])
+    hung.close()
+    await new Promise((resolve) => server.close(resolve))
+  })
+
   test('a full disk of the engine is said as such', async () => {
     relay.refuse(PULL, 500, '{"message":"write /var/lib/docker/tmp/1: no space left on device"}')
     const pull = client.pull('berth-test/nothing:1', () => undefined, never)

@@ -9,6 +9,7 @@ import { Relay } from './relay.ts'
 
 const IMAGE = '/images/docker:dind/json'
 const PULL = '/images/create'
+const LIST = '/containers/json'
 const CONTAINER = '/containers/berth-dind/json'
 
 describeWithSpareEngine('a managed engine', () => {
@@ -81,7 +82,9 @@ describeWithSpareEngine('a managed engine', () => {
     const down = before.hold(CONTAINER)
     engines.configure(carriedBy(after))
     await down.arrived
-    expect(after.count(IMAGE)).toBe(0)
+    // The new one is watched already, but nothing is begun on it.
+    await expect.poll(() => after.count(LIST)).toBeGreaterThan(0)
+    expect(after.count(CONTAINER)).toBe(0)
     down.release()
     await expect.poll(() => after.count(IMAGE)).toBe(1)
     expect(before.count(IMAGE)).toBe(1)
