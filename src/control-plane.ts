@@ -30,6 +30,7 @@ import { OperatorError } from './model/operator-error.ts'
 import { problemLine, type Problem } from './model/problem.ts'
 import { whenReady } from './ready.ts'
 import { Reconciler } from './reconcile.ts'
+import { restartProblems, withReasons } from './problems.ts'
 import { refusalProblem, registrationOf, serviceRow } from './rows.ts'
 import { createAdapters, logFile } from './slots/adapters.ts'
 import { ExternalEnvoy, externalEnvoy } from './slots/envoy-external.ts'
@@ -47,6 +48,7 @@ import { becomesFree, canBind } from './slots/ports.ts'
 import { birthOf, runs } from './slots/process.ts'
 import { Slots } from './slots/slots.ts'
 import { Trials } from './slots/trial.ts'
+import { Tunnels } from './slots/tunnels.ts'
 import { openOwnStore } from './store/ownership.ts'
 import type { Store } from './store/store.ts'
 import { createCodec } from './xds/codec.ts'
@@ -113,20 +115,29 @@ async function start(
   const external = externalEnvoy(env)
   const envoyHost = external?.host
   let config = firstConfig
+  const tunnels = new Tunnels({
+    records: store,
+    folders,
+    env,
+    changed: () => reconciler.changed(),
+    log: (message, fields) => log.info(fields, message),
+  })
   const engines = new Engines({
     env,
     home: folders.home,
+    sockets: folders.sockets,
     node,
     seen: (state) => reconciler.setEngine(state),
     changed: () => reconciler.changed(),
     log: (message, fields) => log.info(fields, message),
     progress,
+    tunnels,
   })
 
   const { binary, descriptors } = await envoyApi(external !== undefined, {
     env,
     cache,
-    engineSocket: engineSocket(config, env, folders.home),
+    engineSocket: engineSocket(config, env, folders),
     progress,
     signal,
   })
@@ -195,7 +206,7 @@ async function start(
   const problems = (): Problem[] => [
     ...engines.problems(),
     ...restartProblems(firstConfig, config),
-    ...reconciler.problems(),
+    ...withReasons(reconciler.problems(), tunnels.problems()),
     ...deployments.problems(),
     ...envoy.problems(),
     ...xds.refusals().map(refusalProblem),
@@ -279,11 +290,13 @@ async function start(
     await trials.stop()
     if (keep) {
       slots.release()
+      tunnels.release()
       envoy.release()
     } else {
       await envoy.drain()
       await slots.stop(STOP_DEADLINE_MS)
       await engines.clear()
+      await tunnels.close()
       await envoy.stop()
     }
     xds.close()
@@ -295,6 +308,7 @@ async function start(
   let api: ApiServer | undefined
   try {
     slots.adopt(store.processes())
+    tunnels.adopt(store.processes())
     const held = await envoy.adopt()
     reconciler.envoyHolds(held ?? new Set())
     if (
@@ -333,6 +347,7 @@ async function start(
           }),
         ),
       problems,
+      dind: async () => engines.dind(),
       snapshot: () =>
         Object.fromEntries(
           [...reconciler.snapshot].map(([typeUrl, byName]) => [
@@ -396,20 +411,6 @@ async function start(
     )
     return [...(refused.has(listenerName(GATEWAY, reconciler.gateway)) ? [] : [reconciler.gateway]), ...ports]
   }
-}
-
-/** What a running control plane cannot change about itself. */
-function restartProblems(first: Config, now: Config): Problem[] {
-  if (first.bind === now.bind && first.ports.api === now.ports.api) return []
-  return [
-    {
-      about: 'control API',
-      where: 'ports.api, bind',
-      message: `The control API stays on ${first.bind}:${first.ports.api} until the next start.`,
-      remedy:
-        'Start Berth again: the control plane can be ended and started while calls go on (kill -9, then berth up).',
-    },
-  ]
 }
 
 const SERVED_TYPES = [TYPE_OF.listeners, TYPE_OF.scopedRoutes, TYPE_OF.routes]

@@ -6,7 +6,9 @@ import { join } from 'node:path'
 
 import type { Config } from './config/load.ts'
 import { engineAddresses } from './docker/addresses.ts'
+import { isTunnelled } from './docker/engine.ts'
 import { findEnvoy, type EnvoyBinary, type FindEnvoy } from './slots/envoy-binary.ts'
+import type { Folders } from './slots/folders.ts'
 import { loadDescriptors } from './xds/descriptors.ts'
 
 /** Beside the program in an image, which has no Envoy in it (src/Dockerfile). */
@@ -29,8 +31,8 @@ export async function envoyApi(external: boolean, find: FindEnvoy): Promise<Envo
 }
 
 /** For fetching Envoy's image, where there is no Python. */
-export function engineSocket(config: Config, env: NodeJS.ProcessEnv, home: string): string | undefined {
-  for (const address of engineAddresses(config.engines, env, home).addresses)
-    if ('socketPath' in address) return address.socketPath
+export function engineSocket(config: Config, env: NodeJS.ProcessEnv, folders: Folders): string | undefined {
+  for (const address of engineAddresses(config.engines, env, folders).addresses)
+    if ('socketPath' in address && !isTunnelled(address)) return address.socketPath
   return undefined
 }

@@ -53,6 +53,8 @@ const COALESCE_MS = 15
 const TAKEN_PORT_MS = 5000
 /** Services of images stay on an engine that does not answer for this long before they go elsewhere. */
 const ENGINE_GRACE_MS = 8000
+/** An engine that Berth brings up is waited for this long by services that could run elsewhere. */
+const ENGINE_START_MS = 30_000
 /** The longest that Envoy holds a request for a slot that starts. */
 const HOLD_SECONDS = 60
 /** What a request may always be addressed to. */
@@ -81,6 +83,8 @@ export class Reconciler {
   #held: ReadonlySet<number> = new Set()
   /** Since when an engine does not answer that did before. */
   readonly #lostAt = new Map<string, number>()
+  /** Since when an engine is being brought up. */
+  readonly #startingAt = new Map<string, number>()
   /** The gateway's port in use. */
   #gateway: number | undefined
   #snapshot: Snapshot = EMPTY
@@ -112,8 +116,8 @@ export class Reconciler {
     for (const name of engines.keys()) if (!this.#engines.has(name)) this.#engines.set(name, undefined)
     for (const name of [...this.#engines.keys(), ...this.#lastSeen.keys()]) {
       if (engines.has(name)) continue
-      this.#engines.delete(name)
-      if (this.#lastSeen.delete(name)) this.#options.store.setContainers(name, undefined)
+      if (this.#lastSeen.has(name)) this.#options.store.setContainers(name, undefined)
+      for (const known of [this.#engines, this.#lastSeen, this.#lostAt, this.#startingAt]) known.delete(name)
     }
     this.changed()
   }
@@ -133,6 +137,11 @@ export class Reconciler {
     } else if (this.#engines.get(engine)?.reachable) {
       this.#lostAt.set(engine, this.#options.now())
       setTimeout(() => this.changed(), ENGINE_GRACE_MS).unref()
+    }
+    if (!('starting' in state)) this.#startingAt.delete(engine)
+    else if (!this.#startingAt.has(engine)) {
+      this.#startingAt.set(engine, this.#options.now())
+      setTimeout(() => this.changed(), ENGINE_START_MS).unref()
     }
     this.#engines.set(engine, state)
     this.changed()
@@ -245,7 +254,7 @@ export class Reconciler {
     const unreachable: Problem[] = []
     for (const [name, state] of this.#engines) {
       const seen = this.#lastSeen.get(name) ?? []
-      if (state?.reachable === false) unreachable.push(state.problem)
+      if (state?.reachable === false && 'problem' in state) unreachable.push(state.problem)
       // Nobody knows how its containers are, so they stay services, answered with 503.
       containers.push(
         ...(state?.reachable === false ? seen.map((each) => ({ ...each, state: 'unreachable' as const })) : seen),
@@ -280,15 +289,16 @@ export class Reconciler {
     return [...this.#runtimes].map(([name, runtime]) => ({
       name,
       runtime,
-      reachable: this.#engines.get(name)?.reachable === true || this.#isLostForAMoment(name),
+      reachable: this.#engines.get(name)?.reachable === true || this.#isFresh(this.#lostAt, name, ENGINE_GRACE_MS),
+      starting: this.#isFresh(this.#startingAt, name, ENGINE_START_MS),
       image: (image) => this.#options.image(name, image),
     }))
   }
 
   /** What runs on an engine is not given up for one answer that comes late: its sessions would end. */
-  #isLostForAMoment(engine: string): boolean {
-    const since = this.#lostAt.get(engine)
-    return since !== undefined && this.#options.now() - since < ENGINE_GRACE_MS
+  #isFresh(times: ReadonlyMap<string, number>, engine: string, ms: number): boolean {
+    const since = times.get(engine)
+    return since !== undefined && this.#options.now() - since < ms
   }
 
   /** Containers without a live slot: their adapter was killed, or the engine was away when it wanted to remove them. */

@@ -143,6 +143,8 @@ export class ProcessPool {
       else if (process.life !== undefined) this.#known = { life: process.life, handshake, process }
       return handshake
     } catch (error) {
+      // One that ended has said so itself; one that lives did not answer.
+      if (process.alive && error instanceof RefusalError) this.#failed(error.message)
       this.release(process)
       throw error
     }

@@ -70,6 +70,8 @@ export class ServerProcess {
   #initializedSent = false
   #holds = 0
   #endReason: string | undefined
+  /** Lines on its stdout that are no messages. */
+  #strayLines = 0
   #stopping: Promise<void> | undefined
 
   constructor(context: ProcessContext, shared: boolean) {
@@ -275,9 +277,14 @@ export class ServerProcess {
   #timedOut(id: number): void {
     const pending = this.pending.take(id)
     if (!pending) return
-    // A server must never be told that its initialize is cancelled (mcp.md §3.1); it is stopped by its owner.
-    if (pending.method !== 'initialize') this.#cancel(id, 'The request timed out.')
     const seconds = this.#context.limits.timeoutMs / 1000
+    if (pending.method === 'initialize') {
+      // A server must never be told that its initialize is cancelled (mcp.md §3.1); it is stopped by its owner.
+      const banner = this.#strayLines > 0 ? ' It wrote text to stdout that is no MCP: is it an MCP server?' : ''
+      pending.fail(unavailable(`The server did not answer initialize within ${seconds} s (limits.timeout).${banner}`))
+      return
+    }
+    this.#cancel(id, 'The request timed out.')
     pending.fail({
       status: 504,
       code: CODE.server,
@@ -338,6 +345,7 @@ export class ServerProcess {
   #received(text: string): void {
     const message = readMessage(text)
     if ('invalid' in message) {
+      if (text !== '') this.#strayLines += 1
       if (text !== '') this.#context.log('warn', 'skipped a line on stdout that is no message', { bytes: text.length })
       return
     }

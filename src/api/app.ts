@@ -17,6 +17,9 @@ const REQUEST_BYTES = 4 * 1024 * 1024
 /** The service's own time limit answers before (contract, "What a client gets…"), unless it is longer than this. */
 const REQUEST_DEADLINE_MS = 600_000
 
+const NO_DIND =
+  'There is no managed engine. Write docker: [{name: dind, managed: true}] in the configuration; Docker has to run on this machine.'
+
 export interface ApiOptions {
   readonly view: View
   readonly actions: Actions
@@ -84,6 +87,10 @@ export function createApi({ view, actions, deploying, token, envoyHost, onBug }:
   const limit = bodyLimit({
     maxSize: REQUEST_BYTES,
     onError: (context) => problemDetails(context, 413, 'The body may have 4 MB. Call the service itself for more.'),
+  })
+  app.get('/api/v1/mcp/dind/status', async (context) => {
+    const dind = await view.dind()
+    return dind ? context.json(dind) : problemDetails(context, 404, NO_DIND)
   })
   // Under `dind` for whoever knows the services by their engine; they are the same.
   for (const services of ['/api/v1/mcp/services', '/api/v1/mcp/dind']) {

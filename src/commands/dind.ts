@@ -4,12 +4,16 @@ import { existsSync, mkdirSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { join, resolve } from 'node:path'
 
-import { certificatesOf, engineAddresses, type WrittenEngine } from '../docker/addresses.ts'
+import type { DindStatus } from '../api/view.ts'
+import { certificatesOf, engineAddresses } from '../docker/addresses.ts'
 import { engineCertificates } from '../docker/certificates.ts'
 import { defaultDefinition } from '../docker/dind-definition.ts'
-import { DindEngine, type DindStatus } from '../docker/dind.ts'
+import { DindEngine } from '../docker/dind.ts'
+import { isTunnelled } from '../docker/engine.ts'
+import type { WrittenEngine } from '../model/engine.ts'
 import { OperatorError } from '../model/operator-error.ts'
 import { problemLine } from '../model/problem.ts'
+import { foldersOf } from '../slots/folders.ts'
 import { openStore } from '../store/store.ts'
 import { UsageError, type CommandContext, type CommandOption } from './command.ts'
 import { writtenEngines } from './written-engines.ts'
@@ -83,7 +87,8 @@ async function engineOf(context: CommandContext): Promise<DindEngine> {
   const { env, home } = context
   const written = await writtenEngines(context)
   const own = written === 'auto' ? undefined : written.find(({ managed }) => managed)
-  const [host] = engineAddresses(withoutManaged(written), env, home).addresses
+  const { addresses } = engineAddresses(withoutManaged(written), env, foldersOf(home))
+  const host = addresses.find((address) => !isTunnelled(address))
   if (!host)
     throw new OperatorError(
       'There is no Docker engine to run it in. Start Docker, set DOCKER_HOST, or name one in docker.',

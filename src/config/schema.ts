@@ -21,6 +21,7 @@ import {
   volume,
   yesOrNo,
 } from './scalars.ts'
+import { parseSshHost, type WrittenEngine } from '../model/engine.ts'
 import { splitWords } from './words.ts'
 
 /**
@@ -118,20 +119,26 @@ const auth = keys({
   ),
 })
 
-/** Where an engine listens; `ssh://` is read so that not-yet.ts can speak of it. */
-const engineHost = z.string().transform((text, context): { socketPath?: string; host?: string; port?: number } => {
-  if (text.startsWith('ssh://')) return {}
-  if (/^unix:\/\/\/[^\0]+$/.test(text)) return { socketPath: text.slice('unix://'.length) }
-  const tcp = /^tcp:\/\/(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,5}))?\/?$/.exec(text)
-  const number = Number(tcp?.[3] ?? 2375)
-  if (tcp && number >= 1 && number <= 65_535) return { host: (tcp[1] ?? tcp[2])!, port: number }
-  // The address is not shown: people write passwords into addresses.
-  context.addIssue({
-    code: 'custom',
-    message: mistake('is no address of a Docker engine.', 'Write unix:///path/of/docker.sock or tcp://host:port.'),
+/** Where an engine listens. */
+const engineHost = z
+  .string()
+  .transform((text, context): Pick<WrittenEngine, 'socketPath' | 'host' | 'port' | 'ssh'> => {
+    const ssh = parseSshHost(text)
+    if (ssh) return { ssh }
+    if (/^unix:\/\/\/[^\0]+$/.test(text)) return { socketPath: text.slice('unix://'.length) }
+    const tcp = /^tcp:\/\/(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,5}))?\/?$/.exec(text)
+    const number = Number(tcp?.[3] ?? 2375)
+    if (tcp && number >= 1 && number <= 65_535) return { host: (tcp[1] ?? tcp[2])!, port: number }
+    // The address is not shown: people write passwords into addresses.
+    context.addIssue({
+      code: 'custom',
+      message: mistake(
+        'is no address of a Docker engine.',
+        'Write unix:///path/of/docker.sock, tcp://host:port or ssh://user@host.',
+      ),
+    })
+    return z.NEVER
   })
-  return z.NEVER
-})
 
 const engine = keys({
   name: z

@@ -67,6 +67,23 @@ export function engineCertificates(
   }
 }
 
+export interface CertificateExpiry {
+  readonly authority: string
+  readonly server: string
+  readonly client: string
+}
+
+/** Until when the certificates of the folder are valid, ISO 8601; undefined: they are not all there. */
+export function certificateExpiry(folder: string): CertificateExpiry | undefined {
+  const endOf = (name: string): string =>
+    new X509Certificate(readFileSync(filesOfFolder(join(folder, name)).cert)).validToDate.toISOString()
+  try {
+    return { authority: endOf('ca'), server: endOf('server'), client: endOf('client') }
+  } catch {
+    return undefined
+  }
+}
+
 /** Undefined also for what a crash or somebody's hand left half done: it is made again. */
 function usablePair(folder: string, isUsable: (pair: Pair) => boolean): Pair | undefined {
   try {

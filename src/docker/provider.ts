@@ -10,6 +10,8 @@ import { engineProblem, type EngineAddress } from './engine.ts'
 export type EngineState =
   | { readonly engine: string; readonly reachable: true; readonly containers: readonly LabelledContainer[] }
   | { readonly engine: string; readonly reachable: false; readonly problem: Problem }
+  /** Berth brings it up at this moment: nobody's mistake. */
+  | { readonly engine: string; readonly reachable: false; readonly starting: true }
 
 /** All in milliseconds. */
 export interface WatchTimes {

@@ -76,6 +76,7 @@ function apiAt(envoyHost: string | undefined): Hono {
       ],
       problems: () => [],
       snapshot: () => ({}),
+      dind: async () => undefined,
     },
     deploying: noDeploying,
     actions: { restart: () => 0, logs: async () => [] },

@@ -30,6 +30,9 @@ export interface SpareEngine extends BedEngine {
   readonly stop: () => Promise<void>
   /** As `kill -9`: dockerd is gone at once. */
   readonly kill: () => Promise<void>
+  /** As a dockerd that hangs: it takes connections and answers nothing; its containers run on. */
+  readonly freeze: () => Promise<void>
+  readonly thaw: () => Promise<void>
   /** Brings DIND_IMAGE into it, which takes seconds. */
   readonly provideDind: () => Promise<void>
   /** The same with all images of compose.yml, and with `docker compose`: on a fresh machine it takes a minute. */
@@ -75,7 +78,16 @@ export async function spareEngine(name: string): Promise<SpareEngine> {
     await ask(`/compose/${name}`)
     return (variables, ...args) => engine.compose(variables, args)
   }
-  return { ...engine, provideCompose, start: change('start'), stop: change('stop'), kill: change('kill'), provideDind }
+  return {
+    ...engine,
+    start: change('start'),
+    stop: change('stop'),
+    kill: change('kill'),
+    freeze: change('freeze'),
+    thaw: change('thaw'),
+    provideDind,
+    provideCompose,
+  }
 }
 
 function engineOf({ name, socketPath, cli }: EngineFacts): BedEngine & {

@@ -65,11 +65,21 @@ export class Dockerd {
     }
   }
 
+  /** It hangs: connections are taken and nothing is answered. Its containers run on. */
+  async freeze(): Promise<void> {
+    this.#process?.kill('SIGSTOP')
+  }
+
+  async thaw(): Promise<void> {
+    this.#process?.kill('SIGCONT')
+  }
+
   /** As a system's shutdown of the service does it: running containers are stopped, none is removed. */
   async stop(): Promise<void> {
     const dockerd = this.#process
     if (!dockerd) return
     const ended = new Promise((resolve) => dockerd.once('exit', resolve))
+    await this.thaw()
     dockerd.kill('SIGTERM')
     const late = setTimeout(() => dockerd.kill('SIGKILL'), STOP_MS)
     await ended
@@ -103,6 +113,7 @@ export class Dockerd {
   async end(): Promise<void> {
     // After a crash only the engine itself knows its containers, networks and shims: it has to clean up.
     if (!this.running && existsSync(join(this.#run, 'docker.pid'))) await this.start()
+    await this.thaw()
     if (this.running) await this.clear()
     await this.stop()
     // Each crash leaves the engine's bind mount of its own data folder under that of the next start.

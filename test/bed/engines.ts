@@ -19,7 +19,7 @@ export interface EngineFacts {
   readonly cli: { readonly program: string; readonly env: NodeJS.ProcessEnv }
 }
 
-export type Change = 'start' | 'stop' | 'kill'
+export type Change = 'start' | 'stop' | 'kill' | 'freeze' | 'thaw'
 
 /** Runs at the same time with one cache; each has engine data of its own. */
 const SLOTS = 8

@@ -7,7 +7,7 @@ import { clusterName } from '../../src/model/names.ts'
 import type { Container, Scale } from '../../src/model/service.ts'
 import type { Adapter, AdapterEvents, Adapters } from '../../src/slots/slot-parts.ts'
 import { Slots } from '../../src/slots/slots.ts'
-import { client, container, containers, service } from '../fixtures/world.ts'
+import { client, container, containers, image, service } from '../fixtures/world.ts'
 
 interface Start {
   readonly slot: string
@@ -109,6 +109,20 @@ describe('slots', () => {
         .map(({ service: name, group }) => `${name} ${group}`)
         .sort(),
     ).toEqual(['all *', 'hers alice', 'own alice', 'own bob'])
+  })
+
+  test('while nobody knows whether its engine is there, one that is up goes on and none is started', async () => {
+    const { slots, starts } = setUp()
+    const there = service('a', { backend: image('dind') })
+    slots.sync([there], [client('alice'), client('bob')])
+    slots.demand('a|alice@1')
+    await starts[0]!.up()
+    const doubted = { ...there, doubt: 'Its engine is being brought up.' }
+    slots.sync([doubted], [client('alice'), client('bob')])
+    expect(stateOf(slots)).toEqual(['alice@1 up'])
+    expect(slots.demand('a|bob@1')).toBe('never')
+    slots.sync([there], [client('alice'), client('bob')])
+    expect(stateOf(slots)).toEqual(['alice@1 up', 'bob@1 asleep'])
   })
 
   test('nothing starts before somebody asks; asked twice, it starts once', async () => {
