@@ -25,8 +25,12 @@ export interface EnginesOptions {
   readonly progress: (line: string) => void
 }
 
-/** A managed engine that could not be brought up is tried again after this. */
-const UP_AGAIN_MS = 15_000
+/**
+ * A managed engine that could not be brought up is tried again after these, doubling from the first to the second: its
+ * host may have been away for a moment only.
+ */
+const FIRST_UP_AGAIN_MS = 1000
+const LAST_UP_AGAIN_MS = 15_000
 
 interface Managed {
   readonly name: string
@@ -38,6 +42,8 @@ interface Managed {
   /** Settles with the attempt that is under way. */
   attempt: Promise<void> | undefined
   retry: NodeJS.Timeout | undefined
+  /** Before the next attempt, should this one fail. */
+  waitMs: number
 }
 
 export class Engines {
@@ -142,7 +148,8 @@ export class Engines {
       certificates: certificatesOf(home),
       engine: name,
     })
-    return { name, engine, host, gone: new AbortController(), problem: undefined, attempt: undefined, retry: undefined }
+    const idle = { problem: undefined, attempt: undefined, retry: undefined, waitMs: FIRST_UP_AGAIN_MS }
+    return { name, engine, host, gone: new AbortController(), ...idle }
   }
 
   async #up(managed: Managed): Promise<void> {
@@ -158,10 +165,12 @@ export class Engines {
     try {
       await managed.engine.up({ progress, signal: managed.gone.signal })
       managed.problem = undefined
+      managed.waitMs = FIRST_UP_AGAIN_MS
     } catch (error) {
       if (managed.gone.signal.aborted) return
       managed.problem = error instanceof DindError ? error.problem : engineProblem(managed.host, error)
-      managed.retry = setTimeout(() => void this.#up(managed), UP_AGAIN_MS)
+      managed.retry = setTimeout(() => void this.#up(managed), managed.waitMs)
+      managed.waitMs = Math.min(managed.waitMs * 2, LAST_UP_AGAIN_MS)
     }
     changed()
   }
