@@ -6,6 +6,7 @@ import { request } from 'node:http'
 import { describe, inject } from 'vitest'
 import { run } from './command.ts'
 import type { EngineFacts } from './engines.ts'
+import { lock } from './lock.ts'
 
 export { DIND_IMAGE } from './dind-image.ts'
 export { NODE_IMAGE, SMALL_IMAGE } from './image.ts'
@@ -29,6 +30,8 @@ export interface SpareEngine extends BedEngine {
   readonly stop: () => Promise<void>
   /** As `kill -9`: dockerd is gone at once. */
   readonly kill: () => Promise<void>
+  /** Whether its containers outlive it; from now on, without an end of it. */
+  readonly liveRestore: (on: boolean) => Promise<void>
   /** Brings DIND_IMAGE into it, which takes seconds. */
   readonly provideDind: () => Promise<void>
 }
@@ -62,7 +65,16 @@ export async function spareEngine(name: string): Promise<SpareEngine> {
   const provideDind = async (): Promise<void> => {
     await ask(`/dind/${name}`)
   }
-  return { ...engine, start: change('start'), stop: change('stop'), kill: change('kill'), provideDind }
+  const liveRestore = (on: boolean): Promise<void> => change(on ? 'live-restore-on' : 'live-restore-off')()
+  return { ...engine, start: change('start'), stop: change('stop'), kill: change('kill'), liveRestore, provideDind }
+}
+
+/**
+ * For a test file with a managed engine, whose port and subnet are fixed: one at a time on this machine. Call it while
+ * the file is imported, where no time limit counts, and the function that it resolves to when the engine is down.
+ */
+export function managedEngineTurn(): Promise<() => void> {
+  return lock('managed-engine')
 }
 
 function engineOf({ name, socketPath, cli }: EngineFacts): BedEngine {
