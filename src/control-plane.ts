@@ -153,11 +153,9 @@ async function start(
         adminSocket,
         concurrency: availableParallelism(),
         records: store,
+        // Its ports are taken to be held all along: the next one binds them before anything could be asked of them, and
+        // what it cannot bind it refuses.
         changed: () => events.emit('changed'),
-        ended: () => {
-          reconciler.envoyHolds(new Set())
-          events.emit('changed')
-        },
         log: (message, fields) => log.info(fields, message),
       })
     : new ExternalEnvoy({

@@ -103,7 +103,7 @@ export class Reconciler {
     this.#lastSeen = options.store.containers()
   }
 
-  /** Envoy listens on these ports: an adopted one on those it had, one that has ended on none. */
+  /** An Envoy that is adopted listens on these ports. */
   envoyHolds(ports: ReadonlySet<number>): void {
     this.#held = ports
   }

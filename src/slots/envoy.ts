@@ -30,8 +30,6 @@ export interface EnvoyOptions {
   readonly records: ProcessRecords
   /** Called when the state or a problem changes. */
   readonly changed: () => void
-  /** Envoy has ended by itself: none of its ports is held any more. */
-  readonly ended: () => void
   readonly log: (message: string, fields?: object) => void
 }
 
@@ -220,7 +218,7 @@ export class EnvoyProcess implements Envoy {
     if (this.#stopped.signal.aborted) return
     this.#options.records.removeProcess(identity.pid, identity.birth)
     this.state = 'down'
-    this.#options.ended()
+    this.#options.changed()
     if (Date.now() - startedAt > STABLE_MS) this.#wait = 0
     for (;;) {
       const wait = this.#wait

@@ -7,6 +7,7 @@ import { describe, inject } from 'vitest'
 import { run } from './command.ts'
 import type { EngineFacts } from './engines.ts'
 import { CHECKOUT } from './folders.ts'
+import { lock } from './lock.ts'
 
 export { DIND_IMAGE } from './dind-image.ts'
 export { NODE_IMAGE, SMALL_IMAGE } from './image.ts'
@@ -33,6 +34,8 @@ export interface SpareEngine extends BedEngine {
   /** As a dockerd that hangs: it takes connections and answers nothing; its containers run on. */
   readonly freeze: () => Promise<void>
   readonly thaw: () => Promise<void>
+  /** Whether its containers outlive it; from now on, without an end of it. */
+  readonly liveRestore: (on: boolean) => Promise<void>
   /** Brings DIND_IMAGE into it, which takes seconds. */
   readonly provideDind: () => Promise<void>
   /** The same with all images of compose.yml, and with `docker compose`: on a fresh machine it takes a minute. */
@@ -78,6 +81,7 @@ export async function spareEngine(name: string): Promise<SpareEngine> {
     await ask(`/compose/${name}`)
     return (variables, ...args) => engine.compose(variables, args)
   }
+  const liveRestore = (on: boolean): Promise<void> => change(on ? 'live-restore-on' : 'live-restore-off')()
   return {
     ...engine,
     start: change('start'),
@@ -85,9 +89,18 @@ export async function spareEngine(name: string): Promise<SpareEngine> {
     kill: change('kill'),
     freeze: change('freeze'),
     thaw: change('thaw'),
+    liveRestore,
     provideDind,
     provideCompose,
   }
+}
+
+/**
+ * For a test file with a managed engine, whose port and subnet are fixed: one at a time on this machine. Call it while
+ * the file is imported, where no time limit counts, and the function that it resolves to when the engine is down.
+ */
+export function managedEngineTurn(): Promise<() => void> {
+  return lock('managed-engine')
 }
 
 function engineOf({ name, socketPath, cli }: EngineFacts): BedEngine & {

@@ -2,7 +2,7 @@
 // rule, has no default bridge and stays off the machine's network settings (testbed.md §1).
 
 import { spawn, type ChildProcess } from 'node:child_process'
-import { closeSync, existsSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -20,6 +20,7 @@ export class Dockerd {
   readonly #kit: EngineKit
   readonly #run: string
   readonly #data: string
+  #liveRestore = false
   #process: ChildProcess | undefined
 
   /** `runFolder` gets the socket, so it must be short; `dataFolder` keeps the images from run to run. */
@@ -40,7 +41,7 @@ export class Dockerd {
   async start(): Promise<void> {
     if (this.running) return
     await this.#endPredecessor()
-    writeFileSync(join(this.#run, 'daemon.json'), '{}')
+    this.#configure()
     const log = openSync(join(this.#run, 'log'), 'a')
     // The kernel tells it to end when the test run is killed; dockerd then stops its containers and containerd itself.
     const dockerd = spawn(
@@ -101,6 +102,18 @@ export class Dockerd {
     rmSync(file, { force: true })
   }
 
+  /** Whether containers outlive it; also of one that runs, which takes this setting over without an end. */
+  async liveRestore(on: boolean): Promise<void> {
+    this.#liveRestore = on
+    this.#configure()
+    const deadline = Date.now() + START_MS
+    this.#process?.kill('SIGHUP')
+    while (this.running && (await this.cli('info', '--format', '{{.LiveRestoreEnabled}}')) !== String(on)) {
+      if (Date.now() > deadline) throw new Error(`dockerd does not take live-restore over: ${on}`)
+      await delay(POLL_MS)
+    }
+  }
+
   /** Removes every container, network and volume. Images stay. */
   async clear(): Promise<void> {
     const containers = (await this.cli('ps', '--all', '--quiet')).split('\n').filter((id) => id !== '')
@@ -116,6 +129,12 @@ export class Dockerd {
     await this.thaw()
     if (this.running) await this.clear()
     await this.stop()
+    // One that was killed while it started a container has left a shim behind that nobody knows any more.
+    for (const pid of processesOf(`-address ${join(this.#run, 'exec')}/`).flatMap((shim) => [
+      ...childrenOf(shim),
+      shim,
+    ]))
+      process.kill(pid, 'SIGKILL')
     // Each crash leaves the engine's bind mount of its own data folder under that of the next start.
     const mounts = readFileSync('/proc/self/mounts', 'utf8')
       .split('\n')
@@ -140,6 +159,10 @@ export class Dockerd {
       DOCKER_HOST: `unix://${this.socketPath}`,
       DOCKER_CONFIG: join(this.#run, 'client'),
     }
+  }
+
+  #configure(): void {
+    writeFileSync(join(this.#run, 'daemon.json'), JSON.stringify({ 'live-restore': this.#liveRestore }))
   }
 
   #arguments(): readonly string[] {
@@ -189,6 +212,26 @@ function isAlive(pid: number, folder: string): boolean {
     return pid > 0 && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(`${folder}/`)
   } catch {
     return false
+  }
+}
+
+/** Those whose command line has this text in it. */
+function processesOf(text: string): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => readOr(`/proc/${pid}/cmdline`, '').replaceAll('\0', ' ').includes(text))
+}
+
+function childrenOf(pid: number): number[] {
+  return readOr(`/proc/${pid}/task/${pid}/children`, '').split(' ').filter(Boolean).map(Number)
+}
+
+function readOr(file: string, otherwise: string): string {
+  try {
+    return readFileSync(file, 'latin1')
+  } catch {
+    return otherwise // it ended while it was looked at
   }
 }
 

@@ -19,7 +19,7 @@ export interface EngineFacts {
   readonly cli: { readonly program: string; readonly env: NodeJS.ProcessEnv }
 }
 
-export type Change = 'start' | 'stop' | 'kill' | 'freeze' | 'thaw'
+export type Change = 'start' | 'stop' | 'kill' | 'freeze' | 'thaw' | 'live-restore-on' | 'live-restore-off'
 
 /** Runs at the same time with one cache; each has engine data of its own. */
 const SLOTS = 8
@@ -79,7 +79,9 @@ export class Engines {
 
   async change(name: string, change: Change): Promise<void> {
     const engine = await this.#getSpare(name)
-    await engine[change]()
+    if (change === 'live-restore-on' || change === 'live-restore-off')
+      await engine.liveRestore(change === 'live-restore-on')
+    else await engine[change]()
   }
 
   /** Ends what was started here, containers included. */

@@ -138,10 +138,10 @@ export class Berth {
     return { code, out, err }
   }
 
-  async api<T>(path: string): Promise<T> {
-    const token = readFileSync(join(this.home, 'admin-token'), 'utf8').trim()
-    const answer = await call(this.apiPort, `/api/v1/mcp${path}`, { headers: { authorization: `Bearer ${token}` } })
-    if (answer.status !== 200) throw new Error(`${path}: ${answer.status} ${answer.body}`)
+  async api<T>(path: string, method = 'GET'): Promise<T> {
+    const headers = { authorization: `Bearer ${readFileSync(join(this.home, 'admin-token'), 'utf8').trim()}` }
+    const answer = await call(this.apiPort, `/api/v1/mcp${path}`, { method, headers })
+    if (answer.status >= 300) throw new Error(`${path}: ${answer.status} ${answer.body}`)
     return JSON.parse(answer.body) as T
   }
 
@@ -298,9 +298,9 @@ function free(port: number): Promise<boolean> {
   })
 }
 
-/** Tries until it succeeds, every 20 ms and for 15 s; for what comes by itself soon. */
-export async function eventually<T>(attempt: () => T | Promise<T>): Promise<T> {
-  const deadline = performance.now() + 15_000
+/** Tries until it succeeds, every 20 ms and for 15 s if nothing else is said; for what comes by itself soon. */
+export async function eventually<T>(attempt: () => T | Promise<T>, ms = 15_000): Promise<T> {
+  const deadline = performance.now() + ms
   for await (const _ of setInterval(20)) {
     try {
       return await attempt()

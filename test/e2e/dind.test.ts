@@ -11,6 +11,7 @@ import { filesOfFolder } from '../../src/docker/tls.ts'
 import {
   describeWithDocker,
   describeWithSpareEngine,
+  managedEngineTurn,
   NODE_IMAGE,
   spareEngine,
   type BedEngine,
@@ -19,6 +20,8 @@ import {
 import { Relay } from '../docker/relay.ts'
 import { Berth, eventually, initialize, reference } from './berth.ts'
 import { load } from './load.ts'
+
+const endTurn = await managedEngineTurn()
 
 describeWithDocker('with an image to load', (docker: BedEngine) => {
   describeWithSpareEngine('a managed engine', () => {
@@ -65,6 +68,7 @@ describeWithDocker('with an image to load', (docker: BedEngine) => {
     afterAll(async () => {
       await berth[Symbol.asyncDispose]()
       await relay[Symbol.asyncDispose]()
+      endTurn()
     })
 
     /** Everybody else is served; its own services are not started elsewhere, but told to come back. */
