@@ -3,6 +3,7 @@
 import type { Problem } from '../model/problem.ts'
 import type { ImageState } from '../model/runtime.ts'
 import { certificatesOf, engineAddresses, type WrittenEngine } from './addresses.ts'
+import { Cores } from './cores.ts'
 import { defaultDefinition } from './dind-definition.ts'
 import { DindError } from './dind-problem.ts'
 import { DindEngine } from './dind.ts'
@@ -43,6 +44,7 @@ interface Managed {
 export class Engines {
   readonly #options: EnginesOptions
   readonly #images: Images
+  readonly #cores = new Cores()
   readonly #stopped = new AbortController()
   readonly #watched = new Map<string, AbortController>()
   readonly #reaping = new Set<string>()
@@ -78,6 +80,12 @@ export class Engines {
 
   address(name: string): EngineAddress | undefined {
     return this.#found.addresses.find((address) => address.name === name)
+  }
+
+  /** How many cores an engine has; undefined: it does not say. */
+  async cores(name: string): Promise<number | undefined> {
+    const address = this.address(name)
+    return address && this.#cores.of(address)
   }
 
   image(name: string, image: string): ImageState {
