@@ -6,6 +6,7 @@ import { request } from 'node:http'
 import { describe, inject } from 'vitest'
 import { run } from './command.ts'
 import type { EngineFacts } from './engines.ts'
+import { lock } from './lock.ts'
 
 export { DIND_IMAGE } from './dind-image.ts'
 export { NODE_IMAGE, SMALL_IMAGE } from './image.ts'
@@ -65,12 +66,21 @@ export async function spareEngine(name: string): Promise<SpareEngine> {
   return { ...engine, start: change('start'), stop: change('stop'), kill: change('kill'), provideDind }
 }
 
+/**
+ * For a test file with a managed engine, whose port and subnet are fixed: one at a time on this machine. Call it while
+ * the file is imported, where no time limit counts, and the function that it resolves to when the engine is down.
+ */
+export function managedEngineTurn(): Promise<() => void> {
+  return lock('managed-engine')
+}
+
 function engineOf({ name, socketPath, cli }: EngineFacts): BedEngine {
   return {
     name,
     host: `unix://${socketPath}`,
     socketPath,
-    cli: (...args) => run(cli.program, args, { env: cli.env }),
+    // An image of all servers takes a while.
+    cli: (...args) => run(cli.program, args, { env: cli.env, timeoutMs: 300_000 }),
     spawn: (...args) => spawn(cli.program, args, { env: cli.env }),
   }
 }

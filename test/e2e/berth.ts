@@ -191,17 +191,17 @@ export class Berth {
     })
   }
 
-  /** The official client, connected. */
-  async connect(url: string, name?: string, capabilities: object = {}): Promise<Client> {
+  /** The official client, connected. @param timeout ms; absent: the client's own, a minute */
+  async connect(url: string, name?: string, capabilities: object = {}, timeout?: number): Promise<Client> {
     const client = new Client({ name: 'test', version: '1' }, { capabilities })
-    await this.attach(client, url, name)
+    await this.attach(client, url, name, timeout)
     return client
   }
 
-  async attach(client: Client, url: string, name?: string): Promise<StreamableHTTPClientTransport> {
+  async attach(client: Client, url: string, name?: string, timeout?: number): Promise<StreamableHTTPClientTransport> {
     const headers: Record<string, string> = name === undefined ? {} : { 'x-mcp-client': name }
     const transport = new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers } })
-    await client.connect(transport)
+    await client.connect(transport, timeout === undefined ? {} : { timeout })
     this.#clients.push(client)
     return transport
   }
@@ -295,9 +295,9 @@ function free(port: number): Promise<boolean> {
   })
 }
 
-/** Tries until it succeeds, every 20 ms and for 15 s; for what comes by itself soon. */
-export async function eventually<T>(attempt: () => T | Promise<T>): Promise<T> {
-  const deadline = performance.now() + 15_000
+/** Tries until it succeeds, every 20 ms and for 15 s if nothing else is said; for what comes by itself soon. */
+export async function eventually<T>(attempt: () => T | Promise<T>, ms = 15_000): Promise<T> {
+  const deadline = performance.now() + ms
   for await (const _ of setInterval(20)) {
     try {
       return await attempt()

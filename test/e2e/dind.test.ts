@@ -10,6 +10,7 @@ import { filesOfFolder } from '../../src/docker/tls.ts'
 import {
   describeWithDocker,
   describeWithSpareEngine,
+  managedEngineTurn,
   NODE_IMAGE,
   spareEngine,
   type BedEngine,
@@ -17,6 +18,8 @@ import {
 } from '../bed/docker.ts'
 import { Berth, eventually, initialize } from './berth.ts'
 import { load } from './load.ts'
+
+const endTurn = await managedEngineTurn()
 
 describeWithDocker('with an image to load', (docker: BedEngine) => {
   describeWithSpareEngine('a managed engine', () => {
@@ -45,6 +48,7 @@ describeWithDocker('with an image to load', (docker: BedEngine) => {
     })
 
     afterAll(() => berth[Symbol.asyncDispose]())
+    afterAll(endTurn)
 
     /** The docker command against the engine inside, as people use it. */
     function inside(...args: readonly string[]): Promise<string> {
