@@ -5,7 +5,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 import type { Client } from '@modelcontextprotocol/sdk/client/index.js'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 
 import { certificatesOf } from '../../src/docker/addresses.ts'
 import { filesOfFolder } from '../../src/docker/tls.ts'
@@ -35,6 +35,7 @@ import { load } from './load.ts'
 const PREPARATION_MS = 900_000
 /** All servers start at once on whatever cores there are. */
 const START_MS = 600_000
+vi.setConfig({ testTimeout: START_MS })
 
 const endTurn = await managedEngineTurn()
 
@@ -153,7 +154,7 @@ describeWithSpareEngine('a fleet of all ready services', () => {
     afterAll(endTurn)
     afterAll(() => berth[Symbol.asyncDispose]())
 
-    test('three clients use each service at the same time, on its port', { timeout: START_MS }, async () => {
+    test('three clients use each service at the same time, on its port', async () => {
       expect(FLEET.length).toBeGreaterThanOrEqual(21)
       const ports = new Map((await berth.services()).map(({ name, port }) => [name, port!]))
       const use = async (service: string, name: ClientName): Promise<void> => {
@@ -264,7 +265,7 @@ describeWithSpareEngine('a fleet of all ready services', () => {
       }
     })
 
-    test('berth down leaves no container, no volume of one and no process', { timeout: START_MS }, async () => {
+    test('berth down leaves no container, no volume of one and no process', async () => {
       expect((await containers()).length).toBeGreaterThanOrEqual(FLEET.length * CLIENT_NAMES.length)
       const began = performance.now()
       expect(await berth.cli('down')).toMatchObject({ code: 0 })
