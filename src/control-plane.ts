@@ -171,6 +171,7 @@ async function start(
     },
     folders,
     engine: (name) => engines.address(name),
+    cores: (name) => engines.cores(name),
     node,
     tier: (name) => TIERS[config.clients.find((client) => client.name === name)?.tier ?? ''],
     env,

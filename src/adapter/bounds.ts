@@ -47,6 +47,8 @@ export const DEFAULT_BOUNDS = {
   pings: 2,
   /** A call of the Engine API. */
   engineCallMs: 10_000,
+  /** One that makes or starts a container: an engine that has to start many at once takes its time. */
+  engineWorkMs: 60_000,
   /** Requests get this long to end after SIGTERM, where nobody says a deadline. */
   drainMs: 5000,
   /** Changes of the status are told at most this often. */

@@ -33,7 +33,7 @@ export function imageStarter(options: ImageOptions): StartStdio {
     // A name of our own: the engine may make the container although its answer comes too late.
     const name = `berth-${randomBytes(8).toString('hex')}`
     const created = await engine
-      .call('POST', `/containers/create?name=${name}`, server.create)
+      .call('POST', `/containers/create?name=${name}`, server.create, bounds.engineWorkMs)
       .catch(async (error: Error) => {
         await remove(engine, name, options.log)
         throw error
@@ -45,7 +45,7 @@ export function imageStarter(options: ImageOptions): StartStdio {
       const attached = await engine.attach(id)
       if (!('socket' in attached)) throw new StartFailure(refusal(server, attached))
       container = new OwnContainer(options, engine, id, attached.socket, attached.head, sink)
-      const started = await engine.call('POST', `/containers/${id}/start`)
+      const started = await engine.call('POST', `/containers/${id}/start`, undefined, bounds.engineWorkMs)
       if (started.status === 204) return container
       throw new StartFailure(refusal(server, started))
     } catch (error) {

@@ -4,6 +4,7 @@ import type { TunnelledEngine, WrittenEngine } from '../model/engine.ts'
 import type { Problem } from '../model/problem.ts'
 import type { ImageState } from '../model/runtime.ts'
 import { certificatesOf, engineAddresses } from './addresses.ts'
+import { Cores } from './cores.ts'
 import { defaultDefinition } from './dind-definition.ts'
 import { DindError } from './dind-problem.ts'
 import { DindEngine, type DindStatus } from './dind.ts'
@@ -68,6 +69,7 @@ interface Managed {
 export class Engines {
   readonly #options: EnginesOptions
   readonly #images: Images
+  readonly #cores = new Cores()
   readonly #stopped = new AbortController()
   readonly #watched = new Map<string, AbortController>()
   readonly #reaping = new Set<string>()
@@ -106,6 +108,12 @@ export class Engines {
 
   address(name: string): EngineAddress | undefined {
     return this.#found.addresses.find((address) => address.name === name)
+  }
+
+  /** How many cores an engine has; undefined: it does not say. */
+  async cores(name: string): Promise<number | undefined> {
+    const address = this.address(name)
+    return address && this.#cores.of(address)
   }
 
   image(name: string, image: string): ImageState {

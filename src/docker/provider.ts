@@ -17,7 +17,7 @@ export type EngineState =
 export interface WatchTimes {
   /** The list is asked for at least this often, for events that got lost. */
   readonly relist: number
-  /** At least this long from one list to the next. */
+  /** At least this long from one list to the next; more where lists take long (SHARE). */
   readonly coalesce: number
   /** Everything that makes one list must be answered within this, and so must the subscription to events. */
   readonly deadline: number
@@ -47,6 +47,12 @@ export const WATCH_TIMES: WatchTimes = {
  * change.
  */
 const EVENTS = ['create', 'start', 'die', 'destroy', 'pause', 'unpause', 'health_status', 'rename']
+
+/**
+ * Lists take at most one part in this many of the time: each event of a hundred containers that start together would
+ * have the busy engine list them all again.
+ */
+const SHARE = 4
 
 /** The engine says that events flow before it listens to them itself; what happened since is repeated. */
 const REPEAT_SECONDS = 1
@@ -115,9 +121,13 @@ async function* lists(
     for (;;) {
       const begun = performance.now()
       changes.clear()
-      yield await within(times.deadline, signal, (limit) => labelledContainers(client, address.name, named, limit))
+      const containers = await within(times.deadline, signal, (limit) =>
+        labelledContainers(client, address.name, named, limit),
+      )
+      const took = performance.now() - begun
+      yield containers
       await changes.next(times.relist)
-      const pause = times.coalesce - (performance.now() - begun)
+      const pause = Math.max(times.coalesce, SHARE * took) - (performance.now() - begun)
       if (pause > 0) await delay(pause, undefined, { signal })
     }
   } finally {

@@ -110,7 +110,8 @@ function engineOf({ name, socketPath, cli }: EngineFacts): BedEngine & {
     name,
     host: `unix://${socketPath}`,
     socketPath,
-    cli: (...args) => run(cli.program, args, { env: cli.env }),
+    // An image of all servers takes a while.
+    cli: (...args) => run(cli.program, args, { env: cli.env, timeoutMs: 300_000 }),
     spawn: (...args) => spawn(cli.program, args, { env: cli.env }),
     compose: (variables, args) =>
       run(cli.program, ['compose', ...args], {

@@ -167,6 +167,22 @@ describeWithSpareEngine('a watched engine', () => {
       expect(relay.count(LIST)).toBe(2)
     })
 
+    test('lists take a quarter of the time at most, however many events come', async () => {
+      const { cli, socketPath } = await engine
+      await using relay = await Relay.before(socketPath)
+      const held = relay.hold(LIST)
+      await using watched = new Watched(relay.socketPath)
+      const first = watched.reachable()
+      await held.arrived
+      const began = performance.now()
+      await cli('create', '--label', 'berth.service=files', SMALL_IMAGE)
+      const took = performance.now() - began
+      held.release()
+      await first
+      await watched.reachable()
+      expect(performance.now() - began).toBeGreaterThan(3 * took)
+    })
+
     test('looks now and then although no event comes', async () => {
       await using relay = await Relay.before((await engine).socketPath)
       void relay.mute(EVENTS)

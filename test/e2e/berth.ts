@@ -176,17 +176,17 @@ export class Berth {
     return post(port, message, options)
   }
 
-  /** The official client, connected. */
-  async connect(url: string, name?: string, capabilities: object = {}): Promise<Client> {
+  /** The official client, connected. @param timeout ms; absent: the client's own, a minute */
+  async connect(url: string, name?: string, capabilities: object = {}, timeout?: number): Promise<Client> {
     const client = new Client({ name: 'test', version: '1' }, { capabilities })
-    await this.attach(client, url, name)
+    await this.attach(client, url, name, timeout)
     return client
   }
 
-  async attach(client: Client, url: string, name?: string): Promise<StreamableHTTPClientTransport> {
+  async attach(client: Client, url: string, name?: string, timeout?: number): Promise<StreamableHTTPClientTransport> {
     const headers: Record<string, string> = name === undefined ? {} : { 'x-mcp-client': name }
     const transport = new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers } })
-    await client.connect(transport)
+    await client.connect(transport, timeout === undefined ? {} : { timeout })
     this.#clients.push(client)
     return transport
   }
