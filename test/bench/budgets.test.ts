@@ -46,6 +46,20 @@ test('compares what ran side by side, and takes the middle of the rounds', () =>
   ])
 })
 
+test('a peer that fails is not outrun', () => {
+  const good = figures([[100, 1, 2]])
+  const broken = { ...figures([[10, 9, 9]]), failures: 1 }
+  const all = { shared: good, session: good, adapter: good, supergateway: broken, 'mcp-proxy': good }
+  const judged = verdicts([{ cell: '8', figures: all }])
+  expect(judged.map(({ what, measured, met }) => [what, measured, met])).toEqual([
+    ['8: shared ÷ supergateway', 'calls failed', false],
+    ['8: shared ÷ mcp-proxy', '1.00×', false],
+    ['8: session ÷ supergateway', 'calls failed', false],
+    ["8: p99 of the better peer's", 'calls failed', false],
+    ['adapter after load (PSS)', '61.0 MB', false],
+  ])
+})
+
 test('medians and quantiles', () => {
   expect([median([3, 1, 2]), median([4, 1, 2, 3])]).toEqual([2, 2.5])
   const { count, p50, p99, max } = latencyOf(Array.from({ length: 100 }, (_, i) => i + 1))

@@ -75,7 +75,7 @@ const ENVOY_CELL = '1'
 /** Of an adapter after load, in MB. */
 const ADAPTER_PSS = 60
 
-/** Only of what was measured. */
+/** Only of what was measured; where calls failed no budget is met, whoever failed them. */
 export function verdicts(results: readonly CellResult[]): Verdict[] {
   const cells = new Map(results.map(({ cell, figures }) => [cell, figures]))
   const found: Verdict[] = []
@@ -83,8 +83,8 @@ export function verdicts(results: readonly CellResult[]): Verdict[] {
     found.push({
       what,
       wanted: `${isAtLeast ? '≥' : '≤'} ${limit}${unit}`,
-      measured: `${digits(value)}${unit}`,
-      met: isAtLeast ? value >= limit : value <= limit,
+      measured: Number.isFinite(value) ? `${digits(value)}${unit}` : 'calls failed',
+      met: Number.isFinite(value) && (isAtLeast ? value >= limit : value <= limit),
     })
   }
   for (const [cell, berth, peer, limit] of RATIOS) {
@@ -118,9 +118,11 @@ function ratio(
   peer: ContenderName,
   what: keyof Round,
 ): number {
+  if (figures[berth].failures + figures[peer].failures > 0) return Number.NaN
   return median(figures[berth].rounds.map((round, i) => round[what] / figures[peer].rounds[i]![what]))
 }
 
 function addedP50({ shared, adapter }: Readonly<Record<ContenderName, Figures>>): number {
+  if (shared.failures + adapter.failures > 0) return Number.NaN
   return median(shared.rounds.map(({ p50 }, i) => p50 - adapter.rounds[i]!.p50))
 }

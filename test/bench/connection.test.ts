@@ -59,6 +59,13 @@ test.each([
   expect(readAnswer(text)).toMatchObject({ status: 200, body: 'body' })
 })
 
+test('knows when the server has closed it while it was idle', async () => {
+  await using served = await connectTo((_, res) => res.writeHead(200, { connection: 'close' }).end())
+  expect(served.connection.usable).toBe(true)
+  await served.connection.exchange(GET)
+  await expect.poll(() => served.connection.usable).toBe(false)
+})
+
 test('rejects when the connection ends without an answer', async () => {
   await using served = await connectTo((req) => req.socket.destroy())
   await expect(served.connection.exchange(GET)).rejects.toThrow(/ended|reset/)

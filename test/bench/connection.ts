@@ -50,6 +50,11 @@ export class Connection {
     return promise
   }
 
+  /** False when either side has ended it. */
+  get usable(): boolean {
+    return !this.#socket.destroyed && !this.#socket.readableEnded
+  }
+
   close(): void {
     this.#socket.destroy()
   }

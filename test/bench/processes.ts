@@ -3,6 +3,9 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 
+/** Of the machine; asked for before anything is pinned, since Node counts only those that it may use. */
+export const CORES = availableParallelism()
+
 /** proc(5) counts in hundredths of a second on every Linux that Node runs on. */
 const TICK_MS = 10
 
@@ -86,7 +89,7 @@ export class CpuMeter {
     const ms = mapValues(this.#groups, (pids, name) => cpuMs(pids) - this.#before[name]!)
     const own = (user + system) / 1000
     const known = own + Object.values(ms).reduce((sum, each) => sum + each, 0)
-    const possible = (performance.now() - this.#began) * availableParallelism()
+    const possible = (performance.now() - this.#began) * CORES
     return { ms, own, foreign: Math.max(0, (machineCpuMs() - this.#machine - known) / possible) }
   }
 }

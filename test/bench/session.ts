@@ -26,12 +26,14 @@ export interface Call {
 export const ECHO: Call = { name: 'echo', arguments: { text: 'hello there' }, expected: 'hello there' }
 
 export class Session {
-  readonly #connection: Connection
+  readonly #endpoint: Endpoint
+  #connection: Connection
   readonly #headers: readonly string[]
   readonly #rendered = new Map<Call, readonly [string, string]>()
   #id = FIRST_ID
 
-  private constructor(connection: Connection, headers: readonly string[]) {
+  private constructor(endpoint: Endpoint, connection: Connection, headers: readonly string[]) {
+    this.#endpoint = endpoint
     this.#connection = connection
     this.#headers = headers
   }
@@ -64,7 +66,7 @@ export class Session {
         rendered('POST', headers, { jsonrpc: '2.0', method: 'notifications/initialized' }),
       )
       if (told.status !== 202) throw refused('notifications/initialized', told)
-      return new Session(connection, headers)
+      return new Session(endpoint, connection, headers)
     } catch (error) {
       connection.close()
       throw error
@@ -81,9 +83,15 @@ export class Session {
     if (answer.status !== 200 || !answer.body.includes(call.expected)) throw refused(call.name, answer)
   }
 
+  /** Connects again where the server has closed the connection while nobody used it, which costs no session. */
+  async reconnect(): Promise<void> {
+    if (!this.#connection.usable) this.#connection = await Connection.open(this.#endpoint)
+  }
+
   /** Ends the session and the connection. */
   async close(): Promise<void> {
     try {
+      await this.reconnect()
       await this.#connection.exchange(rendered('DELETE', this.#headers))
     } finally {
       this.#connection.close()
@@ -138,6 +146,7 @@ export async function closedLoop(
   ms: number,
   signal: AbortSignal,
 ): Promise<Load> {
+  await Promise.all(sessions.map((session) => session.reconnect()))
   const latencies = new Latencies()
   let failures = 0
   let firstFailure: string | undefined

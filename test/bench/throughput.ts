@@ -1,13 +1,11 @@
 // How many calls a second, and how fast: Berth against its adapter alone and against other bridges, in one run. Ratios
 // count, absolute figures do not: they are this machine's, with the generator of the load on it.
 
-import { availableParallelism } from 'node:os'
-
 import { run } from '../bed/command.ts'
 import { verdicts, type CellResult, type Figures } from './budgets.ts'
 import { startContenders, type Contender, type ContenderName } from './contenders.ts'
 import { digits, median, table } from './figures.ts'
-import { CpuMeter, pssMb } from './processes.ts'
+import { CORES, CpuMeter, pssMb } from './processes.ts'
 import { bench, type BenchOptions } from './program.ts'
 import { closedLoop, ECHO, openSessions, type Call, type Load, type Session } from './session.ts'
 
@@ -58,7 +56,7 @@ await bench(LIMIT_MS, async (options) => {
   const contenders = await startContenders(stack, signal)
   const results: CellResult[] = []
   for (const cell of cells) {
-    if (cell.oneCore && availableParallelism() === 1) continue
+    if (cell.oneCore && CORES === 1) continue
     progress(`connections: ${cell.name} …`)
     results.push(await measureCell(cell, contenders, size, repeatUntil, options))
   }
@@ -136,7 +134,7 @@ async function measure(
     ])
     return { ...load, cpu: Object.fromEntries(perCall) as Record<string, number>, foreign: used.foreign }
   } finally {
-    if (oneCore) await pin(pids, `0-${availableParallelism() - 1}`)
+    if (oneCore) await pin(pids, `0-${CORES - 1}`)
   }
 }
 
@@ -181,6 +179,13 @@ function words(results: readonly CellResult[], judged: ReturnType<typeof verdict
     ]),
   )
   const head = ['connections', 'calls/s', 'p50 ms', 'p99 ms', 'CPU µs per call', 'by hop', 'PSS MB', 'others', 'failed']
+  const failures = results.flatMap(({ cell, figures }) =>
+    Object.entries(figures).flatMap(([name, { firstFailure }]) =>
+      firstFailure === undefined ? [] : [`${cell}: ${TITLES[name as ContenderName]}: ${firstFailure}`],
+    ),
+  )
   const budgets = judged.map(({ what, wanted, measured, met }) => [what, wanted, measured, met ? 'yes' : 'NO'])
-  return `${table([head, ...rows])}\n\n${table([['budget', 'wanted', 'measured', 'met'], ...budgets])}`
+  return [table([head, ...rows]), ...failures, table([['budget', 'wanted', 'measured', 'met'], ...budgets])].join(
+    '\n\n',
+  )
 }
