@@ -37,8 +37,17 @@ export class Dockerd {
     return this.#process !== undefined
   }
 
-  /** Starts it and waits until it answers. Throws with the end of its log when it does not. */
-  async start(): Promise<void> {
+  /** While it runs. */
+  get pid(): number | undefined {
+    return this.#process?.pid
+  }
+
+  /**
+   * Starts it and waits until it answers. Throws with the end of its log when it does not.
+   *
+   * @param options further ones of dockerd, for this start only
+   */
+  async start(options: readonly string[] = []): Promise<void> {
     if (this.running) return
     await this.#endPredecessor()
     this.#configure()
@@ -46,8 +55,10 @@ export class Dockerd {
     // The kernel tells it to end when the test run is killed; dockerd then stops its containers and containerd itself.
     const dockerd = spawn(
       'setpriv',
-      ['--pdeathsig', 'TERM', '--', join(this.#kit.bin, 'dockerd'), ...this.#arguments()],
+      ['--pdeathsig', 'TERM', '--', join(this.#kit.bin, 'dockerd'), ...this.#arguments(), ...options],
       {
+        // Out of the terminal's reach: Ctrl-C must find it alive when the containers are removed.
+        detached: true,
         stdio: ['ignore', log, log],
         env: kitEnvironment(this.#kit),
       },

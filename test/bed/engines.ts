@@ -63,6 +63,13 @@ export class Engines {
     return facts(await making)
   }
 
+  /** One more engine with the servers' image, for a program that starts and stops it itself; `end` ends it, too. */
+  own(name: string): Promise<Dockerd> {
+    const making = this.#spares.get(name) ?? this.#startOwn(name, (kit) => [smallImage(kit), nodeImage(kit)])
+    this.#spares.set(name, making)
+    return making
+  }
+
   /** Brings the image of Docker-in-Docker into a spare engine: 200 MB that few tests need. */
   async provideDind(name: string): Promise<void> {
     await this.#fill(await this.#getSpare(name), [dindImage(await this.#getKit())])
