@@ -94,7 +94,7 @@ async function engineOf(context: CommandContext): Promise<DindEngine> {
       'There is no Docker engine to run it in. Start Docker, set DOCKER_HOST, or name one in docker.',
     )
   return new DindEngine({
-    definition: defaultDefinition(nodeId(home), {}),
+    definition: defaultDefinition(nodeId(home), own ?? {}),
     host,
     certificates: certificatesOf(home),
     engine: own?.name ?? 'dind',

@@ -110,11 +110,13 @@ export function configOf(written: File, source: YamlSource, file: string, folder
     ],
     clients: clientsOf(written),
     engines:
-      written.docker?.map(({ name, host, tls, managed }) => ({
+      written.docker?.map(({ name, host, tls, managed, image, plain }) => ({
         name,
         ...host,
         ...(tls === undefined ? {} : { tls: resolve(folder, tls) }),
         ...(managed ? { managed } : {}),
+        ...(image === undefined ? {} : { image }),
+        ...(plain ? { plain } : {}),
       })) ?? 'auto',
     ports: portsOf(written.ports),
     bind: written.bind ?? '127.0.0.1',

@@ -192,6 +192,11 @@ function* engineKeys(engines: readonly Declared[]): Generator<Mistake> {
         message: mistake('belongs to an engine that is there already.', 'Remove it, or `managed`.'),
       }
     }
+    for (const key of ['image', 'plain'])
+      if (!isManaged(engine) && (value[key] ?? null) !== null) {
+        const wrong = 'belongs to an engine that Berth brings up.'
+        yield { path: [...path, key], message: mistake(wrong, 'Add `managed: true`, or remove it.') }
+      }
     const hasTls = (value['tls'] ?? undefined) !== undefined
     if (hasTls && !(typeof host === 'string' && host.startsWith('tcp://'))) {
       yield {

@@ -148,6 +148,8 @@ const engine = keys({
       mistake('is no name for an engine.', 'Use letters, digits and hyphens.'),
     ),
   managed: optional(yesOrNo),
+  image: optionalText,
+  plain: optional(yesOrNo),
   host: optional(engineHost),
   tls: optionalText,
 })

@@ -49,6 +49,8 @@ const LONGEST_RETRY_MS = 15_000
 const RUNS_ALREADY_MS = 5000
 
 interface Managed {
+  /** How it is written, and what carries it: anything else is another engine. */
+  readonly key: string
   readonly name: string
   readonly engine: DindEngine
   readonly host: EngineAddress
@@ -89,9 +91,10 @@ export class Engines {
     const own = written === 'auto' ? undefined : written.find(({ managed }) => managed)
     const host = own && this.#hostOf(own.name, written)
     const before = this.#managed
-    if (own?.name !== before?.name || JSON.stringify(host) !== JSON.stringify(before?.host)) {
+    const key = own && host && JSON.stringify([own, host])
+    if (key !== before?.key) {
       const free = before ? this.#takeDown(before) : Promise.resolve()
-      this.#managed = own && host && this.#manage(own.name, host, free)
+      this.#managed = own && host && this.#manage(own, host, free)
     }
     if (watch) this.#watch()
   }
@@ -193,16 +196,18 @@ export class Engines {
     return host
   }
 
-  #manage(name: string, host: EngineAddress, free: Promise<void>): Managed {
+  #manage(own: WrittenEngine, host: EngineAddress, free: Promise<void>): Managed {
     const { home, node } = this.#options
+    const { name } = own
     const engine = new DindEngine({
-      definition: defaultDefinition(node, {}),
+      definition: defaultDefinition(node, own),
       host,
       certificates: certificatesOf(home),
       engine: name,
     })
     const gone = new AbortController()
     return {
+      key: JSON.stringify([own, host]),
       name,
       engine,
       host,
@@ -260,7 +265,7 @@ export class Engines {
     const managed = this.#managed
     // A managed one is watched anew when another engine carries it, although its address is the same.
     const keyOf = (address: EngineAddress): string =>
-      JSON.stringify(address.name === managed?.name ? [address, managed.host] : address)
+      JSON.stringify(address.name === managed?.name ? [address, managed.key] : address)
     const wanted = new Map(this.#found.addresses.map((address) => [keyOf(address), address]))
     for (const [key, watch] of this.#watched) {
       if (wanted.has(key)) continue

@@ -11,6 +11,10 @@ export interface WrittenEngine {
   readonly tls?: string
   /** Berth brings it up itself, inside another one. */
   readonly managed?: boolean
+  /** Of a managed one; absent: the official image of Docker-in-Docker. */
+  readonly image?: string
+  /** Of a managed one: also without TLS, for everybody on this machine. */
+  readonly plain?: boolean
 }
 
 /** An engine's socket on a machine that is reached by ssh; what is left out is up to the ssh client's configuration. */
