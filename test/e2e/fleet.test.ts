@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import type { Client } from '@modelcontextprotocol/sdk/client/index.js'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 
+import type { DeployedRow } from '../../src/api/deploy.ts'
 import { certificatesOf } from '../../src/docker/addresses.ts'
 import { filesOfFolder } from '../../src/docker/tls.ts'
 import { describeWithSpareEngine, managedEngineTurn, spareEngine, type SpareEngine } from '../bed/docker.ts'
@@ -92,8 +93,7 @@ describeWithSpareEngine('a fleet of all ready services', () => {
 
     /** Has the whole fleet served; services appear in the order of the catalog. */
     async function deploy(): Promise<void> {
-      const dsnFile = join(berth.folder, 'dsn')
-      const services = Object.fromEntries(FLEET.map((entry) => [entry.name, serviceOf(entry, dsnFile)]))
+      const services = Object.fromEntries(FLEET.map((entry) => [entry.name, serviceOf(entry, 'dsn')]))
       const hungry = {
         image: FLEET_IMAGE,
         command: ['node', '-e', HUNGRY],
@@ -101,8 +101,14 @@ describeWithSpareEngine('a fleet of all ready services', () => {
         isolation: 'client',
         resources: { memory: '64MB' },
       }
-      berth.write({ ...configuration(), services: { ...services, hungry } })
-      for (const name of [...Object.keys(services), 'hungry']) await berth.until(name, ({ state }) => state !== 'down')
+      const manifest = join(berth.folder, 'fleet.json')
+      writeFileSync(manifest, JSON.stringify({ services: { ...services, hungry } }))
+      const { code, out, err } = await berth.cli('deploy', manifest, '--json')
+      expect(code, err).toBe(0)
+      const { deployed } = JSON.parse(out) as { deployed: DeployedRow[] }
+      expect(deployed.map(({ change, service }) => [change, service.name, service.rollout])).toEqual(
+        [...Object.keys(services), 'hungry'].map((name) => ['created', name, undefined]),
+      )
     }
 
     const configuration = () => ({
