@@ -46,7 +46,7 @@ export function loadManifest(
 
   const { services: written, ...others } = Object(source.value) as Record<string, unknown>
   const translated = new Map(Object.entries(Object(written) as object).map(([name, each]) => [name, fromCompose(each)]))
-  const services = Object.fromEntries([...translated].map(([name, { service }]) => [name, service]))
+  const services = Object.fromEntries([...translated].map(([name, { service }]) => [name, inOrder(service)]))
   const document = { services }
   const parsed = fileSchema.safeParse(document)
   const mistakes = [
@@ -80,12 +80,15 @@ export function manifestOf(name: string, definition: string): string {
   return `{"services": {${JSON.stringify(name)}: ${definition}}}`
 }
 
-/** No local process, not even where there is no engine. */
+/**
+ * No local process, not even where there is no engine. Nothing of it starts in a folder of this machine, so that it makes
+ * no difference where the manifest was.
+ */
 function deployed(service: Service): Service {
   const { backend } = service
   if (backend.kind !== 'image') throw new Error(`service ${service.name} of a manifest has no image`)
   const runtimes = backend.runtimes.filter((runtime) => runtime !== 'process')
-  return { ...service, source: 'deployed', backend: { ...backend, runtimes } }
+  return { ...service, source: 'deployed', backend: { ...backend, cwd: '/', runtimes } }
 }
 
 /** The parts of the configuration that the rules of services look at, as text. */
@@ -170,15 +173,22 @@ function inOriginal(translated: ReadonlyMap<string, Translated>, mistakes: reado
   })
 }
 
-/** Keys in order, and none without a value. */
+/**
+ * Keys in order, before anything is made of them: a service must be the same, byte for byte, when the next control plane
+ * makes it of what is stored, or its slots would take it for another one (slots.ts, fingerprintOf).
+ */
+function inOrder(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(inOrder)
+  if (typeof value !== 'object' || value === null) return value
+  const members = Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1))
+  return Object.fromEntries(members.map(([key, member]) => [key, inOrder(member)]))
+}
+
+/** No keys without a value. */
 function canonical(value: unknown): string {
   return JSON.stringify(value, (_, each: unknown) =>
     typeof each === 'object' && each !== null && !Array.isArray(each)
-      ? Object.fromEntries(
-          Object.entries(each)
-            .filter(([, member]) => member !== null)
-            .toSorted(([a], [b]) => (a < b ? -1 : 1)),
-        )
+      ? Object.fromEntries(Object.entries(each).filter(([, member]) => member !== null))
       : each,
   )
 }

@@ -77,6 +77,14 @@ services:
     expect({ ...again!.service, where: '' }).toEqual({ ...a!.service, where: '' })
   })
 
+  test('what is stored makes the same service again, byte for byte, wherever the manifest was', () => {
+    const written = 'image: x, env: {B: "1", A: "2"}, secrets: {D: {env: X}, C: {env: Y}}, resources: {pids: 9, cpu: 1}'
+    const [first] = services(`services: {a: {${written}}}`)
+    const again = loadManifest({ text: manifestOf('a', first!.definition), file: 'x', folder: '/elsewhere' }, around)
+    const backends = [first, ...('services' in again ? again.services : [])].map((each) => each!.service.backend)
+    expect(JSON.stringify(backends[1])).toBe(JSON.stringify(backends[0]))
+  })
+
   test.each(readdirSync(SHIPPED))('%s is right, and its image is that of the catalog', (file) => {
     const [found, ...more] = services(readFileSync(join(SHIPPED, file), 'utf8'))
     expect(more).toEqual([])
