@@ -13,12 +13,18 @@ import { usesOfNotYet } from './not-yet.ts'
 import { brokenRules, brokenServiceRules } from './rules.ts'
 import { isNamedVolume, mistake } from './scalars.ts'
 import { file as fileSchema } from './schema.ts'
-import { readYaml } from './yaml-source.ts'
+import { readYaml, type Path } from './yaml-source.ts'
+
+/** Absolute, without a slash at the end. */
+export interface AllowedPaths {
+  /** Folders that volumes and files of secrets may be in. */
+  readonly roots: readonly string[]
+  /** The state folder and the configuration: nobody gets them, nor a folder that they are in. */
+  readonly own: readonly string[]
+}
 
 /** What a manifest must fit into. */
-export interface ManifestSurroundings {
-  /** Absolute folders that volumes and files of secrets may be in. */
-  readonly roots: readonly string[]
+export interface ManifestSurroundings extends AllowedPaths {
   /** Undefined: it did when it was deployed. */
   readonly config: Pick<Config, 'clients' | 'ports'> | undefined
 }
@@ -59,7 +65,7 @@ export function loadManifest(
       ...(around.config
         ? brokenRules({ ...document, ...settings(around.config) }, folder)
         : brokenServiceRules(document, folder)),
-      ...[...translated].flatMap(([name, { service }]) => inService(name, confined(service, folder, around.roots))),
+      ...[...translated].flatMap(([name, { service }]) => inService(name, confined(service, folder, around))),
     ]),
   ]
   for (const each of mistakes) {
@@ -120,7 +126,7 @@ function* count(services: unknown): Generator<Mistake> {
   }
 }
 
-function* confined(service: unknown, folder: string, roots: readonly string[]): Generator<Mistake> {
+function* confined(service: unknown, folder: string, paths: AllowedPaths): Generator<Mistake> {
   const has = (key: string): boolean => (valueAt(service, [key]) ?? null) !== null
   if (!has('image') && has('command')) {
     const remedy = 'Write image, or put the service into berth.yaml, where it may run as a local process.'
@@ -133,18 +139,49 @@ function* confined(service: unknown, folder: string, roots: readonly string[]): 
   const volumes = valueAt(service, ['volumes'])
   for (const [index, volume] of (Array.isArray(volumes) ? volumes : []).entries()) {
     const source = typeof volume === 'string' ? volume.split(':')[0]! : ''
-    if (source !== '' && !isNamedVolume(source) && !within(resolve(folder, source), roots))
-      yield { path: ['volumes', index], message: mistake('is outside the allowed folders.', allowed(roots)) }
+    if (source !== '' && !isNamedVolume(source)) yield* outsidePaths(resolve(folder, source), ['volumes', index], paths)
+  }
+  const network = valueAt(service, ['network'])
+  if (typeof network === 'string' && /^(?:host$|[a-z]+:)/.test(network)) {
+    const remedy = 'Write none, bridge or the name of a network, or put the service into berth.yaml.'
+    yield { path: ['network'], message: mistake('would be that of the machine or of another container.', remedy) }
   }
   for (const [name, secret] of Object.entries(Object(valueAt(service, ['secrets'])) as object)) {
     const path = valueAt(secret, ['file'])
-    if (typeof path === 'string' && !within(resolve(folder, path), roots))
-      yield { path: ['secrets', name, 'file'], message: mistake('is outside the allowed folders.', allowed(roots)) }
+    if (typeof path === 'string') yield* outsidePaths(resolve(folder, path), ['secrets', name, 'file'], paths)
+    const variable = valueAt(secret, ['env'])
+    if (typeof variable === 'string' && BERTHS_OWN.test(variable)) {
+      const remedy = 'Give the server a secret of its own, under another name.'
+      yield { path: ['secrets', name, 'env'], message: mistake('names a variable that is for Berth itself.', remedy) }
+    }
     if ((valueAt(secret, ['exec']) ?? null) !== null) {
       const remedy = 'Take it from {env: NAME} or {file: path}, or put the service into berth.yaml.'
       yield { path: ['secrets', name, 'exec'], message: mistake('would run a program of this machine.', remedy) }
     }
   }
+}
+
+/** Variables that only Berth should know (contract, "Files and environment"). */
+const BERTHS_OWN = /^(?:BERTH_.*|MCP_JWT_SECRET|MCP_ENCRYPTION_KEY)$/
+
+function* outsidePaths(path: string, at: Path, paths: AllowedPaths): Generator<Mistake> {
+  if (isAllowed(path, paths)) return
+  const isOutside = !within(path, paths.roots)
+  const message = isOutside
+    ? mistake('is outside the allowed folders.', allowed(paths.roots))
+    : mistake("is or holds Berth's own files.", 'Use a folder of its own, such as ./data.')
+  yield { path: at, message }
+}
+
+/** Whether a container may be given an absolute path. */
+export function isAllowed(path: string, { roots, own }: AllowedPaths): boolean {
+  return within(path, roots) && !own.some((each) => isWithin(each, path) || isWithin(path, each))
+}
+
+/** Whether an absolute path is a folder or below it. */
+export function isWithin(path: string, folder: string): boolean {
+  const way = relative(folder, path)
+  return !isAbsolute(way) && way.split('/')[0] !== '..'
 }
 
 /** Whether an absolute path is one of the folders or below one, and nothing on the way to it is hidden. */
