@@ -8,6 +8,7 @@ import { join } from 'node:path'
 
 import type { Logger } from 'pino'
 
+import { allowedPaths } from './allowed.ts'
 import { writeApiAddress } from './api/address.ts'
 import { createApi } from './api/app.ts'
 import { serveApi, type ApiServer } from './api/server.ts'
@@ -20,7 +21,6 @@ import { loadConfig, type Config, type ConfigText } from './config/load.ts'
 import { Registrar, type Registration } from './consul/registrar.ts'
 import { createDeploying } from './deploying.ts'
 import { Deployments } from './deployments.ts'
-import { FILES_FOLDER } from './docker/dind-definition.ts'
 import { Engines } from './docker/engines.ts'
 import { engineSocket, envoyApi } from './envoy-api.ts'
 import { callAddress } from './model/address.ts'
@@ -181,7 +181,7 @@ async function start(
   const deployments = new Deployments({
     store,
     trial: (service, until) => trials.run(service, until),
-    roots: [...(options.file ? [options.file.folder] : []), FILES_FOLDER],
+    paths: allowedPaths(options.file, folders.home),
     changed: () => reconciler.changed(),
     log: (message, fields) => log.info(fields, message),
   })
@@ -229,7 +229,7 @@ async function start(
     },
     // In an Envoy elsewhere nobody can try; Envoy itself says when a port is taken.
     canBind: async (port) => external !== undefined || canBind(config.bind, port),
-    image: (engine, image) => engines.image(engine, image),
+    image: (...asked) => engines.image(...asked),
     node,
     hosts: envoyHost === undefined ? [] : [envoyHost],
     living,

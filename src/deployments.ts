@@ -2,10 +2,9 @@
 // new serves at once, because nobody is used to an earlier one; one that changes another takes its place only when its image
 // is there and a server of it has answered `initialize`. Until then, and if it never does, the earlier one goes on.
 
-import { realpathSync } from 'node:fs'
-
+import { changeable, outsideByLinks } from './allowed.ts'
 import type { Config, ConfigText } from './config/load.ts'
-import { loadManifest, manifestOf, within, type ManifestService } from './config/manifest.ts'
+import { loadManifest, manifestOf, type AllowedPaths, type ManifestService } from './config/manifest.ts'
 import type { Definition, Deployment, Rollout } from './model/deployment.ts'
 import { mayUse } from './model/client.ts'
 import type { Problem } from './model/problem.ts'
@@ -20,8 +19,8 @@ export interface DeploymentsOptions {
   }
   /** Resolves when a server of this definition works; rejects with the reason in words. */
   readonly trial: (service: Service, signal: AbortSignal) => Promise<void>
-  /** Absolute folders that volumes and files of secrets may be in. */
-  readonly roots: readonly string[]
+  /** What of this machine they may have. */
+  readonly paths: AllowedPaths
   /** Services or their rollouts are different. */
   readonly changed: () => void
   readonly log: (message: string, fields?: object) => void
@@ -60,6 +59,8 @@ interface Candidate {
   readonly definition: Definition
   readonly given: AbortController
   rollout: Rollout
+  /** Its image has been asked for. */
+  asked: boolean
   /** Its one trial has begun. */
   tried: boolean
 }
@@ -104,16 +105,21 @@ export class Deployments {
   /** All services of a manifest, or none. The same manifest again changes nothing, and tries again what had failed. */
   deploy(text: ConfigText, neighbours: Neighbours): { deployed: readonly Deployed[] } | Refused {
     const { config } = neighbours
-    const loaded = loadManifest(text, { config, roots: this.#options.roots })
+    const loaded = loadManifest(text, { config, ...this.#options.paths })
     if ('problems' in loaded) return { conflict: false, problems: loaded.problems }
-    const conflicts = loaded.services.flatMap((each) => [
-      ...inTheWay(each.service, neighbours),
-      ...this.#outsideByLinks(each.service),
-    ])
+    const deployed = loaded.services.map(({ service }) => service)
+    const others = this.#others(deployed, neighbours)
+    const conflicts = [
+      ...deployed.flatMap((service) => [
+        ...inTheWay(service, neighbours, others),
+        ...outsideByLinks(service, this.#options.paths),
+      ]),
+      ...changeable(deployed, others),
+    ]
     if (conflicts.length > 0) return { conflict: true, problems: conflicts }
-    const deployed = loaded.services.map((each) => this.#put(each, text.folder))
+    const changes = loaded.services.map((each) => this.#put(each, text.folder))
     this.#options.changed()
-    return { deployed }
+    return { deployed: changes }
   }
 
   /** @returns whether there was one */
@@ -138,13 +144,27 @@ export class Deployments {
     for (const { candidate } of this.#entries.values()) candidate?.given.abort()
   }
 
+  /** All that these go beside: what is configured and deployed, also where it is not served yet, and what was found. */
+  #others(deployed: readonly Service[], { config, served }: Neighbours): Service[] {
+    const names = new Set(deployed.map(({ name }) => name))
+    const entries = [...this.#entries.values()].filter(({ stored }) => !names.has(stored.service))
+    return [
+      ...config.services,
+      ...entries.flatMap(({ service, candidate }) =>
+        [...new Set([service, candidate?.service])].flatMap((each) => each ?? []),
+      ),
+      ...served.flatMap(({ service }) => (service.source === 'config' || service.source === 'deployed' ? [] : service)),
+    ]
+  }
+
   #restored(stored: Deployment): Entry {
     const current = this.#parsed(stored.service, stored.current)
-    const next = stored.next && this.#parsed(stored.service, stored.next)
+    const isNew = stored.next !== undefined && same(stored.next, stored.current)
+    const next = isNew ? current : stored.next && this.#parsed(stored.service, stored.next)
     const entry: Entry = {
       stored,
       service: current.service,
-      problems: [...current.problems, ...(next?.problems ?? [])],
+      problems: [...current.problems, ...(isNew ? [] : (next?.problems ?? []))],
       candidate: undefined,
     }
     if (next?.service) entry.candidate = candidateOf(next.service, stored.next!)
@@ -154,7 +174,7 @@ export class Deployments {
   /** What was right when it was deployed may not be right for this version of Berth. */
   #parsed(name: string, { text, folder }: Definition): { service: Service | undefined; problems: readonly Problem[] } {
     const manifest = { text: manifestOf(name, text), file: 'deployment', folder }
-    const loaded = loadManifest(manifest, { config: undefined, roots: this.#options.roots })
+    const loaded = loadManifest(manifest, { config: undefined, ...this.#options.paths })
     if ('problems' in loaded) return { service: undefined, problems: loaded.problems }
     return { service: loaded.services[0]!.service, problems: [] }
   }
@@ -165,7 +185,9 @@ export class Deployments {
     const entry = this.#entries.get(name)
     const definition = { text, folder }
     if (!entry?.service) {
-      const stored = { service: name, current: definition, next: undefined }
+      entry?.candidate?.given.abort()
+      // Served already, and still to show that it works, also to the next control plane.
+      const stored = { service: name, current: definition, next: definition }
       store.setDeployment(stored)
       this.#entries.set(name, { stored, service, problems: [], candidate: candidateOf(service, definition) })
       log('a service was deployed', { service: name })
@@ -178,10 +200,11 @@ export class Deployments {
     }
     entry.candidate?.given.abort()
     if (startsAlike(entry.service, service)) {
-      // Nothing that a trial could show.
-      entry.stored = { ...entry.stored, current: definition, next: undefined }
+      // Nothing that a trial could show, unless the one before is still to be shown to work.
+      const isNew = entry.candidate?.service === entry.service
+      entry.stored = { ...entry.stored, current: definition, next: isNew ? definition : undefined }
       entry.service = service
-      entry.candidate = undefined
+      entry.candidate = isNew ? candidateOf(service, definition) : undefined
     } else {
       entry.stored = { ...entry.stored, next: definition }
       entry.candidate = candidateOf(service, definition)
@@ -200,7 +223,9 @@ export class Deployments {
       candidate.rollout = { state: 'waiting', reason: there.down ?? 'No engine is there.' }
       return
     }
-    const image = view.image(there.backend.image)
+    // Whoever deploys may have built it a moment ago.
+    const image = view.image(there.backend.image, !candidate.asked)
+    candidate.asked = true
     if (image.state === 'present') void this.#try(entry, candidate, there)
     else candidate.rollout = imageRollout(there.backend.image, image)
   }
@@ -227,26 +252,11 @@ export class Deployments {
     }
     this.#options.changed()
   }
-
-  /** A symbolic link in an allowed folder must not lead out of it. */
-  #outsideByLinks({ name, where, backend }: Service): Problem[] {
-    if (backend.kind !== 'image') return []
-    const folders = backend.volumes.map(({ source }) => source)
-    const files = Object.values(backend.secrets).flatMap((secret) => (secret.from === 'file' ? [secret.path] : []))
-    return [...folders, ...files]
-      .filter((path) => path.startsWith('/') && !within(real(path), this.#options.roots.map(real)))
-      .map((path) => ({
-        about: `service ${name}`,
-        where,
-        message: `${path} leads out of the allowed folders by a symbolic link.`,
-        remedy: 'Name the folder itself in berth.yaml, or use one without links.',
-      }))
-  }
 }
 
 function candidateOf(service: Service, definition: Definition): Candidate {
   const rollout: Rollout = { state: 'waiting', reason: 'It was deployed a moment ago.' }
-  return { service, definition, given: new AbortController(), rollout, tried: false }
+  return { service, definition, given: new AbortController(), rollout, asked: false, tried: false }
 }
 
 function same(a: Definition, b: Definition): boolean {
@@ -265,25 +275,18 @@ function imageRollout(image: string, state: Exclude<ImageState, { state: 'presen
   return { state: 'failed', reason: `The image ${image} is not there: ${state.reason}` }
 }
 
-/** The path without symbolic links; of what is not on this machine, as it is. */
-function real(path: string): string {
-  try {
-    return realpathSync(path)
-  } catch {
-    return path
-  }
-}
-
 /** A service of the same name that somebody else defines, a port that another service has, clients that nobody is. */
-function* inTheWay(service: Service, { config, served }: Neighbours): Generator<Problem> {
+function* inTheWay(service: Service, { config, served }: Neighbours, others: readonly Service[]): Generator<Problem> {
   const { name, where, port } = service
   const about = `service ${name}`
-  const other = served.find((each) => each.service.name === name)?.service
-  if (other?.source === 'config' || other?.source === 'docker') {
+  const other = others.find((each) => each.name === name && each.source !== 'memory')
+  if (other) {
     const message = `A service of this name is defined by ${other.where}.`
     yield { about, where, message, remedy: 'Deploy it under another name, or change it there.' }
   }
-  const holder = served.find((each) => port !== undefined && each.port === port && each.service.name !== name)
+  // Those that are served have their ports; those that are not yet may have asked for this one.
+  const claims = [...served, ...others.map((each) => ({ service: each, port: each.port }))]
+  const holder = claims.find((each) => port !== undefined && each.port === port && each.service.name !== name)
   if (holder) {
     const message = `Port ${port} belongs to service ${holder.service.name}.`
     yield { about, where, message, remedy: 'Choose another port, or leave port out.' }

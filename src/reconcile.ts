@@ -33,7 +33,7 @@ export interface ReconcileOptions {
   /** Services that were given to the running Berth; `look` lets those go on that have not shown yet that they work. */
   readonly deployments: { services(): readonly Service[]; look(engines: readonly EngineView[]): void }
   /** What is known of an image on an engine; asking has it looked for or fetched. */
-  readonly image: (engine: string, image: string) => ImageState
+  readonly image: (engine: string, image: string, anew?: boolean) => ImageState
   /** This node's id, which marks its containers. */
   readonly node: string
   /** Further host names that requests are addressed to, which the operator has written somewhere. */
@@ -167,9 +167,10 @@ export class Reconciler {
     }, wait)
   }
 
-  /** Resolves when everything that is known now has gone the whole way. */
+  /** Resolves when everything that is known now has gone the whole way; not before anything has. */
   settled(): Promise<void> {
-    if (this.#closed || !(this.#dirty || this.#running)) return Promise.resolve()
+    const isSettled = this.#snapshot !== EMPTY && !this.#dirty && !this.#running
+    if (this.#closed || isSettled) return Promise.resolve()
     return new Promise((resolve) => this.#waiting.push(resolve))
   }
 
@@ -208,7 +209,7 @@ export class Reconciler {
       this.#running = false
       this.#lastRun = this.#options.now()
       if (this.#dirty) this.changed()
-      else this.#settle()
+      else if (this.#snapshot !== EMPTY) this.#settle()
     }
   }
 
@@ -291,7 +292,7 @@ export class Reconciler {
       runtime,
       reachable: this.#engines.get(name)?.reachable === true || this.#isFresh(this.#lostAt, name, ENGINE_GRACE_MS),
       starting: this.#isFresh(this.#startingAt, name, ENGINE_START_MS),
-      image: (image) => this.#options.image(name, image),
+      image: (image, anew) => this.#options.image(name, image, anew),
     }))
   }
 

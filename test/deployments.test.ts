@@ -55,7 +55,7 @@ function deploymentsWith() {
           fail: (reason) => settle(() => reject(new Error(reason)))(),
         })
       }),
-    roots: [folder],
+    paths: { roots: [folder], own: [join(folder, 'state')] },
     changed,
     log: () => undefined,
   })
@@ -73,6 +73,13 @@ function deploymentsWith() {
       deployments.services().flatMap((each) => (each.name === name ? [(each.backend as ImageBackend).image] : [])),
     served,
   }
+}
+
+/** Whether the image was asked for anew, each time. */
+function asking(image: ImageState): { asked: (boolean | undefined)[]; engines: EngineView[] } {
+  const asked: (boolean | undefined)[] = []
+  const [view] = engine(image)
+  return { asked, engines: [{ ...view!, image: (_, anew) => (asked.push(anew), image) }] }
 }
 
 function engine(image: ImageState = { state: 'present' }, reachable = true): EngineView[] {
@@ -140,6 +147,49 @@ describe('a change', () => {
   })
 })
 
+test('an image that is missing is looked for at once whenever its service is deployed', () => {
+  const { deploy, deployments } = deploymentsWith()
+  const { asked, engines } = asking({ state: 'missing', reason: 'nobody has it.' })
+  const anew = () => asked.splice(0).filter((each) => each).length
+  deploy({ a: { image: 'x' } })
+  deployments.look(engines)
+  deployments.look(engines)
+  expect(anew()).toBe(1)
+  deploy({ a: { image: 'x' } })
+  deployments.look(engines)
+  expect(anew()).toBe(1)
+})
+
+describe('a service that has not worked yet', () => {
+  test('is still to show it when only its scale changes', async () => {
+    const { deploy, deployments, trials } = deploymentsWith()
+    deploy({ a: { image: 'one' } })
+    deployments.look(engine())
+    deploy({ a: { image: 'one', scale: { warm: 1 } } })
+    expect(trials[0]!.signal.aborted).toBe(true)
+    expect(deployments.rollout('a')).toMatchObject({ state: 'waiting' })
+    deployments.look(engine())
+    await trials[1]!.ok()
+    expect(deployments.rollout('a')).toBeUndefined()
+    expect(deployments.services()[0]!.scale.warm).toBe(1)
+  })
+
+  test('is still to show it to the next control plane, which serves it', async () => {
+    deploymentsWith().deploy({ a: { image: 'one' } })
+    const { deployments, trials, image } = deploymentsWith()
+    expect(image()).toEqual(['one'])
+    expect(deployments.rollout('a')).toMatchObject({ state: 'waiting' })
+    deployments.look(engine())
+    await trials[0]!.fail('It ends at once.')
+    expect(deployments.problems()).toMatchObject([{ message: 'What was deployed does not work: It ends at once.' }])
+    expect(image()).toEqual(['one'])
+    const third = deploymentsWith()
+    third.deployments.look(engine())
+    await third.trials[0]!.ok()
+    expect(deploymentsWith().deployments.rollout('a')).toBeUndefined()
+  })
+})
+
 describe('the next control plane', () => {
   test('serves what worked, and goes on with what had not shown it', async () => {
     const first = deploymentsWith()
@@ -166,7 +216,51 @@ describe('the next control plane', () => {
   })
 })
 
+test('what replaces a definition that is not understood any more is not undone by what was tried before', async () => {
+  const next = { text: '{"image":"two"}', folder }
+  store.setDeployment({ service: 'a', current: { text: '{"old":1}', folder }, next })
+  const { deployments, deploy, trials, image } = deploymentsWith()
+  deployments.look(engine())
+  deploy({ a: { image: 'three' } })
+  await trials[0]!.ok()
+  expect(image()).toEqual(['three'])
+  expect(deploymentsWith().image()).toEqual(['three'])
+})
+
 describe('nothing is deployed', () => {
+  test('on a port that another one asks for, though it is not served yet', () => {
+    const { deploy } = deploymentsWith()
+    deploy({ a: { image: 'x', port: 11_105 } })
+    expect(deploy({ b: { image: 'x', port: 11_105 } })).toMatchObject({
+      problems: [{ message: 'Port 11105 belongs to service a.' }],
+    })
+    deploy({ a: { image: 'y', port: 11_106 } })
+    expect(deploy({ b: { image: 'x', port: 11_106 } })).toHaveProperty('problems')
+  })
+
+  test('that is configured, before it is served', () => {
+    const { deploy, served } = deploymentsWith()
+    served.pop()
+    expect(deploy({ written: { image: 'x' } })).toMatchObject({
+      problems: [{ message: 'A service of this name is defined by berth.yaml:1.' }],
+    })
+  })
+
+  test('from within a folder that a container may write to, for what is there may become a link', () => {
+    const { deploy } = deploymentsWith()
+    expect(deploy({ a: { image: 'x', volumes: ['./data:/data'] } })).toHaveProperty('deployed')
+    expect(deploy({ b: { image: 'x', volumes: ['./data/sub:/data'] } })).toMatchObject({
+      problems: [{ message: expect.stringContaining('where the container of service a may put links') }],
+    })
+    expect(deploy({ b: { image: 'x', secrets: { K: { file: 'data/key' } } } })).toHaveProperty('problems')
+    expect(deploy({ b: { image: 'x', volumes: ['./data:/data'] } })).toHaveProperty('deployed')
+    expect(deploy({ c: { image: 'x', volumes: ['./more/sub:/data:ro'] } })).toHaveProperty('deployed')
+    expect(deploy({ d: { image: 'x', volumes: ['./more:/data'] } })).toMatchObject({
+      problems: [{ message: expect.stringContaining('could become a link to anywhere') }],
+    })
+    expect(deploy({ d: { image: 'x', volumes: ['./more:/data:ro'] } })).toHaveProperty('deployed')
+  })
+
   test('when one of the services is in the way of another', () => {
     const { deploy, deployments, served } = deploymentsWith()
     expect(deploy({ a: { image: 'x' }, written: { image: 'x', port: 11_100 } })).toMatchObject({
@@ -190,5 +284,9 @@ describe('nothing is deployed', () => {
       problems: [{ message: `${join(folder, 'link')} leads out of the allowed folders by a symbolic link.` }],
     })
     expect(deploy({ b: { image: 'x', secrets: { K: { file: 'link/shadow' } } } })).toHaveProperty('problems')
+    expect(deploy({ b: { image: 'x', volumes: ['./link/not-there-yet:/data'] } })).toHaveProperty('problems')
+    mkdirSync(join(folder, 'state'))
+    symlinkSync('state', join(folder, 'mine'))
+    expect(deploy({ b: { image: 'x', volumes: ['./mine:/data'] } })).toHaveProperty('problems')
   })
 })

@@ -65,6 +65,19 @@ describe('when it looks', () => {
     expect(listeners()).toEqual([GATEWAY, 'files:11100', 'time:11101'])
   })
 
+  test('nothing is settled before anything is published', async () => {
+    const { reconciler, published } = setUp()
+    reconciler.setConfig(config([service('files')]), engines('host'))
+    let settled = 0
+    const settling = reconciler.settled().then(() => settled++)
+    await pass(1000)
+    expect(settled).toBe(0)
+    reconciler.setEngine(seen())
+    await pass()
+    await settling
+    expect(published).toHaveLength(1)
+  })
+
   test('a world without services is published once, so that Envoy can be served', async () => {
     const { reconciler, published } = setUp()
     reconciler.setConfig(config(), engines())

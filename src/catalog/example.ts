@@ -1,6 +1,7 @@
 // A ready service as berth.yaml would have it.
 
 import type { CatalogEntry } from './entry.ts'
+import { SERVICE_NAME } from '../model/names.ts'
 import { imageOf } from './recipe.ts'
 
 /** A document that can be pasted as it is; what only the user can know stands in it as an example. */
@@ -9,7 +10,8 @@ export function exampleOf(entry: CatalogEntry, name: string = entry.name): strin
   const yours = settings.filter(({ kind }) => kind === 'example')
   return [
     'services:',
-    `  ${name}:`,
+    // Any other is a mistake, to be told as what it is.
+    `  ${SERVICE_NAME.test(name) ? name : JSON.stringify(name)}:`,
     `    image: ${imageOf(entry)}`,
     `    isolation: ${isolation.advice}`,
     ...list(

@@ -36,6 +36,8 @@ export async function run(context: CommandContext): Promise<number> {
     const row = options['no-wait'] === true ? service : await worked(berth, service.name, note)
     rows.push({ change, service: row })
     if (row.rollout?.state === 'failed') failed.push(`${row.name} does not work: ${row.rollout.reason}`)
+    else if (row.rollout && options['no-wait'] !== true)
+      failed.push(`${row.name} has not answered within ${WAIT_MS / 60_000} minutes: ${row.rollout.reason}`)
     else if (!json) print(words(change, row))
   }
   if (json) print(JSON.stringify({ deployed: rows }, null, 2))

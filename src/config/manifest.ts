@@ -13,12 +13,18 @@ import { usesOfNotYet } from './not-yet.ts'
 import { brokenRules, brokenServiceRules } from './rules.ts'
 import { isNamedVolume, mistake } from './scalars.ts'
 import { file as fileSchema } from './schema.ts'
-import { readYaml } from './yaml-source.ts'
+import { readYaml, type Path } from './yaml-source.ts'
+
+/** Absolute, without a slash at the end. */
+export interface AllowedPaths {
+  /** Folders that volumes and files of secrets may be in. */
+  readonly roots: readonly string[]
+  /** The state folder and the configuration: nobody gets them, nor a folder that they are in. */
+  readonly own: readonly string[]
+}
 
 /** What a manifest must fit into. */
-export interface ManifestSurroundings {
-  /** Absolute folders that volumes and files of secrets may be in. */
-  readonly roots: readonly string[]
+export interface ManifestSurroundings extends AllowedPaths {
   /** Undefined: it did when it was deployed. */
   readonly config: Pick<Config, 'clients' | 'ports'> | undefined
 }
@@ -46,7 +52,7 @@ export function loadManifest(
 
   const { services: written, ...others } = Object(source.value) as Record<string, unknown>
   const translated = new Map(Object.entries(Object(written) as object).map(([name, each]) => [name, fromCompose(each)]))
-  const services = Object.fromEntries([...translated].map(([name, { service }]) => [name, service]))
+  const services = Object.fromEntries([...translated].map(([name, { service }]) => [name, inOrder(service)]))
   const document = { services }
   const parsed = fileSchema.safeParse(document)
   const mistakes = [
@@ -59,7 +65,7 @@ export function loadManifest(
       ...(around.config
         ? brokenRules({ ...document, ...settings(around.config) }, folder)
         : brokenServiceRules(document, folder)),
-      ...[...translated].flatMap(([name, { service }]) => inService(name, confined(service, folder, around.roots))),
+      ...[...translated].flatMap(([name, { service }]) => inService(name, confined(service, folder, around))),
     ]),
   ]
   for (const each of mistakes) {
@@ -80,12 +86,15 @@ export function manifestOf(name: string, definition: string): string {
   return `{"services": {${JSON.stringify(name)}: ${definition}}}`
 }
 
-/** No local process, not even where there is no engine. */
+/**
+ * No local process, not even where there is no engine. Nothing of it starts in a folder of this machine, so that it makes
+ * no difference where the manifest was.
+ */
 function deployed(service: Service): Service {
   const { backend } = service
   if (backend.kind !== 'image') throw new Error(`service ${service.name} of a manifest has no image`)
   const runtimes = backend.runtimes.filter((runtime) => runtime !== 'process')
-  return { ...service, source: 'deployed', backend: { ...backend, runtimes } }
+  return { ...service, source: 'deployed', backend: { ...backend, cwd: '/', runtimes } }
 }
 
 /** The parts of the configuration that the rules of services look at, as text. */
@@ -117,7 +126,7 @@ function* count(services: unknown): Generator<Mistake> {
   }
 }
 
-function* confined(service: unknown, folder: string, roots: readonly string[]): Generator<Mistake> {
+function* confined(service: unknown, folder: string, paths: AllowedPaths): Generator<Mistake> {
   const has = (key: string): boolean => (valueAt(service, [key]) ?? null) !== null
   if (!has('image') && has('command')) {
     const remedy = 'Write image, or put the service into berth.yaml, where it may run as a local process.'
@@ -130,18 +139,49 @@ function* confined(service: unknown, folder: string, roots: readonly string[]): 
   const volumes = valueAt(service, ['volumes'])
   for (const [index, volume] of (Array.isArray(volumes) ? volumes : []).entries()) {
     const source = typeof volume === 'string' ? volume.split(':')[0]! : ''
-    if (source !== '' && !isNamedVolume(source) && !within(resolve(folder, source), roots))
-      yield { path: ['volumes', index], message: mistake('is outside the allowed folders.', allowed(roots)) }
+    if (source !== '' && !isNamedVolume(source)) yield* outsidePaths(resolve(folder, source), ['volumes', index], paths)
+  }
+  const network = valueAt(service, ['network'])
+  if (typeof network === 'string' && /^(?:host$|[a-z]+:)/.test(network)) {
+    const remedy = 'Write none, bridge or the name of a network, or put the service into berth.yaml.'
+    yield { path: ['network'], message: mistake('would be that of the machine or of another container.', remedy) }
   }
   for (const [name, secret] of Object.entries(Object(valueAt(service, ['secrets'])) as object)) {
     const path = valueAt(secret, ['file'])
-    if (typeof path === 'string' && !within(resolve(folder, path), roots))
-      yield { path: ['secrets', name, 'file'], message: mistake('is outside the allowed folders.', allowed(roots)) }
+    if (typeof path === 'string') yield* outsidePaths(resolve(folder, path), ['secrets', name, 'file'], paths)
+    const variable = valueAt(secret, ['env'])
+    if (typeof variable === 'string' && BERTHS_OWN.test(variable)) {
+      const remedy = 'Give the server a secret of its own, under another name.'
+      yield { path: ['secrets', name, 'env'], message: mistake('names a variable that is for Berth itself.', remedy) }
+    }
     if ((valueAt(secret, ['exec']) ?? null) !== null) {
       const remedy = 'Take it from {env: NAME} or {file: path}, or put the service into berth.yaml.'
       yield { path: ['secrets', name, 'exec'], message: mistake('would run a program of this machine.', remedy) }
     }
   }
+}
+
+/** Variables that only Berth should know (contract, "Files and environment"). */
+const BERTHS_OWN = /^(?:BERTH_.*|MCP_JWT_SECRET|MCP_ENCRYPTION_KEY)$/
+
+function* outsidePaths(path: string, at: Path, paths: AllowedPaths): Generator<Mistake> {
+  if (isAllowed(path, paths)) return
+  const isOutside = !within(path, paths.roots)
+  const message = isOutside
+    ? mistake('is outside the allowed folders.', allowed(paths.roots))
+    : mistake("is or holds Berth's own files.", 'Use a folder of its own, such as ./data.')
+  yield { path: at, message }
+}
+
+/** Whether a container may be given an absolute path. */
+export function isAllowed(path: string, { roots, own }: AllowedPaths): boolean {
+  return within(path, roots) && !own.some((each) => isWithin(each, path) || isWithin(path, each))
+}
+
+/** Whether an absolute path is a folder or below it. */
+export function isWithin(path: string, folder: string): boolean {
+  const way = relative(folder, path)
+  return !isAbsolute(way) && way.split('/')[0] !== '..'
 }
 
 /** Whether an absolute path is one of the folders or below one, and nothing on the way to it is hidden. */
@@ -170,15 +210,22 @@ function inOriginal(translated: ReadonlyMap<string, Translated>, mistakes: reado
   })
 }
 
-/** Keys in order, and none without a value. */
+/**
+ * Keys in order, before anything is made of them: a service must be the same, byte for byte, when the next control plane
+ * makes it of what is stored, or its slots would take it for another one (slots.ts, fingerprintOf).
+ */
+function inOrder(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(inOrder)
+  if (typeof value !== 'object' || value === null) return value
+  const members = Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1))
+  return Object.fromEntries(members.map(([key, member]) => [key, inOrder(member)]))
+}
+
+/** No keys without a value. */
 function canonical(value: unknown): string {
   return JSON.stringify(value, (_, each: unknown) =>
     typeof each === 'object' && each !== null && !Array.isArray(each)
-      ? Object.fromEntries(
-          Object.entries(each)
-            .filter(([, member]) => member !== null)
-            .toSorted(([a], [b]) => (a < b ? -1 : 1)),
-        )
+      ? Object.fromEntries(Object.entries(each).filter(([, member]) => member !== null))
       : each,
   )
 }

@@ -119,10 +119,10 @@ export class Engines {
     return address && this.#cores.of(address)
   }
 
-  image(name: string, image: string): ImageState {
+  image(name: string, image: string, anew = false): ImageState {
     const address = this.address(name)
     return address
-      ? this.#images.state(address, image)
+      ? this.#images.state(address, image, anew)
       : { state: 'missing', reason: 'its engine is not configured any more.' }
   }
 

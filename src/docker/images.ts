@@ -35,10 +35,18 @@ export class Images {
     this.#log = log
   }
 
-  /** What is known of an image on an engine. The first question, and one after a while, has it looked for. */
-  state(engine: EngineAddress, image: string): ImageState {
+  /**
+   * What is known of an image on an engine. The first question, and one after a while, has it looked for.
+   *
+   * @param anew somebody expects it to be there now: that it was missing is forgotten
+   */
+  state(engine: EngineAddress, image: string, anew = false): ImageState {
     const key = `${engine.name} ${image}`
     let known = this.#known.get(key)
+    if (anew && known?.state.state === 'missing') {
+      known.pullAt = 0
+      if (known.lookAt !== undefined) known = undefined
+    }
     if (!known) {
       known = { state: { state: 'unknown' }, pullAt: 0 }
       this.#known.set(key, known)

@@ -10,8 +10,8 @@ export interface EngineView {
   readonly reachable: boolean
   /** Berth brings it up and has done so for a moment only: it is waited for. */
   readonly starting: boolean
-  /** Whether the image is on it. */
-  image(image: string): ImageState
+  /** Whether the image is on it. @param anew one that was missing is looked for, and fetched, at once */
+  image(image: string, anew?: boolean): ImageState
 }
 
 export type ImageState =

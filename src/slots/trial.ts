@@ -18,6 +18,8 @@ const TRIALS = 3
 const DRAIN_MS = 1000
 /** Of an answer that is only looked at for its error. */
 const ANSWER_BYTES = 1024 * 1024
+/** Of a server's own words: they are shown in every list of problems. */
+const REASON_CHARS = 1000
 
 const INITIALIZE = {
   jsonrpc: '2.0',
@@ -83,7 +85,9 @@ export class Trials {
     let adapter: Adapter | undefined
     try {
       const events = { status: () => undefined, ended: () => undefined }
-      adapter = await this.#adapters.start(service, GROUP, generation, '', events)
+      // Spare processes would be started for nobody.
+      const alone = { ...service, scale: { ...service.scale, warm: 0 } }
+      adapter = await this.#adapters.start(alone, GROUP, generation, '', events)
       await initialize(adapter.httpSocket, AbortSignal.any([signal, AbortSignal.timeout(TRIAL_MS)]))
     } finally {
       await adapter?.drain(DRAIN_MS)
@@ -123,15 +127,21 @@ function post(socketPath: string, body: string, signal: AbortSignal): Promise<st
   })
 }
 
-/** JSON, or one event of a stream. */
+/** JSON, or the events of a stream, of which others than the answer may come first. */
 function parsed(answer: string): { error: string | undefined } {
-  const text = answer.startsWith('{') ? answer : (/^data: ?(\{.*)$/m.exec(answer)?.[1] ?? answer)
-  try {
-    const { error, result } = JSON.parse(text) as { error?: { message?: unknown }; result?: unknown }
-    if (error) return { error: String(error.message) }
-    if (result !== undefined) return { error: undefined }
-  } catch {
-    // Told below.
+  const events = answer.startsWith('{') ? [answer] : [...answer.matchAll(/^data: ?(\{.*)$/gm)].map((match) => match[1]!)
+  for (const text of events) {
+    try {
+      const { error, result } = JSON.parse(text) as { error?: { message?: unknown }; result?: unknown }
+      if (error) return { error: shortened(String(error.message)) }
+      if (result !== undefined) return { error: undefined }
+    } catch {
+      // Told below.
+    }
   }
   return { error: 'It answered initialize, but not with a result.' }
+}
+
+function shortened(text: string): string {
+  return text.length > REASON_CHARS ? `${text.slice(0, REASON_CHARS)}…` : text
 }

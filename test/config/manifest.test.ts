@@ -14,7 +14,11 @@ const SHIPPED = join(import.meta.dirname, '..', '..', 'src', 'catalog', 'manifes
 
 const loaded = loadConfig({ text: 'clients: {alice: {}}', file: 'berth.yaml', folder: '/srv/app' })
 if (!('config' in loaded)) throw new Error('the configuration of this test is wrong')
-const around = { config: loaded.config, roots: ['/srv/app', '/berth/files'] }
+const around = {
+  config: loaded.config,
+  roots: ['/srv/app', '/berth/files'],
+  own: ['/srv/app/state', '/srv/app/berth.yaml'],
+}
 
 function load(text: string) {
   return loadManifest({ text, file: 'm.yaml', folder: '/srv/app' }, around)
@@ -77,6 +81,14 @@ services:
     expect({ ...again!.service, where: '' }).toEqual({ ...a!.service, where: '' })
   })
 
+  test('what is stored makes the same service again, byte for byte, wherever the manifest was', () => {
+    const written = 'image: x, env: {B: "1", A: "2"}, secrets: {D: {env: X}, C: {env: Y}}, resources: {pids: 9, cpu: 1}'
+    const [first] = services(`services: {a: {${written}}}`)
+    const again = loadManifest({ text: manifestOf('a', first!.definition), file: 'x', folder: '/elsewhere' }, around)
+    const backends = [first, ...('services' in again ? again.services : [])].map((each) => each!.service.backend)
+    expect(JSON.stringify(backends[1])).toBe(JSON.stringify(backends[0]))
+  })
+
   test.each(readdirSync(SHIPPED))('%s is right, and its image is that of the catalog', (file) => {
     const [found, ...more] = services(readFileSync(join(SHIPPED, file), 'utf8'))
     expect(more).toEqual([])
@@ -130,7 +142,29 @@ describe('mistakes', () => {
       'm.yaml:4: .*`volumes\\[0\\]` is outside the allowed folders. Use a folder in /srv/app or /berth/files',
     ],
     ['a volume above', 'services: {a: {image: x, volumes: ["../x:/data"]}}', 'outside the allowed folders'],
-    ['the state folder', 'services: {a: {image: x, volumes: ["./.berth:/data"]}}', 'outside the allowed folders'],
+    ['what is hidden', 'services: {a: {image: x, volumes: ["./.berth:/data"]}}', 'outside the allowed folders'],
+    [
+      'the folder of the configuration',
+      'services: {a: {image: x, volumes: [".:/data"]}}',
+      "`volumes\\[0\\]` is or holds Berth's own files",
+    ],
+    ['the state folder', 'services: {a: {image: x, volumes: ["./state/logs:/data:ro"]}}', "is or holds Berth's own"],
+    [
+      'the configuration',
+      'services: {a: {image: x, secrets: {K: {file: berth.yaml}}}}',
+      "`secrets.K.file` is or holds Berth's own",
+    ],
+    [
+      'a key of Berth',
+      'services: {a: {image: x, secrets: {K: {env: MCP_ENCRYPTION_KEY}}}}',
+      '`secrets.K.env` names a variable that is for Berth itself',
+    ],
+    [
+      'the network of the machine',
+      'services:\n  a:\n    image: x\n    network_mode: host',
+      'm.yaml:4: .*`network_mode` would be that of the machine',
+    ],
+    ['another network', 'services: {a: {image: x, network: "container:b"}}', '`network` would be that of .* another'],
     [
       'a secret file elsewhere',
       'services: {a: {image: x, secrets: {K: {file: /etc/shadow}}}}',
