@@ -271,6 +271,7 @@ async function start(
     config = next
     engines.configure(config.engines)
     reconciler.setConfig(config, engines.runtimes())
+    engines.watch()
   }
 
   /** @param keep leave Envoy and the adapters running */
