@@ -3,7 +3,7 @@
 import type { TunnelledEngine, WrittenEngine } from '../model/engine.ts'
 import type { Problem } from '../model/problem.ts'
 import type { ImageState } from '../model/runtime.ts'
-import { certificatesOf, engineAddresses } from './addresses.ts'
+import { carrierOf, certificatesOf, engineAddresses } from './addresses.ts'
 import { Cores } from './cores.ts'
 import { defaultDefinition } from './dind-definition.ts'
 import { DindError } from './dind-problem.ts'
@@ -209,14 +209,8 @@ export class Engines {
     managed.engine.close()
   }
 
-  /** The engine that carries a managed one. */
   #hostOf(name: string, written: readonly WrittenEngine[] | 'auto'): EngineAddress | undefined {
-    const others = written === 'auto' ? [] : written.filter(({ managed }) => !managed)
-    // The one that carries it may be named only for that; else it is the one of this machine.
-    const { env } = this.#options
-    const { addresses } = engineAddresses(others.length === 0 ? 'auto' : others, env, this.#options)
-    // Its ports are those of the loopback of the machine that carries it.
-    const host = addresses.find((address) => !isTunnelled(address))
+    const host = carrierOf(written, this.#options.env, this.#options)
     if (!host) this.#found = { ...this.#found, problems: [...this.#found.problems, withoutHost(name)] }
     return host
   }
@@ -304,7 +298,8 @@ export class Engines {
   }
 }
 
-function withoutHost(name: string): Problem {
+/** Of a managed engine that nothing can carry. */
+export function withoutHost(name: string): Problem {
   return {
     about: `engine ${name}`,
     where: 'configuration',
