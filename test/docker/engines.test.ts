@@ -28,14 +28,14 @@ describeWithSpareEngine('a managed engine', () => {
   afterAll(() => rmSync(home, { recursive: true, force: true }))
   afterEach(() => engines.close())
 
-  function make(): Engines {
+  function make(env: Record<string, string> = {}): Engines {
     seen = []
     const nothing = (): void => undefined
     const see = (state: EngineState): void => void seen.push(state)
     const noTunnels = { keep: nothing, isOpen: () => false, tried: async () => undefined }
     const folders = { home, sockets: home, tunnels: noTunnels }
     engines = new Engines({
-      env: {},
+      env,
       node: 'n',
       ...folders,
       seen: see,
@@ -50,8 +50,8 @@ describeWithSpareEngine('a managed engine', () => {
     engines.watch()
   }
 
-  const carriedBy = ({ socketPath }: { socketPath: string }) => [
-    { name: 'dind', managed: true },
+  const carriedBy = ({ socketPath }: { socketPath: string }, name = 'dind') => [
+    { name, managed: true },
     { name: 'host', socketPath },
   ]
 
@@ -60,19 +60,19 @@ describeWithSpareEngine('a managed engine', () => {
     const held = relay.hold(PULL)
     relay.refuse(PULL, 500, '{"message":"no route to the registry"}')
     make()
-    watch(carriedBy(relay))
+    watch(carriedBy(relay, 'inner'))
     await held.arrived
     await expect.poll(() => seen.find(({ engine }) => engine === 'host')).toMatchObject({ reachable: true })
-    expect(seen.filter(({ engine }) => engine === 'dind')).toEqual([
-      { engine: 'dind', reachable: false, starting: true },
+    expect(seen.filter(({ engine }) => engine === 'inner')).toEqual([
+      { engine: 'inner', reachable: false, starting: true },
     ])
     expect(engines.problems()).toEqual([])
-    expect(await engines.dind()).toMatchObject({ name: 'dind', host: 'host', state: 'starting' })
+    expect(await engines.dind()).toMatchObject({ name: 'inner', host: 'host', state: 'starting' })
     held.release()
     await expect
-      .poll(() => seen.filter(({ engine }) => engine === 'dind').at(-1))
-      .toMatchObject({ reachable: false, problem: { about: 'engine dind' } })
-    const problem = { message: expect.stringContaining('no route to the registry') }
+      .poll(() => seen.filter(({ engine }) => engine === 'inner').at(-1))
+      .toMatchObject({ reachable: false, problem: { about: 'engine inner' } })
+    const problem = { about: 'engine inner', message: expect.stringContaining('no route to the registry') }
     expect(engines.problems()).toMatchObject([problem])
     expect(await engines.dind()).toMatchObject({ state: 'absent', problem })
   })
@@ -139,7 +139,7 @@ describeWithSpareEngine('a managed engine', () => {
   })
 
   test('of which there is none to carry it is a problem, also when the configuration is read again', () => {
-    make()
+    make({ DOCKER_HOST: 'npipe:////./pipe/docker' })
     for (let times = 0; times < 2; times++) {
       engines.configure([{ name: 'dind', managed: true }])
       expect(engines.dind()).toBeUndefined()
