@@ -271,6 +271,7 @@ async function start(
     config = next
     engines.configure(config.engines)
     reconciler.setConfig(config, engines.runtimes())
+    engines.watch()
   }
 
   /** @param keep leave Envoy and the adapters running */
@@ -376,10 +377,7 @@ async function start(
         envoyHost,
         onBug: (error) => log.error({ err: error }, 'the control API failed'),
       }),
-      {
-        host: config.bind,
-        port: config.ports.api,
-      },
+      { host: config.bind, port: config.ports.api },
     )
     applyConfig(config)
     await firstRun
@@ -387,7 +385,8 @@ async function start(
     if (!held) await envoy.start()
     writeApiAddress(folders.home, { url: api.url, pid: process.pid, admin: adminSocket, envoy: envoyHost })
     if (options.file) void followConfig(options.file, applyConfig, reconciler, stopped.signal)
-    const ready = whenReady(isReady, servedPorts, envoyHost ?? callAddress(config.bind), events, stopped.signal)
+    const host = envoyHost ?? callAddress(config.bind)
+    const ready = whenReady({ isReady, ports: servedPorts, host, events, tell: progress }, stopped.signal)
     ready.catch(() => undefined)
     return {
       view,

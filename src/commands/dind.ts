@@ -5,12 +5,10 @@ import { isIP } from 'node:net'
 import { join, resolve } from 'node:path'
 
 import type { DindStatus } from '../api/view.ts'
-import { certificatesOf, engineAddresses } from '../docker/addresses.ts'
+import { carrierOf, certificatesOf } from '../docker/addresses.ts'
 import { engineCertificates } from '../docker/certificates.ts'
 import { defaultDefinition } from '../docker/dind-definition.ts'
 import { DindEngine } from '../docker/dind.ts'
-import { isTunnelled } from '../docker/engine.ts'
-import type { WrittenEngine } from '../model/engine.ts'
 import { OperatorError } from '../model/operator-error.ts'
 import { problemLine } from '../model/problem.ts'
 import { foldersOf } from '../slots/folders.ts'
@@ -87,8 +85,7 @@ async function engineOf(context: CommandContext): Promise<DindEngine> {
   const { env, home } = context
   const written = await writtenEngines(context)
   const own = written === 'auto' ? undefined : written.find(({ managed }) => managed)
-  const { addresses } = engineAddresses(withoutManaged(written), env, foldersOf(home))
-  const host = addresses.find((address) => !isTunnelled(address))
+  const host = carrierOf(written, env, foldersOf(home))
   if (!host)
     throw new OperatorError(
       'There is no Docker engine to run it in. Start Docker, set DOCKER_HOST, or name one in docker.',
@@ -99,11 +96,6 @@ async function engineOf(context: CommandContext): Promise<DindEngine> {
     certificates: certificatesOf(home),
     engine: own?.name ?? 'dind',
   })
-}
-
-function withoutManaged(written: readonly WrittenEngine[] | 'auto'): readonly WrittenEngine[] | 'auto' {
-  const others = written === 'auto' ? [] : written.filter(({ managed }) => !managed)
-  return others.length === 0 ? 'auto' : others
 }
 
 /** The same as the control plane's, so that each takes the other's engine for its own. */

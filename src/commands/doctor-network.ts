@@ -4,9 +4,11 @@ import { createServer } from 'node:net'
 
 import type { ServiceRow, Status } from '../api/view.ts'
 import type { Config } from '../config/load.ts'
-import { engineAddresses } from '../docker/addresses.ts'
+import { carrierOf, engineAddresses } from '../docker/addresses.ts'
 import { EngineClient } from '../docker/client.ts'
-import { type EngineAddress, engineProblem } from '../docker/engine.ts'
+import { type EngineAddress, engineProblem, isTunnelled } from '../docker/engine.ts'
+import { withoutHost } from '../docker/engines.ts'
+import { sshAddress, sshCommand, type TunnelledEngine } from '../model/engine.ts'
 import { OperatorError } from '../model/operator-error.ts'
 import type { Problem } from '../model/problem.ts'
 import { foldersOf } from '../slots/folders.ts'
@@ -73,15 +75,51 @@ function isFree(host: string, port: number): Promise<boolean> {
 }
 
 /** One finding for each engine; without any, services run as local processes. */
-export async function engines({ env, home }: CommandContext, { engines }: Config): Promise<Finding[]> {
+export async function engines(context: CommandContext, { engines: written }: Config): Promise<Finding[]> {
   const check = 'Docker'
-  const { addresses, problems } = engineAddresses(engines, env, foldersOf(home))
+  const { env, home } = context
+  const folders = foldersOf(home)
+  const { addresses, problems } = engineAddresses(written, env, folders)
+  const own = written === 'auto' ? undefined : written.find(({ managed }) => managed)
+  const runs = await isRunning(context)
+  // These are there only while Berth runs.
+  const later = (address: EngineAddress): boolean => !runs && (address.name === own?.name || isTunnelled(address))
   const findings = [
     ...problems.map((problem): Finding => ({ check, state: 'failure', ...words(problem) })),
-    ...(await Promise.all(addresses.map((address) => engine(check, address)))),
+    ...(await Promise.all(addresses.filter((address) => !later(address)).map((address) => engine(check, address)))),
+    ...addresses.filter(later).flatMap((address) => (isTunnelled(address) ? [behindSsh(check, address)] : [])),
   ]
+  if (own && !runs) {
+    const carrier = carrierOf(written, env, folders)
+    const isLooked = addresses.some(({ name }) => name === carrier?.name)
+    if (carrier && !isLooked) findings.push(await engine(check, carrier))
+    findings.push(managed(check, own.name, carrier))
+  }
   if (findings.length > 0) return findings
   return [{ check, state: 'ok', message: 'no engine here; services run as local processes.' }]
+}
+
+function managed(check: string, name: string, carrier: EngineAddress | undefined): Finding {
+  if (carrier)
+    return { check, state: 'ok', message: `engine ${name} is brought up by berth up, inside ${carrier.name}.` }
+  const { message, remedy } = withoutHost(name)
+  return { check, state: 'failure', message: `engine ${name}: ${message}`, mend: remedy }
+}
+
+function behindSsh(check: string, { name, ssh }: TunnelledEngine): Finding {
+  const message = `engine ${name}: berth up makes the connection to ${sshAddress(ssh)}.`
+  return { check, state: 'warning', message, mend: `Try it by hand: ${sshCommand(ssh, 'docker version')}.` }
+}
+
+/** Whether the control plane answers: one that was killed leaves its address behind. */
+async function isRunning(context: CommandContext): Promise<boolean> {
+  try {
+    await (await running(context)).get('status')
+    return true
+  } catch (error) {
+    if (error instanceof OperatorError) return false
+    throw error
+  }
 }
 
 async function engine(check: string, address: EngineAddress): Promise<Finding> {

@@ -77,7 +77,7 @@ async function clearEngines(context: CommandContext, store: Store): Promise<void
     progress: note,
     tunnels,
   })
-  engines.configure(await writtenEngines(context).catch(() => 'auto' as const), false)
+  engines.configure(await writtenEngines(context).catch(() => 'auto' as const))
   engines.close()
   await engines.clear()
   await tunnels.close()

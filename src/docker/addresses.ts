@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { sshAddress, type SshHost, type TunnelledEngine, type WrittenEngine } from '../model/engine.ts'
 import type { Problem } from '../model/problem.ts'
 import { DIND_PORT } from './dind-definition.ts'
-import { engineFromEnvironment, type EngineAddress } from './engine.ts'
+import { engineFromEnvironment, isTunnelled, localEngine, type EngineAddress } from './engine.ts'
 import { filesOfFolder, type TlsFiles } from './tls.ts'
 
 /** Where the certificates of a managed engine are, below a state folder. */
@@ -53,6 +53,24 @@ export function engineAddresses(
     }
   }
   return { addresses, problems }
+}
+
+/**
+ * The engine that carries a managed one: the first other one, else that of this machine, also while it is not there:
+ * Docker may be started later. Undefined: there is none on this machine, or DOCKER_HOST is wrong.
+ */
+export function carrierOf(
+  written: readonly WrittenEngine[] | 'auto',
+  env: Readonly<Record<string, string | undefined>>,
+  folders: EngineFolders,
+): EngineAddress | undefined {
+  const others = written === 'auto' ? [] : written.filter(({ managed }) => !managed)
+  const { addresses } = engineAddresses(others.length === 0 ? 'auto' : others, env, folders)
+  // The ports of the managed one are those of the loopback of the machine that carries it.
+  const found = addresses.find((address) => !isTunnelled(address))
+  if (found) return found
+  const isOfMachine = others.length === 0 || others.some(({ socketPath, host, ssh }) => !(socketPath ?? host ?? ssh))
+  return isOfMachine ? localEngine(env) : undefined
 }
 
 /** The name of the socket is short, as its path has to be, and another one for another machine. */

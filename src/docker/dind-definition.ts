@@ -126,7 +126,20 @@ const LISTED_RIGHTS: HostConfig = {
 const WRITABLE_CGROUPS =
   'grep \' /sys/fs/cgroup\' /proc/mounts | while read -r _ folder _; do mount -o remount,bind,rw "$folder"; done'
 
-/** dockerd has TLS on all of its ports or on none, so this one is handed on to its socket. */
-const PLAIN_PORT = 'nc -lk -p 2375 -e docker system dial-stdio &'
+/**
+ * dockerd has TLS on all of its ports or on none, so this one is handed on to its socket. Who comes from the machine's
+ * port comes from the network's gateway; a container inside, or beside this one, would be asked for nothing either and
+ * own the machine, so its connection just ends.
+ */
+const PLAIN_PORT = `cat > /run/plain-port << 'END'
+#!/bin/sh
+gateway=$(awk '$2 == "00000000" { print $3; exit }' /proc/net/route)
+socket=$(readlink /proc/self/fd/0)
+peer=$(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
+  awk -v socket="$socket" 'socket == "socket:[" $10 "]" { sub(/:.*/, "", $3); print substr($3, length($3) - 7) }')
+[ -n "$gateway" ] && [ "$peer" = "$gateway" ] && exec docker system dial-stdio
+END
+chmod +x /run/plain-port
+nc -lk -p 2375 -e /run/plain-port &`
 
 const ENTRY_POINT = 'exec dockerd-entrypoint.sh'

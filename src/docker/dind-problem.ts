@@ -19,10 +19,13 @@ export class DindError extends OperatorError {
 export class DindProblems {
   readonly #definition: DindDefinition
   readonly #host: EngineAddress
+  readonly #engine: string
 
-  constructor(definition: DindDefinition, host: EngineAddress) {
+  /** @param engine its name in the configuration */
+  constructor(definition: DindDefinition, host: EngineAddress, engine: string) {
     this.#definition = definition
     this.#host = host
+    this.#engine = engine
   }
 
   /** @param what e.g. `container` */
@@ -85,7 +88,8 @@ export class DindProblems {
 
   #error(message: string, remedy: string, cause?: unknown): DindError {
     const { name } = this.#definition
-    return new DindError({ about: 'engine dind', where: `container ${name}`, message, remedy }, { cause })
+    const about = `engine ${this.#engine}`
+    return new DindError({ about, where: `container ${name}`, message, remedy }, { cause })
   }
 }
 

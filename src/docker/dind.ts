@@ -95,10 +95,10 @@ export class DindEngine {
   readonly #surroundings: DindSurroundings
 
   constructor(options: DindOptions) {
-    const { definition, host } = options
+    const { definition, host, engine } = options
     this.#options = options
     this.#host = new EngineClient(host)
-    this.#problems = new DindProblems(definition, host)
+    this.#problems = new DindProblems(definition, host, engine)
     this.#surroundings = new DindSurroundings({ definition, host, client: this.#host, problems: this.#problems })
   }
 

@@ -42,6 +42,13 @@ const DEFAULT_SOCKET = '/var/run/docker.sock'
 const PLAIN_PORT = 2375
 const TLS_PORT = 2376
 
+/** The engine at Docker's own socket, be it there or not; undefined: DOCKER_HOST names another one. */
+export function localEngine({
+  DOCKER_HOST: value = '',
+}: Readonly<Record<string, string | undefined>>): EngineAddress | undefined {
+  return value === '' || value === 'unix://' ? { name: HOST_ENGINE, socketPath: DEFAULT_SOCKET } : undefined
+}
+
 /**
  * The engine that `DOCKER_HOST` names, else the one of this machine if its socket exists. No member: there is no engine,
  * which is no mistake.
@@ -51,11 +58,10 @@ export function engineFromEnvironment(env: Readonly<Record<string, string | unde
   readonly ssh?: SshHost
   readonly problem?: Problem
 } {
+  const local = localEngine(env)
+  if (local) return existsSync(DEFAULT_SOCKET) ? { address: local } : {}
   const value = env['DOCKER_HOST'] ?? ''
   const [, scheme, rest = ''] = /^([a-z]+):\/\/(.*)$/.exec(value) ?? []
-  if (value === '' || (scheme === 'unix' && rest === '')) {
-    return existsSync(DEFAULT_SOCKET) ? { address: { name: HOST_ENGINE, socketPath: DEFAULT_SOCKET } } : {}
-  }
   if (scheme === 'unix') return { address: { name: HOST_ENGINE, socketPath: rest } }
   if (scheme !== 'tcp') {
     // The value may hold a password, so only its scheme is repeated.

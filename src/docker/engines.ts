@@ -3,7 +3,7 @@
 import type { TunnelledEngine, WrittenEngine } from '../model/engine.ts'
 import type { Problem } from '../model/problem.ts'
 import type { ImageState } from '../model/runtime.ts'
-import { certificatesOf, engineAddresses } from './addresses.ts'
+import { carrierOf, certificatesOf, engineAddresses } from './addresses.ts'
 import { Cores } from './cores.ts'
 import { defaultDefinition } from './dind-definition.ts'
 import { DindError } from './dind-problem.ts'
@@ -59,8 +59,8 @@ interface Managed {
   problem: Problem | undefined
   /** Of attempts in a row. */
   failures: number
-  /** Settles when one before it is gone, which may have had the same port. */
-  readonly free: Promise<void>
+  /** Settles when those before it are gone, which may have had the same port and, on the same engine, the same name. */
+  readonly free: Promise<unknown>
   /** Its status, while it is asked for: however many want to know, the engines are asked once. */
   asked: Promise<DindStatus> | undefined
   /** Settles with the attempt that is under way. */
@@ -77,14 +77,16 @@ export class Engines {
   readonly #reaping = new Set<string>()
   #found: ReturnType<typeof engineAddresses> = { addresses: [], problems: [] }
   #managed: Managed | undefined
+  /** Settles when all are gone that were managed before; never rejects. */
+  #free: Promise<unknown> = Promise.resolve()
 
   constructor(options: EnginesOptions) {
     this.#options = options
     this.#images = new Images(options.changed, options.log)
   }
 
-  /** Which engines there are from now on. Watches those that are new, unless told not to; a managed one is brought up first. */
-  configure(written: readonly WrittenEngine[] | 'auto', watch = true): void {
+  /** Which engines there are from now on; those that are new are seen after the next `watch`. */
+  configure(written: readonly WrittenEngine[] | 'auto'): void {
     const { env, tunnels } = this.#options
     this.#found = engineAddresses(written, env, this.#options)
     tunnels.keep(this.#found.addresses.filter(isTunnelled))
@@ -93,10 +95,32 @@ export class Engines {
     const before = this.#managed
     const key = own && host && JSON.stringify([own, host])
     if (key !== before?.key) {
-      const free = before ? this.#takeDown(before) : Promise.resolve()
-      this.#managed = own && host && this.#manage(own, host, free)
+      if (before) this.#free = Promise.all([this.#free, this.#takeDown(before)])
+      this.#managed = own && host && this.#manage(own, host, this.#free)
     }
-    if (watch) this.#watch()
+  }
+
+  /**
+   * Watches the engines that are configured now, and no others; a managed one is brought up first. `seen` may be called
+   * at once, so whoever listens has to know the engines.
+   */
+  watch(): void {
+    const managed = this.#managed
+    // A managed one is watched anew when another engine carries it, although its address is the same.
+    const keyOf = (address: EngineAddress): string =>
+      JSON.stringify(address.name === managed?.name ? [address, managed.key] : address)
+    const wanted = new Map(this.#found.addresses.map((address) => [keyOf(address), address]))
+    for (const [key, watch] of this.#watched) {
+      if (wanted.has(key)) continue
+      watch.abort()
+      this.#watched.delete(key)
+    }
+    for (const [key, address] of wanted) {
+      if (this.#watched.has(key)) continue
+      const watch = new AbortController()
+      this.#watched.set(key, watch)
+      void this.#follow(address, AbortSignal.any([watch.signal, this.#stopped.signal]))
+    }
   }
 
   /** Name to what it is for the services that may run on it. */
@@ -171,6 +195,7 @@ export class Engines {
     await Promise.all(this.#found.addresses.filter(isTunnelled).map((each) => this.#options.tunnels.tried(each)))
     await removeAll(this.#found.addresses, this.#options.node)
     if (this.#managed) await this.#takeDown(this.#managed)
+    await this.#free
   }
 
   async #takeDown(managed: Managed): Promise<void> {
@@ -184,19 +209,13 @@ export class Engines {
     managed.engine.close()
   }
 
-  /** The engine that carries a managed one. */
   #hostOf(name: string, written: readonly WrittenEngine[] | 'auto'): EngineAddress | undefined {
-    const others = written === 'auto' ? [] : written.filter(({ managed }) => !managed)
-    // The one that carries it may be named only for that; else it is the one of this machine.
-    const { env } = this.#options
-    const { addresses } = engineAddresses(others.length === 0 ? 'auto' : others, env, this.#options)
-    // Its ports are those of the loopback of the machine that carries it.
-    const host = addresses.find((address) => !isTunnelled(address))
+    const host = carrierOf(written, this.#options.env, this.#options)
     if (!host) this.#found = { ...this.#found, problems: [...this.#found.problems, withoutHost(name)] }
     return host
   }
 
-  #manage(own: WrittenEngine, host: EngineAddress, free: Promise<void>): Managed {
+  #manage(own: WrittenEngine, host: EngineAddress, free: Promise<unknown>): Managed {
     const { home, node } = this.#options
     const { name } = own
     const engine = new DindEngine({
@@ -261,25 +280,6 @@ export class Engines {
     changed()
   }
 
-  #watch(): void {
-    const managed = this.#managed
-    // A managed one is watched anew when another engine carries it, although its address is the same.
-    const keyOf = (address: EngineAddress): string =>
-      JSON.stringify(address.name === managed?.name ? [address, managed.key] : address)
-    const wanted = new Map(this.#found.addresses.map((address) => [keyOf(address), address]))
-    for (const [key, watch] of this.#watched) {
-      if (wanted.has(key)) continue
-      watch.abort()
-      this.#watched.delete(key)
-    }
-    for (const [key, address] of wanted) {
-      if (this.#watched.has(key)) continue
-      const watch = new AbortController()
-      this.#watched.set(key, watch)
-      void this.#follow(address, AbortSignal.any([watch.signal, this.#stopped.signal]))
-    }
-  }
-
   async #follow(address: EngineAddress, signal: AbortSignal): Promise<void> {
     const managed = this.#managed?.name === address.name ? this.#managed : undefined
     const { tunnels, seen } = this.#options
@@ -298,7 +298,8 @@ export class Engines {
   }
 }
 
-function withoutHost(name: string): Problem {
+/** Of a managed engine that nothing can carry. */
+export function withoutHost(name: string): Problem {
   return {
     about: `engine ${name}`,
     where: 'configuration',

@@ -166,6 +166,31 @@ test('an engine that is named and does not answer is a failure', async () => {
   expect(find('Docker')[0]).toMatchObject({ state: 'failure', message: expect.stringContaining('far.sock') })
 })
 
+test('engines that are there only while Berth runs are no failures; what carries a managed one has to be there', async () => {
+  const far = '{name: far, host: "ssh://ann@192.0.2.7:2222"}'
+  await configuration(`docker: [{name: inner, managed: true}, ${far}]`)
+  const missing = expect.stringContaining('docker.sock: The socket of the Docker engine does not exist.')
+  const carrier = (name: string) => ({
+    state: 'ok',
+    message: `engine inner is brought up by berth up, inside ${name}.`,
+  })
+  const connection = {
+    state: 'warning',
+    message: 'engine far: berth up makes the connection to ssh://ann@192.0.2.7:2222.',
+    mend: 'Try it by hand: ssh -p 2222 ann@192.0.2.7 docker version.',
+  }
+  const without = { state: 'failure', message: expect.stringContaining('no Docker engine to run it in') }
+  expect((await doctor()).find('Docker')).toMatchObject([connection, without])
+
+  await configuration('docker: [{name: inner, managed: true}]')
+  expect((await doctor()).find('Docker')).toMatchObject([{ state: 'failure', message: missing }, carrier('host')])
+
+  await configuration(
+    `docker: [{name: inner, managed: true}, {name: here, host: "unix://${join(cwd, 'docker.sock')}"}]`,
+  )
+  expect((await doctor()).find('Docker')).toMatchObject([{ state: 'failure', message: missing }, carrier('here')])
+})
+
 test('a state folder that cannot be one is a failure, a long one is told where its sockets go', async () => {
   await writeFile(join(cwd, 'file'), '')
   env['BERTH_HOME'] = join(cwd, 'file', 'state')

@@ -168,7 +168,7 @@ describeWithSpareEngine("Berth's own engine", () => {
 
   test('renewed certificates and a changed definition replace the container and keep its data', async () => {
     await engine().down({ volumes: true }, work)
-    rmSync(join(folder, 'certs'), { recursive: true })
+    rmSync(join(folder, 'certs'), { recursive: true, force: true })
     vi.useFakeTimers({ toFake: ['Date'], now: Date.now() - 61 * DAY_MS })
     const address = await engine().up(work)
     vi.useRealTimers()
@@ -190,6 +190,10 @@ describeWithSpareEngine("Berth's own engine", () => {
     expect(await containerId()).not.toBe(id)
     expect(await inside('images', '--quiet', SMALL_IMAGE)).not.toBe('')
     expect(await outcome(undefined, plainPort)).toBe('0 containers')
+    // Whoever is asked there may do everything, so it is not for the servers inside.
+    const gateway = await inside('network', 'inspect', '-f', '{{(index .IPAM.Config 0).Gateway}}', 'bridge')
+    const ping = ['wget', '-q', '-O', '-', `http://${gateway}:2375/_ping`]
+    await expect(inside('run', '--rm', '--network=bridge', SMALL_IMAGE, ...ping)).rejects.toThrow(/wget: /)
     expect(await outcome(filesOfFolder(join(folder, 'certs/client')))).toBe('0 containers')
     await engine().up(work)
     expect(await outcome(undefined, plainPort)).toBe('The Docker engine does not answer (ECONNREFUSED).')

@@ -1,8 +1,10 @@
 import { chmodSync, existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { carrierOf } from '../../src/docker/addresses.ts'
 import { engineFromEnvironment, engineProblem } from '../../src/docker/engine.ts'
 import { filesOfFolder } from '../../src/docker/tls.ts'
+import type { WrittenEngine } from '../../src/model/engine.ts'
 import { run } from '../bed/command.ts'
 import { describeWithDocker } from '../bed/docker.ts'
 import { Relay } from './relay.ts'
@@ -51,6 +53,21 @@ describe('the engine of the environment', () => {
     expect(problem).toMatchObject({ about: 'engine host', where: 'DOCKER_HOST', message })
     expect(JSON.stringify(problem)).not.toContain('secret')
   })
+})
+
+test('a managed engine is carried by the first other one, else by that of the machine, be it there or not', () => {
+  const own = { name: 'dind', managed: true }
+  const far = { name: 'far', ssh: { host: 'far', socketPath: '/s' } }
+  const carrier = (others: readonly WrittenEngine[], env = {}) =>
+    carrierOf([own, ...others], env, { home: '/h', sockets: '/s' })
+  const local = { name: 'host', socketPath: '/var/run/docker.sock' }
+  expect(carrier([])).toEqual(local)
+  expect(carrier([{ name: 'host' }])).toEqual(local)
+  expect(carrier([], { DOCKER_HOST: 'unix:///other' })).toEqual({ ...local, socketPath: '/other' })
+  expect(carrier([far, { name: 'b', socketPath: '/b' }])).toEqual({ name: 'b', socketPath: '/b' })
+  expect(carrier([far]), 'its ports would be those of another machine').toBeUndefined()
+  expect(carrier([], { DOCKER_HOST: 'ssh://far' })).toBeUndefined()
+  expect(carrier([], { DOCKER_HOST: 'npipe:////./pipe' })).toBeUndefined()
 })
 
 test('a problem names the address, and an unknown error by its code', () => {

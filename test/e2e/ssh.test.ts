@@ -1,10 +1,13 @@
 // An engine behind ssh, the whole way: clients call into containers over there, and nothing of it is left.
 
+import { once } from 'node:events'
+import { createServer, type AddressInfo } from 'node:net'
+
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 
 import { describeWithDocker, NODE_IMAGE } from '../bed/docker.ts'
 import { SshMachine } from '../bed/ssh.ts'
-import { Berth, eventually, initialize } from './berth.ts'
+import { Berth, eventually, initialize, reference } from './berth.ts'
 import { load } from './load.ts'
 
 describeWithDocker('an engine behind ssh', (docker) => {
@@ -85,4 +88,29 @@ describeWithDocker('an engine behind ssh', (docker) => {
     expect(await containers()).toBe('')
     expect(berth.processes()).toEqual([])
   })
+})
+
+test('a machine behind ssh that takes connections and says nothing keeps nobody else waiting', async () => {
+  await using machine = await SshMachine.start()
+  const silent = createServer().listen(0, '127.0.0.1')
+  await once(silent, 'listening')
+  const { port } = silent.address() as AddressInfo
+  vi.stubEnv('PATH', machine.path)
+  try {
+    await using berth = await Berth.make()
+    berth.write({
+      docker: [{ name: 'far', host: `ssh://ann@127.0.0.1:${port}` }],
+      services: {
+        remote: { image: NODE_IMAGE, command: ['mcp-server-everything'] },
+        local: { command: reference('everything'), port: berth.port },
+      },
+    })
+    await berth.up()
+    // Not yet what the ssh client will say when it gives up.
+    expect(berth.output).toMatch(/^ready: .*; not served yet: remote \(The Docker engine far .*is being brought up\)/m)
+    expect((await berth.post(berth.port, initialize())).status).toBe(200)
+  } finally {
+    silent.close()
+    vi.unstubAllEnvs()
+  }
 })
