@@ -219,8 +219,9 @@ export class Deployments {
     const there = placed(candidate.service, engines)
     const engine = there.backend.kind === 'image' ? there.backend.engine : undefined
     const view = engines.find(({ name }) => name === engine)
-    if (there.backend.kind !== 'image' || !view) {
-      candidate.rollout = { state: 'waiting', reason: there.down ?? 'No engine is there.' }
+    const obstacle = there.doubt ?? (view ? undefined : (there.down ?? 'No engine is there.'))
+    if (there.backend.kind !== 'image' || !view || obstacle !== undefined) {
+      candidate.rollout = { state: 'waiting', reason: obstacle ?? 'It has no image.' }
       return
     }
     // Whoever deploys may have built it a moment ago.
