@@ -1,33 +1,50 @@
 // The requests that a server has not answered yet: by the id that it was given, and by their progress tokens.
 
 import type { Refusal } from './error.ts'
-import type { Exchange } from './exchange.ts'
 import type { ResponseMessage } from './message.ts'
-import type { Session } from './session.ts'
 
 export interface Pending {
   readonly method: string
-  /** Undefined for the adapter's own requests. */
-  readonly call?: { readonly exchange: Exchange; readonly session: Session; readonly id: string }
-  /** The client's progress token as it is written, and its key as the server has it. */
-  readonly token?: string
+  /** The key of its progress token as the server has it. */
   readonly tokenKey?: string
   settle(response: ResponseMessage): void
   fail(refusal: Refusal): void
 }
 
-export class PendingTable {
-  readonly #requests = new Map<number, { readonly pending: Pending; readonly timer: NodeJS.Timeout }>()
-  readonly #tokens = new Map<string, Pending>()
+interface Entry<P> {
+  readonly pending: P
+  timer: NodeJS.Timeout | undefined
+}
 
-  /** `timedOut` is called after `timeoutMs`, unless it was taken before. */
-  add(id: number, pending: Pending, timeoutMs: number, timedOut: () => void): void {
-    this.#requests.set(id, { pending, timer: setTimeout(timedOut, timeoutMs) })
+export class PendingTable<P extends Pending = Pending> {
+  readonly #requests = new Map<number, Entry<P>>()
+  readonly #tokens = new Map<string, P>()
+
+  get size(): number {
+    return this.#requests.size
+  }
+
+  /** `timedOut` is called after `timeoutMs`, unless it was taken before; undefined: never. */
+  add(id: number, pending: P, timeoutMs: number | undefined, timedOut: () => void): void {
+    this.#requests.set(id, { pending, timer: timeoutMs === undefined ? undefined : setTimeout(timedOut, timeoutMs) })
     if (pending.tokenKey !== undefined) this.#tokens.set(pending.tokenKey, pending)
   }
 
+  /** Stops its clock: not the server is awaited now. */
+  rest(id: number): void {
+    clearTimeout(this.#requests.get(id)?.timer)
+  }
+
+  /** Starts the clock of one that rested. */
+  resume(id: number, timeoutMs: number, timedOut: () => void): void {
+    const request = this.#requests.get(id)
+    if (!request) return
+    clearTimeout(request.timer)
+    request.timer = setTimeout(timedOut, timeoutMs)
+  }
+
   /** Takes a request out, for whoever settles or fails it; undefined: somebody has already. */
-  take(id: number): Pending | undefined {
+  take(id: number): P | undefined {
     const request = this.#requests.get(id)
     if (!request) return undefined
     const { pending, timer } = request
@@ -38,12 +55,16 @@ export class PendingTable {
     return pending
   }
 
-  ofToken(key: string): Pending | undefined {
+  get(id: number): P | undefined {
+    return this.#requests.get(id)?.pending
+  }
+
+  ofToken(key: string): P | undefined {
     return this.#tokens.get(key)
   }
 
   /** All of them with their ids, oldest first; some may be taken meanwhile. */
-  all(): readonly (readonly [number, Pending])[] {
+  all(): readonly (readonly [number, P])[] {
     return [...this.#requests].map(([id, { pending }]) => [id, pending])
   }
 }

@@ -3,8 +3,10 @@
 import { createHash } from 'node:crypto'
 
 import type { AdapterSpec } from './spec.ts'
-import { restartWait, type Bounds } from './bounds.ts'
+import type { Bounds } from './bounds.ts'
+import type { Connection, ConnectionContext } from './connection.ts'
 import { CODE, RefusalError, StartFailure, unavailable } from './error.ts'
+import { Health } from './health.ts'
 import { splice } from './json.ts'
 import type { Log } from './log.ts'
 import type { RequestMessage } from './message.ts'
@@ -29,36 +31,28 @@ const CAPABILITY_DEPTH = 32
 
 export interface PoolEvents {
   changed(): void
-  /** A process is gone; its sessions are still attached. */
-  ended(process: ServerProcess): void
+  /** A process is gone; who uses it is still attached. */
+  ended(process: Connection): void
 }
 
 export class ProcessPool {
-  /** The end of the last process that ended by itself or could not be started; until one answers again. */
-  lastFailure: string | undefined
-  /** A server failed a short while ago and none has answered since. */
-  failing = false
-  #healing: NodeJS.Timeout | undefined
-
+  readonly health: Health
   readonly #spec: AdapterSpec
   readonly #start: StartStdio
   readonly #bounds: Bounds
   readonly #log: Log
   readonly #events: PoolEvents
   /** With their starts, which reject with a RefusalError. */
-  readonly #all = new Map<ServerProcess, Promise<void>>()
+  readonly #all = new Map<Connection, Promise<void>>()
   /** By key, never an empty set; a process is gone from it as soon as it is ended, given up or could not start. */
   readonly #shared = new Map<string, Set<ServerProcess>>()
   readonly #spares: Spares
   /** Those that were started, or are being; the others of `#all` wait for a place (`scale.max`). */
-  readonly #placed = new Set<ServerProcess>()
+  readonly #placed = new Set<Connection>()
   /** Resolves when the next process is gone. */
   #oneGone = Promise.withResolvers<void>()
   /** The last handshake of a server that outlives its attachment, with the life that it belongs to. */
   #known: { readonly life: string; readonly handshake: Handshake; readonly process: ServerProcess } | undefined
-  #failures = 0
-  #startedAt = 0
-  #notBefore = 0
   /** At random, because a container may still answer requests of an adapter before this one. */
   #lastId: number
   #closed = false
@@ -69,6 +63,7 @@ export class ProcessPool {
     this.#bounds = bounds
     this.#log = log
     this.#events = events
+    this.health = new Health(bounds, log, () => events.changed())
     const attached = spec.server.kind === 'container'
     this.#lastId = attached ? Math.floor(Math.random() * 2 ** 30) : 0
     this.#spares = new Spares({
@@ -78,7 +73,7 @@ export class ProcessPool {
       hasRoom: () => this.#ceiling === undefined || this.#staying.length < this.#ceiling,
       start: () => this.#startSpare(),
       gaveUp: (reason) => {
-        this.lastFailure = `The processes that scale.warm keeps started keep ending: ${reason}`
+        this.health.lastFailure = `The processes that scale.warm keeps started keep ending: ${reason}`
         events.changed()
       },
     })
@@ -125,7 +120,7 @@ export class ProcessPool {
     try {
       await this.#all.get(process)
       const handshake = await process.handshake(text)
-      if (first) this.#recovered()
+      if (first) this.health.recovered()
       if (first && handshake.version !== undefined) this.#spares.answered()
       if (handshake.version === undefined) this.release(process)
       else if (process.life !== undefined) this.#known = { life: process.life, handshake, process }
@@ -142,9 +137,19 @@ export class ProcessPool {
   }
 
   /** Stops a process that no session will use again. */
-  release(process: ServerProcess): void {
+  release(process: Connection): void {
     this.#forget(process)
     void process.stop()
+  }
+
+  /**
+   * One more process, for requests that belong to no session. `begun` rejects with a RefusalError when it does not
+   * start. Throws a RefusalError.
+   */
+  open<C extends Connection>(make: (context: ConnectionContext) => C): { connection: C; begun: Promise<void> } {
+    this.#mayStart(true)
+    const connection = this.#add(make(this.#context))
+    return { connection, begun: this.#all.get(connection)! }
   }
 
   /** Stops the processes that wait for a session, and keeps none any more. */
@@ -168,7 +173,7 @@ export class ProcessPool {
   }
 
   /** Processes that nobody has asked to stop. */
-  get #staying(): readonly ServerProcess[] {
+  get #staying(): readonly Connection[] {
     return [...this.#all.keys()].filter(({ leaving }) => !leaving)
   }
 
@@ -182,19 +187,24 @@ export class ProcessPool {
   /** Whether sessions that share these processes get one more; while starts fail, those that run have to do. */
   #mayGrow(running: ReadonlySet<ServerProcess>): boolean {
     if (this.#spec.isolation !== 'shared' || this.#spec.server.kind === 'container') return false
-    return running.size < (this.#spec.scale.max ?? 1) && Date.now() >= this.#notBefore
+    return running.size < (this.#spec.scale.max ?? 1) && this.health.wait <= 0
   }
 
   /** A spare, or a new process. */
   #forSession(): ServerProcess {
+    this.#mayStart(this.shares)
+    return this.#spares.take() ?? this.#create()
+  }
+
+  /** Throws a RefusalError; `backOff`: also while a server that keeps failing has to wait. */
+  #mayStart(backOff: boolean): void {
     if (this.#closed) throw new RefusalError(unavailable('The service is stopping.'))
-    const wait = this.#notBefore - Date.now()
-    if (this.shares && wait > 0) {
-      throw new RefusalError(unavailable(`The server keeps failing: ${this.lastFailure}`, wait / 1000))
+    const { wait, lastFailure } = this.health
+    if (backOff && wait > 0) {
+      throw new RefusalError(unavailable(`The server keeps failing: ${lastFailure}`, wait / 1000))
     }
     this.#makeRoom()
-    this.#startedAt = Date.now()
-    return this.#spares.take() ?? this.#create()
+    this.health.starting()
   }
 
   /**
@@ -203,15 +213,18 @@ export class ProcessPool {
    */
   #makeRoom(): void {
     const max = this.#ceiling
-    const serving = this.#staying.filter((process) => !this.#spares.has(process))
+    const serving = this.#staying.filter((process) => !(process instanceof ServerProcess && this.#spares.has(process)))
     if (max !== undefined) {
       if (serving.length < max) return
+      // One that has no sessions keeps nothing that anybody could miss.
+      const idle = serving.find((process) => !(process instanceof ServerProcess) && process.alive && process.idle)
+      if (idle) return this.release(idle)
       const remedy = this.shares ? 'Restart the service' : 'End a session'
       const words = `There are as many processes as scale.max allows (${max}). ${remedy}, or raise scale.max.`
       throw new RefusalError(unavailable(words, 5))
     }
     if (this.#spec.isolation !== 'client' || serving.length < this.#bounds.sharedProcesses) return
-    const unused = serving.filter((process) => process.alive && process.sessions.size === 0)
+    const unused = serving.filter((process) => process.alive && process.idle)
     const oldest = unused.toSorted((a, b) => a.lastUsed - b.lastUsed)[0]
     if (!oldest) {
       throw new RefusalError(unavailable('Too many sessions with different capabilities are open. End one of them.'))
@@ -227,24 +240,27 @@ export class ProcessPool {
     return { process, begun }
   }
 
+  get #context(): ConnectionContext {
+    return {
+      bounds: this.#bounds,
+      limits: this.#spec.limits,
+      log: this.#log,
+      nextId: () => ++this.#lastId,
+      ended: (process, reason, asked) => this.#ended(process, reason, asked),
+    }
+  }
+
   #create(): ServerProcess {
-    const process = new ServerProcess(
-      {
-        bounds: this.#bounds,
-        limits: this.#spec.limits,
-        isolation: this.#spec.isolation,
-        log: this.#log,
-        nextId: () => ++this.#lastId,
-        ended: (process, reason, asked) => this.#ended(process, reason, asked),
-      },
-      this.shares,
-    )
+    return this.#add(new ServerProcess(this.#context, this.#spec.isolation, this.shares))
+  }
+
+  #add<C extends Connection>(process: C): C {
     this.#all.set(process, this.#begin(process))
     this.#events.changed()
     return process
   }
 
-  async #begin(process: ServerProcess): Promise<void> {
+  async #begin(process: Connection): Promise<void> {
     try {
       await process.start(async (sink) => {
         await this.#place(process)
@@ -253,30 +269,32 @@ export class ProcessPool {
     } catch (error) {
       this.#gone(process)
       if (!(error instanceof StartFailure)) throw error
-      if (!this.#spares.failed(process, error.message)) this.#failed(error.message)
+      if (!this.#spares.failed(process, error.message)) this.health.failed(error.message)
       throw new RefusalError(unavailable(error.message))
     }
     if (this.#closed) void process.stop()
     const known = this.#known
-    if (known && known.life === process.life) process.adopt(known.handshake, known.process.initializedSent)
+    if (known && known.life === process.life && process instanceof ServerProcess) {
+      process.adopt(known.handshake, known.process.initializedSent)
+    }
   }
 
-  #ended(process: ServerProcess, reason: string, asked: boolean): void {
+  #ended(process: Connection, reason: string, asked: boolean): void {
     this.#gone(process)
-    if (!asked && !this.#spares.failed(process, reason)) this.#failed(reason)
+    if (!asked && !this.#spares.failed(process, reason)) this.health.failed(reason)
     this.#events.ended(process)
     this.#spares.refill()
   }
 
   /** Those that are ending still count for `scale.max`: a start waits for as many of them as needed. */
-  async #place(process: ServerProcess): Promise<void> {
+  async #place(process: Connection): Promise<void> {
     const max = this.#ceiling ?? Infinity
     while (this.#placed.size >= max) await this.#oneGone.promise
     if (process.leaving) throw new RefusalError(unavailable('The service is stopping.'))
     this.#placed.add(process)
   }
 
-  #gone(process: ServerProcess): void {
+  #gone(process: Connection): void {
     this.#forget(process)
     this.#all.delete(process)
     this.#placed.delete(process)
@@ -284,36 +302,8 @@ export class ProcessPool {
     this.#oneGone = Promise.withResolvers()
   }
 
-  /** The first failure costs no wait; the next ones in a row do, up to the longest. */
-  #failed(reason: string): void {
-    const { restartMaxMs } = this.#bounds
-    const now = Date.now()
-    if (now - this.#startedAt > restartMaxMs) this.#failures = 0
-    this.#notBefore = now + restartWait(this.#failures, this.#bounds)
-    this.#failures = Math.min(this.#failures + 1, 16)
-    this.lastFailure = reason
-    this.failing = true
-    clearTimeout(this.#healing)
-    // Who routes by health sends nobody here, so nobody would ever find out that it works again.
-    this.#healing = setTimeout(() => this.#healed(), restartMaxMs).unref()
-    this.#log('warn', 'the server ended', { reason })
-    this.#events.changed()
-  }
-
-  /** A server that answers is a server that works: what was wrong before is over. */
-  #recovered(): void {
-    if (this.lastFailure === undefined) return
-    this.lastFailure = undefined
-    this.#healed()
-  }
-
-  #healed(): void {
-    clearTimeout(this.#healing)
-    this.failing = false
-    this.#events.changed()
-  }
-
-  #forget(process: ServerProcess): void {
+  #forget(process: Connection): void {
+    if (!(process instanceof ServerProcess)) return
     for (const [key, sharing] of this.#shared) {
       if (sharing.delete(process) && sharing.size === 0) this.#shared.delete(key)
     }

@@ -52,7 +52,7 @@ function receive(slot: Slot, req: IncomingMessage, res: ServerResponse, text: st
   if (batch && !allowsBatches(session.version)) {
     return sendRefusal(res, invalid(`There are no batches in version ${session.version}. Send one message.`))
   }
-  if (session.process.choked) {
+  if (session.server.choked) {
     return sendRefusal(res, unavailable('The server does not read its input. Try again.'), firstId)
   }
   deliver(slot, res, session, messages, batch, firstId)
@@ -74,9 +74,9 @@ function deliver(
   const onEnd = () => slot.finish(requests)
   const exchange = requests > 0 ? new Exchange(res, { session, requests, batch, onEnd }) : undefined
   for (const message of messages) {
-    if (message.kind === 'request') session.process.request(exchange!, session, message)
-    else if (message.kind === 'notification') session.process.notify(session, message)
-    else session.process.asks.answered(session, message)
+    if (message.kind === 'request') session.server.request(exchange!, session, message)
+    else if (message.kind === 'notification') session.server.notify(session, message)
+    else session.server.answered(session, message)
   }
   // Accepted without an answer: exactly 202 and no body (mcp.md §8).
   if (!exchange) res.writeHead(202, { 'content-length': 0 }).end()

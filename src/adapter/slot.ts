@@ -2,15 +2,16 @@
 
 import type { AdapterSpec, AdapterStatus } from './spec.ts'
 import type { Bounds } from './bounds.ts'
+import type { Connection } from './connection.ts'
 import { CODE, RefusalError, unavailable, type Refusal } from './error.ts'
 import type { Log } from './log.ts'
 import { idText } from './message.ts'
 import { ProcessPool, type InitializeRequest } from './pool.ts'
-import type { ServerProcess } from './process.ts'
+import { ServerProcess } from './process.ts'
 import { askable } from './routing.ts'
 import { Session, type SessionContext } from './session.ts'
 import type { StartStdio } from './stdio.ts'
-import type { EventStream } from './stream.ts'
+import type { OpenStream } from './stream.ts'
 
 const SESSION_ENDED: Refusal = {
   status: 404,
@@ -25,7 +26,7 @@ export class Slot {
   readonly log: Log
   readonly #pool: ProcessPool
   readonly #sessions = new Map<string, Session>()
-  readonly #openStreams = new Set<EventStream>()
+  readonly #openStreams = new Set<OpenStream>()
   readonly #context: SessionContext
   readonly #watchers = new Set<() => void>()
   readonly #timers: NodeJS.Timeout[]
@@ -51,7 +52,7 @@ export class Slot {
   }
 
   get status(): AdapterStatus {
-    const { lastFailure } = this.#pool
+    const { lastFailure, failing } = this.#pool.health
     return {
       pid: process.pid,
       service: this.spec.service,
@@ -62,7 +63,7 @@ export class Slot {
       processes: this.#pool.size,
       spare: this.#pool.spare,
       ...(lastFailure === undefined ? {} : { lastFailure }),
-      ...(this.#pool.failing ? { failing: true } : {}),
+      ...(failing ? { failing: true } : {}),
     }
   }
 
@@ -179,13 +180,15 @@ export class Slot {
 
   #end(session: Session, refusal = SESSION_ENDED): void {
     if (session.ended) return
-    session.process.detach(session, refusal)
+    const { server } = session
+    server.detach(session, refusal)
     session.end()
-    if (!this.#pool.shares) this.#pool.release(session.process)
+    if (!this.#pool.shares && server instanceof ServerProcess) this.#pool.release(server)
     this.#changed()
   }
 
-  #processEnded(process: ServerProcess): void {
+  #processEnded(process: Connection): void {
+    if (!(process instanceof ServerProcess)) return this.#changed()
     for (const session of process.sessions) {
       this.#sessions.delete(session.id)
       session.end()
