@@ -39,6 +39,15 @@ export const DEFAULT_BOUNDS = {
   restartMaxMs: 30_000,
   /** Spare processes that may fail in a row before none is started any more. */
   spareFailures: 4,
+  /** `subscriptions/listen` streams of the modern era, over all clients and of one. */
+  listens: 1000,
+  listensPerClient: 100,
+  /** How long a server may think about `server/discover` before it counts as one of the legacy era. */
+  probeMs: 5000,
+  /** Pages of a server's list of tools that are read for the headers that repeat arguments. */
+  toolPages: 100,
+  /** A list of tools whose changes the server does not tell is read again after this. */
+  toolListMs: 60_000,
   /** A call of the Engine API. */
   engineCallMs: 10_000,
   /** Requests get this long to end after SIGTERM, where nobody says a deadline. */

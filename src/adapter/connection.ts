@@ -104,14 +104,9 @@ export abstract class Connection<P extends Pending = Pending> {
   /** A request of the server was dropped because of its size. */
   protected abstract oversizedRequest(id: string, message: string): void
 
-  /** Waits for a response, not for ever unless `timeoutMs` is undefined. */
-  protected track(id: number, pending: P, timeoutMs: number | undefined = this.context.limits.timeoutMs): void {
-    this.pending.add(id, pending, timeoutMs, () => this.#timedOut(id))
-  }
-
-  /** Waits again for one that rested, as if it were new. */
-  protected trackAgain(id: number): void {
-    this.pending.resume(id, this.context.limits.timeoutMs, () => this.#timedOut(id))
+  /** Waits for a response until the time is up (limits.timeout). */
+  protected track(id: number, pending: P): void {
+    this.pending.add(id, pending, this.context.limits.timeoutMs, () => this.#timedOut(id))
   }
 
   protected tellCancelled(id: number, reason: string): void {

@@ -13,7 +13,8 @@ export interface Pending {
 
 interface Entry<P> {
   readonly pending: P
-  timer: NodeJS.Timeout | undefined
+  timer: NodeJS.Timeout
+  start(): NodeJS.Timeout
 }
 
 export class PendingTable<P extends Pending = Pending> {
@@ -24,23 +25,24 @@ export class PendingTable<P extends Pending = Pending> {
     return this.#requests.size
   }
 
-  /** `timedOut` is called after `timeoutMs`, unless it was taken before; undefined: never. */
-  add(id: number, pending: P, timeoutMs: number | undefined, timedOut: () => void): void {
-    this.#requests.set(id, { pending, timer: timeoutMs === undefined ? undefined : setTimeout(timedOut, timeoutMs) })
+  /** `timedOut` is called after `timeoutMs`, unless it was taken before. */
+  add(id: number, pending: P, timeoutMs: number, timedOut: () => void): void {
+    const start = () => setTimeout(timedOut, timeoutMs)
+    this.#requests.set(id, { pending, start, timer: start() })
     if (pending.tokenKey !== undefined) this.#tokens.set(pending.tokenKey, pending)
   }
 
-  /** Stops its clock: not the server is awaited now. */
+  /** Stops its clock: the server owes no answer now. */
   rest(id: number): void {
     clearTimeout(this.#requests.get(id)?.timer)
   }
 
-  /** Starts the clock of one that rested. */
-  resume(id: number, timeoutMs: number, timedOut: () => void): void {
+  /** Starts the clock of one that rested, as if it were new. */
+  resume(id: number): void {
     const request = this.#requests.get(id)
     if (!request) return
     clearTimeout(request.timer)
-    request.timer = setTimeout(timedOut, timeoutMs)
+    request.timer = request.start()
   }
 
   /** Takes a request out, for whoever settles or fails it; undefined: somebody has already. */

@@ -47,6 +47,7 @@ export class ProcessPool {
   /** By key, never an empty set; a process is gone from it as soon as it is ended, given up or could not start. */
   readonly #shared = new Map<string, Set<ServerProcess>>()
   readonly #spares: Spares
+  readonly #probes = new WeakSet<Connection>()
   /** Those that were started, or are being; the others of `#all` wait for a place (`scale.max`). */
   readonly #placed = new Set<Connection>()
   /** Resolves when the next process is gone. */
@@ -150,6 +151,19 @@ export class ProcessPool {
     this.#mayStart(true)
     const connection = this.#add(make(this.#context))
     return { connection, begun: this.#all.get(connection)! }
+  }
+
+  /** The same, of a process whose end says nothing against the server: who only asks what it speaks. */
+  probe<C extends Connection>(make: (context: ConnectionContext) => C): { connection: C; begun: Promise<void> } {
+    const opened = this.open(make)
+    this.#probes.add(opened.connection)
+    return opened
+  }
+
+  /** It serves from now on. */
+  keep(connection: Connection): void {
+    this.#probes.delete(connection)
+    this.health.recovered()
   }
 
   /** Stops the processes that wait for a session, and keeps none any more. */
@@ -281,7 +295,7 @@ export class ProcessPool {
 
   #ended(process: Connection, reason: string, asked: boolean): void {
     this.#gone(process)
-    if (!asked && !this.#spares.failed(process, reason)) this.health.failed(reason)
+    if (!asked && !this.#probes.has(process) && !this.#spares.failed(process, reason)) this.health.failed(reason)
     this.#events.ended(process)
     this.#spares.refill()
   }

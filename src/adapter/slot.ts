@@ -6,6 +6,8 @@ import type { Connection } from './connection.ts'
 import { CODE, RefusalError, unavailable, type Refusal } from './error.ts'
 import type { Log } from './log.ts'
 import { idText } from './message.ts'
+import { Modern } from './modern.ts'
+import type { ExchangeContext } from './modern-exchange.ts'
 import { ProcessPool, type InitializeRequest } from './pool.ts'
 import { ServerProcess } from './process.ts'
 import { askable } from './routing.ts'
@@ -24,6 +26,7 @@ export class Slot {
   readonly spec: AdapterSpec
   readonly bounds: Bounds
   readonly log: Log
+  readonly modern: Modern
   readonly #pool: ProcessPool
   readonly #sessions = new Map<string, Session>()
   readonly #openStreams = new Set<OpenStream>()
@@ -45,6 +48,7 @@ export class Slot {
     const changed = () => this.#changed()
     this.#context = { bounds, replay: { bytes: 0 }, openStreams: this.#openStreams, changed }
     this.#pool = new ProcessPool(spec, start, bounds, log, { changed, ended: (process) => this.#processEnded(process) })
+    this.modern = new Modern(spec, this.#pool, bounds, changed)
     this.#timers = [
       setInterval(() => this.#keepAlive(), bounds.keepAliveMs),
       setInterval(() => this.#sweep(), bounds.sweepMs),
@@ -64,7 +68,13 @@ export class Slot {
       spare: this.#pool.spare,
       ...(lastFailure === undefined ? {} : { lastFailure }),
       ...(failing ? { failing: true } : {}),
+      eras: this.modern.eras.verdict,
     }
+  }
+
+  /** What exchanges of the modern era need of the slot. */
+  get exchanges(): ExchangeContext {
+    return this.#context
   }
 
   /** Calls back after each change until the returned function is called. */
@@ -134,6 +144,7 @@ export class Slot {
         }
         if (session.ended) throw new RefusalError(unavailable('The server ended while the session began.'))
         session.version = handshake.version
+        this.modern.eras.isLegacy()
         this.#sessions.set(session.id, session)
         this.#changed()
         return { session, answer }
@@ -159,6 +170,7 @@ export class Slot {
   async drain(deadlineMs: number): Promise<void> {
     this.#draining = true
     this.#pool.stopSpares()
+    this.modern.drain()
     if (this.#requests > 0) {
       const idle = new Promise<void>((settle) => (this.#whenIdle = settle))
       this.hurry(deadlineMs)

@@ -42,6 +42,7 @@ export function createAdapters(options: AdaptersOptions): Adapters {
         service: service.name,
         group,
         isolation: service.isolation,
+        era: service.era,
         limits: service.limits,
         scale: service.scale,
         httpSocket: `${socket}.http`,

@@ -34,6 +34,7 @@ export function fixtureSpec(
     service: 'fixture',
     group: 'alice',
     isolation: 'session',
+    era: 'auto',
     limits: DEFAULT_LIMITS,
     scale: DEFAULT_SCALE,
     httpSocket: join(folder, 'h.sock'),
