@@ -149,6 +149,7 @@ async function start(
     engine: (name) => engines.address(name),
     node,
     tier: (name) => TIERS[config.clients.find((client) => client.name === name)?.tier ?? ''],
+    eras: store,
     env,
   })
   const trials = new Trials(adapters)

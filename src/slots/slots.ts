@@ -412,7 +412,7 @@ function key(service: string, group: string): string {
  * the sessions of the old process end with that process.
  */
 function fingerprintOf(service: Service, group: string, tier: string): string {
-  const { isolation, limits, scale, backend } = service
+  const { isolation, era, limits, scale, backend } = service
   const container = containerFor(service, group)
   const behind = {
     process: backend,
@@ -421,7 +421,7 @@ function fingerprintOf(service: Service, group: string, tier: string): string {
     containers: [container?.engine, container?.id],
   }[backend.kind]
   return createHash('sha256')
-    .update(JSON.stringify([isolation, limits, scale, behind]))
+    .update(JSON.stringify([isolation, era, limits, scale, behind]))
     .digest('base64url')
     .slice(0, 16)
 }
