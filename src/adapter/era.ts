@@ -50,6 +50,7 @@ export class Eras {
   readonly #changed: () => void
   readonly #found: (process: ModernProcess) => void
   #verdict: { legacy?: boolean; modern?: boolean }
+  readonly #searches: boolean
   /** A server that was too slow to tell counts as one of the legacy era here, and nobody else is told so. */
   #silent = false
   #probe: Promise<boolean> | undefined
@@ -67,6 +68,7 @@ export class Eras {
     this.#changed = changed
     this.#found = found
     this.#verdict = { ...known(spec) }
+    this.#searches = spec.era === 'auto' && spec.server.kind !== 'container'
   }
 
   get verdict(): ErasKnown {
@@ -87,6 +89,14 @@ export class Eras {
     if (this.#silent) return Promise.resolve(false)
     this.#probe ??= this.#ask().finally(() => (this.#probe = undefined))
     return this.#probe
+  }
+
+  /** What was known is wrong: the server has changed. Finds out anew, where that is the adapter's to do. */
+  again(): Promise<boolean> {
+    if (!this.#searches) return Promise.resolve(false)
+    this.#silent = false
+    this.#verdict = {}
+    return this.modern()
   }
 
   /** The server has refused `initialize`; true when that is because it speaks the modern era only. */

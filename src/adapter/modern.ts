@@ -2,6 +2,9 @@
 
 import type { AdapterSpec } from './spec.ts'
 import type { Bounds } from './bounds.ts'
+import { BridgeToLegacy } from './bridge-to-legacy.ts'
+import { BridgedProcess, NotInitialized } from './bridged-process.ts'
+import type { Connection } from './connection.ts'
 import { Eras } from './era.ts'
 import { CODE, RefusalError, unavailable, type Refusal } from './error.ts'
 import { LISTEN, listenEnd } from './modern-process.ts'
@@ -25,6 +28,8 @@ const LEGACY_ONLY: Refusal = {
 export class Modern {
   readonly eras: Eras
   readonly server: ModernServer
+  readonly #bridge: BridgeToLegacy
+  readonly #attached: boolean
   readonly #bounds: Bounds
   /** Open subscriptions with the ids of their requests. */
   readonly #listens = new Map<ModernExchange, string>()
@@ -35,6 +40,8 @@ export class Modern {
 
   constructor(spec: AdapterSpec, pool: ProcessPool, bounds: Bounds, changed: () => void) {
     this.#bounds = bounds
+    this.#attached = spec.server.kind === 'container'
+    this.#bridge = new BridgeToLegacy(spec, pool, bounds)
     this.server = new ModernServer(pool, bounds)
     this.eras = new Eras(spec, pool, bounds, changed, (process) => this.server.use(process))
   }
@@ -43,7 +50,25 @@ export class Modern {
   async serve(exchange: ModernExchange, request: ModernRequest): Promise<void> {
     if (request.method === LISTEN) this.#listens.set(exchange, request.id)
     if (await this.eras.modern()) return this.server.serve(exchange, request)
-    throw new RefusalError(LEGACY_ONLY)
+    // Its one stdin has its one handshake with sessions of the legacy era; a dual-era client begins one.
+    if (this.#attached) throw new RefusalError(LEGACY_ONLY)
+    try {
+      await this.#bridge.serve(exchange, request)
+      this.eras.isLegacy()
+    } catch (error) {
+      if (!(error instanceof NotInitialized)) throw error
+      if (await this.eras.again()) return this.server.serve(exchange, request)
+      const message = 'The server refuses to be initialized.'
+      throw new RefusalError({ status: 502, code: CODE.internal, message })
+    }
+  }
+
+  processEnded(process: Connection): void {
+    if (process instanceof BridgedProcess) this.#bridge.ended(process)
+  }
+
+  sweep(now: number): void {
+    this.#bridge.sweep(now)
   }
 
   /** Takes a place for a subscription, or says that there is none; it is given back with `finishListen`. */

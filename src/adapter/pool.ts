@@ -4,8 +4,9 @@ import { createHash } from 'node:crypto'
 
 import type { AdapterSpec } from './spec.ts'
 import type { Bounds } from './bounds.ts'
+import { canonical } from './capabilities.ts'
 import type { Connection, ConnectionContext } from './connection.ts'
-import { CODE, RefusalError, StartFailure, unavailable } from './error.ts'
+import { RefusalError, StartFailure, unavailable } from './error.ts'
 import { Health } from './health.ts'
 import { splice } from './json.ts'
 import type { Log } from './log.ts'
@@ -25,9 +26,6 @@ export interface InitializeRequest {
 
 /** What the adapter says of itself to a server that all clients share: no client's name, no client's capability. */
 const SHARED_CLIENT = '"capabilities":{},"clientInfo":{"name":"berth","version":"1"}'
-
-/** Deeper than any real declaration; what recurses over a client's JSON needs an end before the stack does. */
-const CAPABILITY_DEPTH = 32
 
 export interface PoolEvents {
   changed(): void
@@ -322,16 +320,4 @@ export class ProcessPool {
       if (sharing.delete(process) && sharing.size === 0) this.#shared.delete(key)
     }
   }
-}
-
-/** A value's text with its keys in order, so that equal capabilities are one key. Throws a RefusalError. */
-function canonical(value: unknown, depth = 0): string {
-  if (typeof value !== 'object' || value === null) return JSON.stringify(value)
-  if (depth === CAPABILITY_DEPTH) {
-    const message = `The capabilities are nested deeper than ${CAPABILITY_DEPTH} levels.`
-    throw new RefusalError({ status: 400, code: CODE.invalidRequest, message })
-  }
-  if (Array.isArray(value)) return `[${value.map((item) => canonical(item, depth + 1)).join(',')}]`
-  const members = Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1))
-  return `{${members.map(([key, member]) => `${JSON.stringify(key)}:${canonical(member, depth + 1)}`).join(',')}}`
 }

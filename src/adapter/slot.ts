@@ -200,7 +200,10 @@ export class Slot {
   }
 
   #processEnded(process: Connection): void {
-    if (!(process instanceof ServerProcess)) return this.#changed()
+    if (!(process instanceof ServerProcess)) {
+      this.modern.processEnded(process)
+      return this.#changed()
+    }
     for (const session of process.sessions) {
       this.#sessions.delete(session.id)
       session.end()
@@ -226,6 +229,7 @@ export class Slot {
       if (session.idle && now - session.lastUsed >= this.bounds.sessionIdleMs) this.close(session)
       else session.expire(now)
     }
+    this.modern.sweep(now)
   }
 
   #keepAlive(): void {
