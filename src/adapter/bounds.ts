@@ -45,6 +45,8 @@ export const DEFAULT_BOUNDS = {
   /** Processes of the legacy era for clients of the modern one, and how long one is kept that nobody uses. */
   bridgedProcesses: 16,
   bridgedIdleMs: 10 * 60 * 1000,
+  /** Resources that one session of the legacy era is subscribed to at a server of the modern one. */
+  sessionSubscriptions: 1000,
   /** Calls that wait for their client's input, and how long; what one of them asks at most. */
   heldCalls: 100,
   heldMs: 5 * 60 * 1000,

@@ -162,7 +162,7 @@ export class BridgeToLegacy implements BridgeEvents {
         modernResult(response.text, [response.id, id], result, { method, serverInfo: process.serverInfo }),
       )
     }
-    const code = errorCodeOf(response)
+    const code = errorCodeOf(response.text)
     if (code === CODE.urlElicitation) return this.#askUrl(process, request, exchange, response)
     const changes: [{ start: number; end: number }, string][] = [[response.id, id]]
     if (code === CODE.resourceNotFound) {

@@ -278,7 +278,6 @@ export class BridgedProcess extends Connection<BridgedPending> {
     const params = `{"protocolVersion":"${LATEST_VERSION}","capabilities":${toWire(this.key)},"clientInfo":{"name":"berth","version":"1"}}`
     const response = await new Promise<ResponseMessage>((settle, reject) => {
       const fail = (refusal: Refusal) => reject(new RefusalError(refusal))
-      if (this.endReason !== undefined) return fail(this.endRefusal(this.endReason, 'initialize'))
       const id = this.context.nextId()
       this.track(id, { method: 'initialize', settle, fail })
       this.write(`{"jsonrpc":"2.0","id":${id},"method":"initialize","params":${params}}`)

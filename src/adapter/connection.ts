@@ -106,6 +106,9 @@ export abstract class Connection<P extends Pending = Pending> {
 
   /** Waits for a response until the time is up (limits.timeout). */
   protected track(id: number, pending: P): void {
+    const reason = this.#endReason
+    // It can end while a request is on its way to it; nobody would answer.
+    if (reason !== undefined) return queueMicrotask(() => pending.fail(this.endRefusal(reason, pending.method)))
     this.pending.add(id, pending, this.context.limits.timeoutMs, () => this.#timedOut(id))
   }
 

@@ -1,6 +1,6 @@
 // Messages of one era rewritten for the other. What neither era rules over stays as it was written (mcp.md §4).
 
-import { fromWire, scanObject, splice, toWire, type Span } from './json.ts'
+import { fromWire, scanObject, splice, toWire, type Member, type Span } from './json.ts'
 import type { NotificationMessage, RequestMessage } from './message.ts'
 import { META, META_PREFIX, MODERN_VERSION } from './protocol.ts'
 
@@ -67,6 +67,19 @@ export function subscribed({ text, method, params }: NotificationMessage, id: st
   const raw = (of: typeof members) => of.map((member) => `,${text.slice(member.from, member.end)}`).join('')
   const own = `{"${META.subscription}":${id}${raw(kept.filter(({ key }) => key !== META.subscription))}}`
   return `{"jsonrpc":"2.0","method":${quoted(method)},"params":{"_meta":${own}${raw(members.filter((m) => m !== meta))}}}`
+}
+
+/** A notification of a subscription for a client of the legacy era, which has no such thing. */
+export function unsubscribed({ text, method, params }: NotificationMessage): string {
+  const raw = (of: readonly Member[]) => of.map((member) => text.slice(member.from, member.end))
+  const members = params ? scanObject(text, params.start)!.members : []
+  const kept = members.flatMap((member) => {
+    if (member.key !== '_meta' || text[member.start] !== '{') return raw([member])
+    const meta = scanObject(text, member.start)!.members.filter(({ key }) => key !== META.subscription)
+    return meta.length === 0 ? [] : [`"_meta":{${raw(meta).join(',')}}`]
+  })
+  const rest = kept.length === 0 ? '' : `,"params":{${kept.join(',')}}`
+  return `{"jsonrpc":"2.0","method":${quoted(method)}${rest}}`
 }
 
 /** What a client of the legacy era has said of itself, as wire text. */

@@ -131,7 +131,7 @@ export class Eras {
 
 /** A DiscoverResult, or the one error that only a server of that era gives (mcp.md §2, Probe). */
 function tellsModern(answer: ResponseMessage): boolean {
-  if (answer.isError) return errorCodeOf(answer) === CODE.unsupportedVersion
+  if (answer.isError) return errorCodeOf(answer.text) === CODE.unsupportedVersion
   const versions = findPath(answer.text, 0, 'result', 'supportedVersions')
   return versions !== undefined && answer.text[versions.start] === '['
 }

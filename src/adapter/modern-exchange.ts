@@ -121,11 +121,11 @@ export class ModernExchange implements OpenStream {
 /** The HTTP status of a server's response. */
 export function statusOf(response: ResponseMessage): number {
   if (!response.isError) return 200
-  return STATUS[errorCodeOf(response) ?? 0] ?? 200
+  return STATUS[errorCodeOf(response.text) ?? 0] ?? 200
 }
 
 /** The code of an error response; undefined: it has none. */
-export function errorCodeOf({ text }: ResponseMessage): number | undefined {
+export function errorCodeOf(text: string): number | undefined {
   const span = findPath(text, 0, 'error', 'code')
   const code = span && Number(text.slice(span.start, span.end))
   return Number.isInteger(code) ? code : undefined

@@ -25,6 +25,16 @@ export class ModernServer {
     this.#bounds = bounds
   }
 
+  /** Whether the server is so far behind with its input that nothing more should be given to it. */
+  get choked(): boolean {
+    return this.#current?.choked === true
+  }
+
+  /** The server has answered a request. */
+  answered(): void {
+    this.#pool.health.recovered()
+  }
+
   /** Serves from now on. */
   use(process: ModernProcess): void {
     this.#current = process
@@ -71,7 +81,7 @@ export class ModernServer {
       logs: request.logLevel !== undefined,
       notified: ({ text }, own) => exchange.push(own ? withOwnId(text, own, listens ? id : ownToken!) : text),
       settled: (response) => {
-        this.#pool.health.recovered()
+        this.answered()
         if (listens) return exchange.answer(listenResponse(response, id), statusOf(response))
         exchange.answer(splice(response.text, [response.id, id]), statusOf(response))
       },

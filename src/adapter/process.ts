@@ -184,9 +184,6 @@ export class ServerProcess extends Connection<SessionPending> implements Session
     const id = this.context.nextId()
     const idSpan = scanObject(request, 0, new Set(['id']))!.members[0]!
     const response = await new Promise<ResponseMessage>((settle, reject) => {
-      if (this.endReason !== undefined) {
-        return reject(new RefusalError(this.endRefusal(this.endReason, 'initialize')))
-      }
       this.track(id, { method: 'initialize', settle, fail: (refusal) => reject(new RefusalError(refusal)) })
       this.write(splice(request, [idSpan, String(id)]))
     })

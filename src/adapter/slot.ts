@@ -2,12 +2,13 @@
 
 import type { AdapterSpec, AdapterStatus } from './spec.ts'
 import type { Bounds } from './bounds.ts'
+import { BridgeToModern } from './bridge-to-modern.ts'
 import type { Connection } from './connection.ts'
 import { CODE, RefusalError, unavailable, type Refusal } from './error.ts'
 import type { Log } from './log.ts'
 import { idText } from './message.ts'
 import { Modern } from './modern.ts'
-import type { ExchangeContext } from './modern-exchange.ts'
+import { errorCodeOf, type ExchangeContext } from './modern-exchange.ts'
 import { ProcessPool, type InitializeRequest } from './pool.ts'
 import { ServerProcess } from './process.ts'
 import { askable } from './routing.ts'
@@ -20,6 +21,8 @@ const SESSION_ENDED: Refusal = {
   code: CODE.sessionNotFound,
   message: 'The session is unknown or has ended. Initialize again.',
 }
+/** How servers of the modern era refuse `initialize`; also how others refuse what is wrong with it. */
+const NOT_LEGACY: ReadonlySet<number> = new Set([CODE.unsupportedVersion, CODE.methodNotFound, CODE.invalidParams])
 const STOPPING = unavailable('The service is stopping.')
 
 export class Slot {
@@ -132,6 +135,8 @@ export class Slot {
     this.#makeRoom()
     this.#starting++
     try {
+      const { eras } = this.modern
+      if (eras.verdict.legacy === false) return await this.#openBridged(client, request)
       const process = this.#pool.acquire(request)
       const session = new Session(this.#context, client, process, askable(request.capabilities))
       process.sessions.add(session)
@@ -140,14 +145,13 @@ export class Slot {
         const answer = ProcessPool.answer(handshake, idText(request.message))
         if (handshake.version === undefined) {
           this.#end(session)
-          return { answer }
+          const refused = NOT_LEGACY.has(errorCodeOf(handshake.response) ?? 0)
+          return refused && (await eras.isModernOnly()) ? await this.#openBridged(client, request) : { answer }
         }
         if (session.ended) throw new RefusalError(unavailable('The server ended while the session began.'))
         session.version = handshake.version
-        this.modern.eras.isLegacy()
-        this.#sessions.set(session.id, session)
-        this.#changed()
-        return { session, answer }
+        eras.isLegacy()
+        return this.#opened(session, answer)
       } catch (error) {
         this.#end(session)
         throw error
@@ -155,6 +159,22 @@ export class Slot {
     } finally {
       this.#starting--
     }
+  }
+
+  /** A session whose server is of the modern era and knows nothing of it. */
+  async #openBridged(client: string, request: InitializeRequest): Promise<{ session: Session; answer: string }> {
+    const { server } = this.modern
+    const bridge = new BridgeToModern(server, this.bounds, request, await server.discovered())
+    const session = new Session(this.#context, client, bridge, askable(request.capabilities))
+    bridge.sessions.add(session)
+    session.version = request.version
+    return this.#opened(session, bridge.initializeResult(idText(request.message), this.spec.service))
+  }
+
+  #opened(session: Session, answer: string): { session: Session; answer: string } {
+    this.#sessions.set(session.id, session)
+    this.#changed()
+    return { session, answer }
   }
 
   /** Ends a session, its streams and what it still waits for; a process of its own with it. */

@@ -469,6 +469,18 @@ describe('a subscription', () => {
     await until('the resource is let go', () => received('resources/unsubscribe').length === 1)
   })
 
+  it('says first that it stands', async () => {
+    const socket = await start((server, message) => {
+      if (message.method === 'resources/subscribe') {
+        server.say({ method: 'notifications/resources/updated', params: { uri: 'a:1' } })
+      }
+      taking(server, message)
+    })
+    const reader = await listen(socket, 's', all)
+    expect((await reader.next())?.json.method).toBe('notifications/subscriptions/acknowledged')
+    reader.close()
+  })
+
   it('shares a resource with others, and lets it go when the last one leaves', async () => {
     const socket = await start(taking)
     const one = await listen(socket, 1, { resourceSubscriptions: ['a:1'] })
