@@ -13,37 +13,45 @@ import { createApi } from './api/app.ts'
 import { serveApi, type ApiServer } from './api/server.ts'
 import { adminToken } from './api/token.ts'
 import type { View } from './api/view.ts'
-import { bootstrap } from './compile/bootstrap.ts'
+import { bootstrap, ENVOY_NODE } from './compile/bootstrap.ts'
 import { TYPE_OF } from './compile/snapshot.ts'
 import { watchConfigFile, type ConfigFile } from './config/file.ts'
 import { loadConfig, type Config, type ConfigText } from './config/load.ts'
 import { Registrar, type Registration } from './consul/registrar.ts'
 import { createDeploying } from './deploying.ts'
 import { Deployments } from './deployments.ts'
-import { engineAddresses } from './docker/addresses.ts'
 import { FILES_FOLDER } from './docker/dind-definition.ts'
 import { Engines } from './docker/engines.ts'
+import { engineSocket, envoyApi } from './envoy-api.ts'
+import { callAddress } from './model/address.ts'
 import { TIERS } from './model/client.ts'
 import { GATEWAY, listenerName } from './model/names.ts'
 import { OperatorError } from './model/operator-error.ts'
 import { problemLine, type Problem } from './model/problem.ts'
 import { whenReady } from './ready.ts'
 import { Reconciler } from './reconcile.ts'
+import { restartProblems, withReasons } from './problems.ts'
 import { refusalProblem, registrationOf, serviceRow } from './rows.ts'
 import { createAdapters, logFile } from './slots/adapters.ts'
-import { findEnvoy } from './slots/envoy-binary.ts'
-import { EnvoyProcess } from './slots/envoy.ts'
-import { makeFolders, removeSockets, type Folders } from './slots/folders.ts'
+import { ExternalEnvoy, externalEnvoy } from './slots/envoy-external.ts'
+import { EnvoyProcess, type Envoy } from './slots/envoy.ts'
+import {
+  adminSocket as adminSocketOf,
+  makeFolders,
+  removeSockets,
+  xdsSocket as xdsSocketOf,
+  type Folders,
+} from './slots/folders.ts'
 import { tailLines } from './slots/log-tail.ts'
 import { watchLogs } from './slots/logs.ts'
 import { becomesFree, canBind } from './slots/ports.ts'
 import { birthOf, runs } from './slots/process.ts'
 import { Slots } from './slots/slots.ts'
 import { Trials } from './slots/trial.ts'
+import { Tunnels } from './slots/tunnels.ts'
 import { openOwnStore } from './store/ownership.ts'
 import type { Store } from './store/store.ts'
 import { createCodec } from './xds/codec.ts'
-import { loadDescriptors } from './xds/descriptors.ts'
 import { XdsServer } from './xds/server.ts'
 
 export interface ControlPlaneOptions {
@@ -102,44 +110,60 @@ async function start(
   const events = new EventEmitter<{ changed: [] }>()
   const stopped = new AbortController()
   const node = store.nodeId()
-  const adminSocket = join(folders.sockets, 'envoy.admin')
-  const xdsSocket = join(folders.sockets, 'xds')
+  const adminSocket = adminSocketOf(folders)
+  const xdsSocket = xdsSocketOf(folders)
+  const external = externalEnvoy(env)
+  const envoyHost = external?.host
   let config = firstConfig
+  const tunnels = new Tunnels({
+    records: store,
+    folders,
+    env,
+    changed: () => reconciler.changed(),
+    log: (message, fields) => log.info(fields, message),
+  })
   const engines = new Engines({
     env,
     home: folders.home,
+    sockets: folders.sockets,
     node,
     seen: (state) => reconciler.setEngine(state),
     changed: () => reconciler.changed(),
     log: (message, fields) => log.info(fields, message),
     progress,
+    tunnels,
   })
 
-  const binary = await findEnvoy({
+  const { binary, descriptors } = await envoyApi(external !== undefined, {
     env,
     cache,
-    engineSocket: engineSocket(config, env, folders.home),
+    engineSocket: engineSocket(config, env, folders),
     progress,
     signal,
   })
-  const codec = createCodec(await loadDescriptors(binary.path, join(cache, 'descriptors')))
+  const codec = createCodec(descriptors)
   signal.throwIfAborted()
 
-  const envoy = new EnvoyProcess({
-    binary: binary.path,
-    version: binary.version,
-    folders,
-    bootstrap: bootstrap({ node: 'berth', xdsSocket, adminSocket }),
-    adminSocket,
-    concurrency: availableParallelism(),
-    records: store,
-    changed: () => events.emit('changed'),
-    ended: () => {
-      reconciler.envoyHolds(new Set())
-      events.emit('changed')
-    },
-    log: (message, fields) => log.info(fields, message),
-  })
+  const envoy: Envoy = binary
+    ? new EnvoyProcess({
+        binary: binary.path,
+        version: binary.version,
+        folders,
+        bootstrap: bootstrap({ node: ENVOY_NODE, xdsSocket, adminSocket }),
+        adminSocket,
+        concurrency: availableParallelism(),
+        records: store,
+        // Its ports are taken to be held all along: the next one binds them before anything could be asked of them, and
+        // what it cannot bind it refuses.
+        changed: () => events.emit('changed'),
+        log: (message, fields) => log.info(fields, message),
+      })
+    : new ExternalEnvoy({
+        adminSocket,
+        connected: () => xds.connected,
+        newcomers: () => xds.newcomers,
+        changed: () => events.emit('changed'),
+      })
   const adapters = createAdapters({
     program: {
       command: [process.execPath, ...ADAPTER_FLAGS, join(import.meta.dirname, 'adapter.cjs')],
@@ -147,6 +171,7 @@ async function start(
     },
     folders,
     engine: (name) => engines.address(name),
+    cores: (name) => engines.cores(name),
     node,
     tier: (name) => TIERS[config.clients.find((client) => client.name === name)?.tier ?? ''],
     eras: store,
@@ -172,13 +197,16 @@ async function start(
     refused: store.refused(),
     setRefused: (refused) => store.setRefused(refused),
     demand: (cluster) => slots.demand(cluster),
-    changed: () => events.emit('changed'),
+    changed: () => {
+      if (envoy instanceof ExternalEnvoy) envoy.streamsChanged()
+      events.emit('changed')
+    },
     log: (message, fields) => log.info(fields, message),
   })
   const problems = (): Problem[] => [
     ...engines.problems(),
     ...restartProblems(firstConfig, config),
-    ...reconciler.problems(),
+    ...withReasons(reconciler.problems(), tunnels.problems()),
     ...deployments.problems(),
     ...envoy.problems(),
     ...xds.refusals().map(refusalProblem),
@@ -200,9 +228,11 @@ async function start(
       xds.publish(snapshot, changes)
       log.info({ changes: [...changes.values()].reduce((sum, names) => sum + [...names].length, 0) }, 'published')
     },
-    canBind: (port) => canBind(config.bind, port),
+    // In an Envoy elsewhere nobody can try; Envoy itself says when a port is taken.
+    canBind: async (port) => external !== undefined || canBind(config.bind, port),
     image: (engine, image) => engines.image(engine, image),
     node,
+    hosts: envoyHost === undefined ? [] : [envoyHost],
     living,
     deployments,
     reap: (name) => void engines.reap(name, living),
@@ -222,7 +252,7 @@ async function start(
   /** What Consul shall know; the check follows Envoy's own answer (compile/route.ts), `healthy` is where it starts. */
   const registrations = (): Registration[] =>
     reconciler.placed.flatMap(({ service, port }) =>
-      port === undefined ? [] : [registrationOf(service, port, config.bind, slots.views())],
+      port === undefined ? [] : [registrationOf(service, port, { bind: config.bind, envoyHost }, slots.views())],
     )
   const applyConfig = (next: Config): void => {
     const consul = next.consul
@@ -260,15 +290,17 @@ async function start(
     await trials.stop()
     if (keep) {
       slots.release()
+      tunnels.release()
       envoy.release()
     } else {
       await envoy.drain()
       await slots.stop(STOP_DEADLINE_MS)
       await engines.clear()
+      await tunnels.close()
       await envoy.stop()
     }
     xds.close()
-    if (!keep) removeSockets(folders)
+    if (!keep) removeSockets(folders, external !== undefined)
   }
 
   const stopLogs = watchLogs(folders.logs)
@@ -276,9 +308,14 @@ async function start(
   let api: ApiServer | undefined
   try {
     slots.adopt(store.processes())
+    tunnels.adopt(store.processes())
     const held = await envoy.adopt()
     reconciler.envoyHolds(held ?? new Set())
-    if (!held?.has(config.ports.gateway) && !(await becomesFree(config.bind, config.ports.gateway, PORT_DEADLINE_MS)))
+    if (
+      !external &&
+      !held?.has(config.ports.gateway) &&
+      !(await becomesFree(config.bind, config.ports.gateway, PORT_DEADLINE_MS))
+    )
       throw new OperatorError(
         `Port ${config.ports.gateway} of the gateway is taken by another process ` +
           `(\`ss -ltnp 'sport = :${config.ports.gateway}'\` names it). End it, or set ports.gateway to another port.`,
@@ -291,7 +328,7 @@ async function start(
         ready: isReady(),
         envoy: {
           pid: envoy.pid ?? null,
-          version: xds.connected ?? binary.version,
+          version: xds.connected ?? binary?.version ?? 'unknown',
           state: envoy.state,
           restarts: envoy.restarts,
         },
@@ -310,6 +347,7 @@ async function start(
           }),
         ),
       problems,
+      dind: async () => engines.dind(),
       snapshot: () =>
         Object.fromEntries(
           [...reconciler.snapshot].map(([typeUrl, byName]) => [
@@ -336,6 +374,7 @@ async function start(
           settled: () => reconciler.settled(),
         }),
         token: await adminToken(folders.home),
+        envoyHost,
         onBug: (error) => log.error({ err: error }, 'the control API failed'),
       }),
       {
@@ -347,9 +386,9 @@ async function start(
     await firstRun
     await xds.listen(xdsSocket)
     if (!held) await envoy.start()
-    writeApiAddress(folders.home, { url: api.url, pid: process.pid, admin: adminSocket })
+    writeApiAddress(folders.home, { url: api.url, pid: process.pid, admin: adminSocket, envoy: envoyHost })
     if (options.file) void followConfig(options.file, applyConfig, reconciler, stopped.signal)
-    const ready = whenReady(isReady, servedPorts, config.bind, events, stopped.signal)
+    const ready = whenReady(isReady, servedPorts, envoyHost ?? callAddress(config.bind), events, stopped.signal)
     ready.catch(() => undefined)
     return {
       view,
@@ -374,20 +413,6 @@ async function start(
   }
 }
 
-/** What a running control plane cannot change about itself. */
-function restartProblems(first: Config, now: Config): Problem[] {
-  if (first.bind === now.bind && first.ports.api === now.ports.api) return []
-  return [
-    {
-      about: 'control API',
-      where: 'ports.api, bind',
-      message: `The control API stays on ${first.bind}:${first.ports.api} until the next start.`,
-      remedy:
-        'Start Berth again: the control plane can be ended and started while calls go on (kill -9, then berth up).',
-    },
-  ]
-}
-
 const SERVED_TYPES = [TYPE_OF.listeners, TYPE_OF.scopedRoutes, TYPE_OF.routes]
 
 function configOf(text: ConfigText): Config {
@@ -404,13 +429,6 @@ function count(n: number, noun: string): string {
 function disown(store: Store): void {
   store.dropOwnership(process.pid)
   store.close()
-}
-
-/** For fetching Envoy's image, where there is no Python. */
-function engineSocket(config: Config, env: NodeJS.ProcessEnv, home: string): string | undefined {
-  for (const address of engineAddresses(config.engines, env, home).addresses)
-    if ('socketPath' in address) return address.socketPath
-  return undefined
 }
 
 /** A new version that is wrong is told and not applied. */

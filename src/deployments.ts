@@ -177,10 +177,15 @@ export class Deployments {
       return { service: name, change: 'unchanged' }
     }
     entry.candidate?.given.abort()
-    // Back to what is served: there is nothing to try.
-    const back = same(entry.stored.current, definition)
-    entry.stored = { ...entry.stored, next: back ? undefined : definition }
-    entry.candidate = back ? undefined : candidateOf(service, definition)
+    if (startsAlike(entry.service, service)) {
+      // Nothing that a trial could show.
+      entry.stored = { ...entry.stored, current: definition, next: undefined }
+      entry.service = service
+      entry.candidate = undefined
+    } else {
+      entry.stored = { ...entry.stored, next: definition }
+      entry.candidate = candidateOf(service, definition)
+    }
     store.setDeployment(entry.stored)
     log('a deployed service was changed', { service: name })
     return { service: name, change: 'updated' }
@@ -246,6 +251,11 @@ function candidateOf(service: Service, definition: Definition): Candidate {
 
 function same(a: Definition, b: Definition): boolean {
   return a.text === b.text && a.folder === b.folder
+}
+
+/** Whether two definitions differ at most in what is done with their servers, and not in how one starts. */
+function startsAlike(a: Service, b: Service): boolean {
+  return JSON.stringify(a.backend) === JSON.stringify(b.backend)
 }
 
 function imageRollout(image: string, state: Exclude<ImageState, { state: 'present' }>): Rollout {

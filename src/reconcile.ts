@@ -8,6 +8,7 @@ import { EMPTY, nextSnapshot, type Encode, type Snapshot } from './compile/snaps
 import type { Config } from './config/load.ts'
 import { DEFAULT_LIMITS } from './config/limits.ts'
 import type { EngineState } from './docker/provider.ts'
+import { bracketed, isWildcard } from './model/address.ts'
 import { MANAGED_LABEL, SLOT_LABEL, type LabelledContainer } from './model/container.ts'
 import { servicesFromContainers } from './model/labels.ts'
 import { downReason, unhealthy } from './model/health.ts'
@@ -35,6 +36,8 @@ export interface ReconcileOptions {
   readonly image: (engine: string, image: string) => ImageState
   /** This node's id, which marks its containers. */
   readonly node: string
+  /** Further host names that requests are addressed to, which the operator has written somewhere. */
+  readonly hosts: readonly string[]
   /** An engine has containers of this node that belong to no live slot. */
   readonly reap: (engine: string) => void
   /** Something is published, or problems are different. */
@@ -50,9 +53,11 @@ const COALESCE_MS = 15
 const TAKEN_PORT_MS = 5000
 /** Services of images stay on an engine that does not answer for this long before they go elsewhere. */
 const ENGINE_GRACE_MS = 8000
+/** An engine that Berth brings up is waited for this long by services that could run elsewhere. */
+const ENGINE_START_MS = 30_000
 /** The longest that Envoy holds a request for a slot that starts. */
 const HOLD_SECONDS = 60
-/** What a request may be addressed to, as long as everything binds to loopback. */
+/** What a request may always be addressed to. */
 const HOSTS = ['localhost', '127.0.0.1', '[::1]']
 
 /** A service as it is served now. */
@@ -78,6 +83,8 @@ export class Reconciler {
   #held: ReadonlySet<number> = new Set()
   /** Since when an engine does not answer that did before. */
   readonly #lostAt = new Map<string, number>()
+  /** Since when an engine is being brought up. */
+  readonly #startingAt = new Map<string, number>()
   /** The gateway's port in use. */
   #gateway: number | undefined
   #snapshot: Snapshot = EMPTY
@@ -96,7 +103,7 @@ export class Reconciler {
     this.#lastSeen = options.store.containers()
   }
 
-  /** Envoy listens on these ports: an adopted one on those it had, one that has ended on none. */
+  /** An Envoy that is adopted listens on these ports. */
   envoyHolds(ports: ReadonlySet<number>): void {
     this.#held = ports
   }
@@ -109,8 +116,8 @@ export class Reconciler {
     for (const name of engines.keys()) if (!this.#engines.has(name)) this.#engines.set(name, undefined)
     for (const name of [...this.#engines.keys(), ...this.#lastSeen.keys()]) {
       if (engines.has(name)) continue
-      this.#engines.delete(name)
-      if (this.#lastSeen.delete(name)) this.#options.store.setContainers(name, undefined)
+      if (this.#lastSeen.has(name)) this.#options.store.setContainers(name, undefined)
+      for (const known of [this.#engines, this.#lastSeen, this.#lostAt, this.#startingAt]) known.delete(name)
     }
     this.changed()
   }
@@ -130,6 +137,11 @@ export class Reconciler {
     } else if (this.#engines.get(engine)?.reachable) {
       this.#lostAt.set(engine, this.#options.now())
       setTimeout(() => this.changed(), ENGINE_GRACE_MS).unref()
+    }
+    if (!('starting' in state)) this.#startingAt.delete(engine)
+    else if (!this.#startingAt.has(engine)) {
+      this.#startingAt.set(engine, this.#options.now())
+      setTimeout(() => this.changed(), ENGINE_START_MS).unref()
     }
     this.#engines.set(engine, state)
     this.changed()
@@ -242,7 +254,7 @@ export class Reconciler {
     const unreachable: Problem[] = []
     for (const [name, state] of this.#engines) {
       const seen = this.#lastSeen.get(name) ?? []
-      if (state?.reachable === false) unreachable.push(state.problem)
+      if (state?.reachable === false && 'problem' in state) unreachable.push(state.problem)
       // Nobody knows how its containers are, so they stay services, answered with 503.
       containers.push(
         ...(state?.reachable === false ? seen.map((each) => ({ ...each, state: 'unreachable' as const })) : seen),
@@ -277,15 +289,16 @@ export class Reconciler {
     return [...this.#runtimes].map(([name, runtime]) => ({
       name,
       runtime,
-      reachable: this.#engines.get(name)?.reachable === true || this.#isLostForAMoment(name),
+      reachable: this.#engines.get(name)?.reachable === true || this.#isFresh(this.#lostAt, name, ENGINE_GRACE_MS),
+      starting: this.#isFresh(this.#startingAt, name, ENGINE_START_MS),
       image: (image) => this.#options.image(name, image),
     }))
   }
 
   /** What runs on an engine is not given up for one answer that comes late: its sessions would end. */
-  #isLostForAMoment(engine: string): boolean {
-    const since = this.#lostAt.get(engine)
-    return since !== undefined && this.#options.now() - since < ENGINE_GRACE_MS
+  #isFresh(times: ReadonlyMap<string, number>, engine: string, ms: number): boolean {
+    const since = times.get(engine)
+    return since !== undefined && this.#options.now() - since < ms
   }
 
   /** Containers without a live slot: their adapter was killed, or the engine was away when it wanted to remove them. */
@@ -338,6 +351,7 @@ export class Reconciler {
 
   #worldOf(withPorts: readonly Placed[], config: Config, gatewayPort: number): World {
     const views = this.#options.slots.views()
+    const bound = isWildcard(config.bind) ? [] : [bracketed(config.bind)]
     return {
       services: withPorts.flatMap(({ service, port }) => {
         if (port === undefined) return []
@@ -349,7 +363,7 @@ export class Reconciler {
       retired: this.#options.slots.retired(),
       bind: config.bind,
       gatewayPort,
-      routes: { hosts: [...new Set([...HOSTS, hostOf(config.bind)])], holdSeconds: HOLD_SECONDS },
+      routes: { hosts: [...new Set([...HOSTS, ...bound, ...this.#options.hosts])], holdSeconds: HOLD_SECONDS },
     }
   }
 
@@ -388,11 +402,6 @@ function healthWords(service: Service, views: ReturnType<Slots['views']>): strin
   if (down !== undefined) return down
   const own = views.filter((slot) => slot.service === service.name)
   return unhealthy(service, own) === undefined ? undefined : 'The last server of this service failed.'
-}
-
-/** An address as a Host header has it. */
-function hostOf(address: string): string {
-  return address.includes(':') ? `[${address}]` : address
 }
 
 function portsOf(placed: readonly Placed[], gateway: number): ReadonlySet<number> {

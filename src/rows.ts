@@ -2,6 +2,7 @@
 
 import type { ServiceRow } from './api/view.ts'
 import type { Registration } from './consul/registrar.ts'
+import { bracketed, callAddress } from './model/address.ts'
 import type { Rollout } from './model/deployment.ts'
 import { downReason, unhealthy } from './model/health.ts'
 import { GATEWAY, listenerName } from './model/names.ts'
@@ -26,7 +27,7 @@ export function serviceRow(
   { slots, bind, gateway, refused, rollout }: RowContext,
 ): ServiceRow {
   const own = slots.filter((slot) => slot.service === service.name)
-  const host = bind.includes(':') ? `[${bind}]` : bind
+  const host = bracketed(callAddress(bind))
   const unbound = refused.find(({ name }) => port !== undefined && name === listenerName(service.name, port))
   const down = unbound ? `Envoy cannot listen on port ${port}: ${unbound.message}` : downReason(service)
   const reason = down ?? unhealthy(service, own)
@@ -82,18 +83,23 @@ export function refusalProblem({ name, typeUrl, message }: RefusedResource): Pro
 /** Longest list of clients in a catalog: Consul refuses values of more than 512 bytes. */
 const CLIENT_SUPPORT = 500
 
-/** A service as other machines find it. */
+/**
+ * A service as others find it.
+ *
+ * @param envoyHost where an Envoy of another container or machine is reached from here, and so by Consul's agent
+ */
 export function registrationOf(
   service: Service,
   port: number,
-  address: string,
+  { bind, envoyHost }: { readonly bind: string; readonly envoyHost: string | undefined },
   slots: readonly SlotView[],
 ): Registration {
   const own = slots.filter((slot) => slot.service === service.name)
   return {
     name: service.name,
-    address,
+    address: callAddress(bind),
     port,
+    checkHost: envoyHost,
     protocol: NEWEST_PROTOCOL,
     era: service.era,
     isolation: service.isolation,

@@ -76,7 +76,7 @@ function deploymentsWith() {
 }
 
 function engine(image: ImageState = { state: 'present' }, reachable = true): EngineView[] {
-  return [{ name: 'host', runtime: 'docker', reachable, image: () => image }]
+  return [{ name: 'host', runtime: 'docker', reachable, starting: false, image: () => image }]
 }
 
 describe('a change', () => {

@@ -8,10 +8,11 @@ import type { Reconciler, ReconcileOptions } from '../src/reconcile.ts'
 import { openStore, type Store } from '../src/store/store.ts'
 import { LDS } from '../src/xds/type-urls.ts'
 import { config, engines, GRACE_MS, labelled, reconcilerFor, seen } from './fixtures/reconciler.ts'
-import { service } from './fixtures/world.ts'
+import { image, service } from './fixtures/world.ts'
 
 const TAKEN_PORT_MS = 5000
 const COALESCE_MS = 15
+const ENGINE_START_MS = 30_000
 const GATEWAY = 'gateway:10005'
 
 let store: Store
@@ -204,6 +205,52 @@ describe('an engine', () => {
     expect(routes('time')).toContain('The engine host of service time does not answer.')
   })
 
+  test('that is brought up keeps nobody else waiting; its services wait for it a while, then run elsewhere', async () => {
+    const { reconciler, listeners, routes, about } = setUp()
+    const both = service('both', { backend: image('dind', 'process') })
+    const alone = service('alone', { backend: image('dind') })
+    reconciler.setConfig(config([service('files'), both, alone]), new Map([['dind', 'dind']]))
+    await pass(1000)
+    expect(listeners()).toEqual([])
+    const backend = (name: string) => reconciler.placed.find((each) => each.service.name === name)?.service.backend
+    reconciler.setEngine({ engine: 'dind', reachable: false, starting: true })
+    await pass()
+    expect(listeners()).toHaveLength(4)
+    expect(about(), 'is no mistake of anybody').toEqual([])
+    expect(routes('files')).toContain('"cluster":"files|alice@1"')
+    const words = (name: string) =>
+      `"status":503,"body":{"inline_string":"The Docker engine dind of service ${name} is being brought up."`
+    for (const name of ['both', 'alone']) expect(routes(name)).toContain(words(name))
+
+    // Told again, it is no new start.
+    await pass(ENGINE_START_MS - 1000)
+    reconciler.setEngine({ engine: 'dind', reachable: false, starting: true })
+    expect(backend('both')).toMatchObject({ kind: 'image' })
+    await pass(1000 + COALESCE_MS)
+    expect(backend('both')).toMatchObject({ kind: 'process' })
+    expect(routes('both')).toContain('"cluster":"both|alice@1"')
+    expect(routes('alone')).toContain('"status":503')
+    reconciler.setEngine({ ...seen(), engine: 'dind' })
+    await pass(COALESCE_MS)
+    for (const name of ['both', 'alone']) {
+      expect(backend(name)).toMatchObject({ kind: 'image', engine: 'dind' })
+      expect(routes(name)).toContain(`"cluster":"${name}|alice@1"`)
+    }
+  })
+
+  test('that cannot be brought up is not waited for any longer', async () => {
+    const { reconciler, about } = setUp()
+    reconciler.setConfig(config([service('both', { backend: image('dind', 'process') })]), new Map([['dind', 'dind']]))
+    reconciler.setEngine({ engine: 'dind', reachable: false, starting: true })
+    await pass()
+    expect(reconciler.placed[0]!.service).toMatchObject({ doubt: expect.stringContaining('is being brought up') })
+    reconciler.setEngine({ ...unreachable, engine: 'dind' })
+    await pass(COALESCE_MS)
+    expect(reconciler.placed[0]!.service).toMatchObject({ backend: { kind: 'process' } })
+    expect(reconciler.placed[0]!.service.doubt).toBeUndefined()
+    expect(about()).toHaveLength(1)
+  })
+
   test('that leaves the configuration is not waited for, and its services are gone', async () => {
     const { reconciler, listeners, routes, about } = setUp()
     reconciler.setConfig(config([service('files')]), engines('host', 'silent'))
@@ -355,4 +402,18 @@ test('a configuration with mistakes is told, and the last good one stays until t
   await pass()
   expect(about()).toEqual([])
   expect(listeners()).toEqual([GATEWAY, 'b:11101'])
+})
+
+describe('what requests may be addressed to', () => {
+  test.for<[string, string[], string[]]>([
+    ['127.0.0.1', [], ['localhost', '127.0.0.1', '[::1]']],
+    ['192.0.2.7', [], ['localhost', '127.0.0.1', '[::1]', '192.0.2.7']],
+    ['2001:db8::7', [], ['localhost', '127.0.0.1', '[::1]', '[2001:db8::7]']],
+    ['0.0.0.0', ['envoy'], ['localhost', '127.0.0.1', '[::1]', 'envoy']],
+  ])('bound to %s, with %j', async ([bind, hosts, expected]) => {
+    const { reconciler, routes } = setUp({ hosts })
+    reconciler.setConfig(config([service('one')], { bind }), engines())
+    await pass()
+    expect(routes('one')).toContain(`"domains":${JSON.stringify(expected)}`)
+  })
 })

@@ -64,8 +64,16 @@ export const DEFAULT_BOUNDS = {
   toolPages: 100,
   /** A list of tools whose changes the server does not tell is read again after this. */
   toolListMs: 60_000,
+  /** A server that says nothing for this long, and owes no answer, is pinged. */
+  pingAfterMs: 30_000,
+  /** It gets this long to answer a ping; also between looks at all servers. */
+  pingAnswerMs: 10_000,
+  /** Pings in a row without an answer that it takes to give a server up. */
+  pings: 2,
   /** A call of the Engine API. */
   engineCallMs: 10_000,
+  /** One that makes or starts a container: an engine that has to start many at once takes its time. */
+  engineWorkMs: 60_000,
   /** Requests get this long to end after SIGTERM, where nobody says a deadline. */
   drainMs: 5000,
   /** Changes of the status are told at most this often. */

@@ -239,7 +239,7 @@ export class BridgeToLegacy implements BridgeEvents {
           return process
         } catch (error) {
           this.#all.delete(bridged)
-          this.#pool.release(process)
+          this.#pool.noAnswer(process, error)
           throw error
         }
       }

@@ -226,6 +226,10 @@ export class BridgedProcess extends Connection<BridgedPending> {
     for (const uri of this.subscriptions.removeAll(listen)) void this.#request('resources/unsubscribe', { uri })
   }
 
+  protected override get greeted(): boolean {
+    return this.#initialized !== undefined
+  }
+
   protected override requested(message: RequestMessage): void {
     const id = idText(message)
     const { method } = message

@@ -2,7 +2,7 @@
 
 import type { Limits } from '../model/service.ts'
 import type { Bounds } from './bounds.ts'
-import { CODE, type Refusal } from './error.ts'
+import { CODE, unavailable, type Refusal } from './error.ts'
 import { copied, oneLine, scanArray } from './json.ts'
 import type { Log } from './log.ts'
 import {
@@ -15,6 +15,7 @@ import {
 } from './message.ts'
 import { PendingTable, type Pending } from './pending.ts'
 import { BATCH_MESSAGES } from './protocol.ts'
+import { Pulse, type Finding } from './pulse.ts'
 import type { StartStdio, StdioServer } from './stdio.ts'
 
 export interface ConnectionContext {
@@ -33,14 +34,18 @@ export abstract class Connection<P extends Pending = Pending> {
 
   protected readonly context: ConnectionContext
   readonly #end = Promise.withResolvers<void>()
+  readonly #pulse: Pulse
   #started: Promise<void> | undefined
   #stdio: StdioServer | undefined
   #endReason: string | undefined
   #stopping: Promise<void> | undefined
   #holds = 0
+  /** Lines on its stdout that are no messages. */
+  #strayLines = 0
 
   constructor(context: ConnectionContext) {
     this.context = context
+    this.#pulse = new Pulse(context.bounds)
   }
 
   /** Nobody would miss it. */
@@ -59,9 +64,19 @@ export abstract class Connection<P extends Pending = Pending> {
     return this.#stdio?.life
   }
 
+  /** It has not answered its pings, and has said nothing since. */
+  get silent(): boolean {
+    return this.#pulse.silent
+  }
+
+  /** Bytes written that it has not taken. */
+  get backlogBytes(): number {
+    return this.#stdio?.backlogBytes ?? 0
+  }
+
   /** Whether the server is so far behind with its input that nothing more should be given to it. */
   get choked(): boolean {
-    return (this.#stdio?.backlogBytes ?? 0) > this.context.limits.messageBytes
+    return this.backlogBytes > this.context.limits.messageBytes
   }
 
   /** Why it has ended, in words for the client; undefined: it has not. */
@@ -86,6 +101,22 @@ export abstract class Connection<P extends Pending = Pending> {
     }
   }
 
+  /**
+   * Called every `pingAnswerMs`: pings a server that has been quiet for long. One that owes an answer may be busy, one
+   * that is not read cannot be heard, one that was not greeted must not be spoken to: they are not judged.
+   */
+  look(): Finding {
+    if (!this.greeted || this.#stopping) return 'well'
+    const found = this.#pulse.look(this.owes || this.#holds > 0)
+    if (found === 'ping') this.ping()
+    return found
+  }
+
+  /** Nobody waits for the answer's id: that it is heard is all that counts. */
+  ping(): void {
+    this.write(`{"jsonrpc":"2.0","id":${this.context.nextId()},"method":"ping"}`)
+  }
+
   /** Ends it; resolves when it is gone. */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop()
@@ -94,6 +125,14 @@ export abstract class Connection<P extends Pending = Pending> {
 
   write(text: string): void {
     if (this.#endReason === undefined) this.#stdio?.write(oneLine(text))
+  }
+
+  /** It may be spoken to. */
+  protected abstract get greeted(): boolean
+
+  /** It has not answered all that it was asked. */
+  protected get owes(): boolean {
+    return this.pending.size > 0
   }
 
   /** A request of the server. */
@@ -136,9 +175,14 @@ export abstract class Connection<P extends Pending = Pending> {
   #timedOut(id: number): void {
     const pending = this.pending.take(id)
     if (!pending) return
-    // A server must never be told that its initialize is cancelled (mcp.md §3.1); it is stopped by its owner.
-    if (pending.method !== 'initialize') this.tellCancelled(id, 'The request timed out.')
     const seconds = this.context.limits.timeoutMs / 1000
+    if (pending.method === 'initialize') {
+      // A server must never be told that its initialize is cancelled (mcp.md §3.1); it is stopped by its owner.
+      const banner = this.#strayLines > 0 ? ' It wrote text to stdout that is no MCP: is it an MCP server?' : ''
+      pending.fail(unavailable(`The server did not answer initialize within ${seconds} s (limits.timeout).${banner}`))
+      return
+    }
+    this.tellCancelled(id, 'The request timed out.')
     pending.fail({
       status: 504,
       code: CODE.server,
@@ -147,6 +191,7 @@ export abstract class Connection<P extends Pending = Pending> {
   }
 
   #line(text: string): void {
+    this.#pulse.heard()
     const items = text.startsWith('[') ? scanArray(text, BATCH_MESSAGES) : undefined
     if (items) for (const item of items) this.#received(copied(text.slice(item.start, item.end)))
     else this.#received(text)
@@ -155,6 +200,7 @@ export abstract class Connection<P extends Pending = Pending> {
   #received(text: string): void {
     const message = readMessage(text)
     if ('invalid' in message) {
+      if (text !== '') this.#strayLines++
       if (text !== '') this.context.log('warn', 'skipped a line on stdout that is no message', { bytes: text.length })
     } else if (message.kind === 'request') this.requested(message)
     else if (message.kind === 'notification') this.notified(message)
@@ -162,6 +208,7 @@ export abstract class Connection<P extends Pending = Pending> {
   }
 
   #oversized(head: string, tail: string): void {
+    this.#pulse.heard()
     const limit = this.context.limits.messageBytes
     const asked = requestIdOf(head, tail)
     if (asked !== undefined) this.oversizedRequest(asked, `The request is larger than ${limit} bytes (limits.message).`)

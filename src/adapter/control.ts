@@ -4,7 +4,10 @@ import { createServer, type Server, type ServerResponse } from 'node:http'
 
 import type { Slot } from './slot.ts'
 
-/** Serves `GET /status`, `GET /watch` and `POST /drain?deadline=<ms>`; `drain` is called for the last. */
+/**
+ * Serves `GET /status`, `GET /watch`, `POST /scale?warm=<n>&max=<n>` (without `max`: as many as there are sessions) and
+ * `POST /drain?deadline=<ms>`; `drain` is called for the last.
+ */
 export function createControlServer(slot: Slot, drain: (deadlineMs: number) => void): Server {
   const server = createServer((req, res) => {
     const [path, query] = req.url!.split('?', 2)
@@ -19,7 +22,16 @@ export function createControlServer(slot: Slot, drain: (deadlineMs: number) => v
       reply(res, 202, slot.status)
       return drain(deadline)
     }
-    reply(res, 404, { error: 'Use GET /status, GET /watch or POST /drain.' })
+    if (route === 'POST /scale') {
+      const wanted = new URLSearchParams(query)
+      const warm = Number(wanted.get('warm') ?? Number.NaN)
+      const max = wanted.has('max') ? Number(wanted.get('max')) : undefined
+      if (!Number.isInteger(warm) || warm < 0 || !Number.isInteger(max ?? 1) || (max ?? 1) < 1)
+        return reply(res, 400, { error: 'warm must be a whole number, and max one above 0.' })
+      slot.rescale({ warm, max })
+      return reply(res, 200, slot.status)
+    }
+    reply(res, 404, { error: 'Use GET /status, GET /watch, POST /scale or POST /drain.' })
   })
   server.keepAliveTimeout = 0
   return server

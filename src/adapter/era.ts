@@ -2,33 +2,19 @@
 
 import type { Era } from '../model/service.ts'
 import type { Bounds } from './bounds.ts'
-import { readMessage, type RequestMessage, type ResponseMessage } from './message.ts'
+import type { RequestMessage, ResponseMessage } from './message.ts'
 import { errorCodeOf } from './modern-exchange.ts'
 import { ModernProcess } from './modern-process.ts'
 import type { ProcessPool } from './pool.ts'
 import { CODE } from './error.ts'
 import { findPath } from './json.ts'
-import { META, MODERN_VERSION } from './protocol.ts'
+import { ownRequest } from './own-request.ts'
 import type { AdapterSpec, ErasKnown } from './spec.ts'
 
 const CONFIGURED: Readonly<Record<Exclude<Era, 'auto'>, ErasKnown>> = {
   legacy: { legacy: true, modern: false },
   modern: { legacy: false, modern: true },
   dual: { legacy: true, modern: true },
-}
-
-/** The capabilities of the adapter's own requests: all that a server could make a tool depend on. */
-const OWN_META = JSON.stringify({
-  [META.version]: MODERN_VERSION,
-  [META.clientInfo]: { name: 'berth', version: '1' },
-  [META.capabilities]: { elicitation: {}, roots: {}, sampling: {} },
-})
-
-/** A request of the adapter's own; the id is a place for the one that it gets. */
-export function ownRequest(method: string, params: Readonly<Record<string, unknown>> = {}): RequestMessage {
-  const own = JSON.stringify(params).slice(1)
-  const text = `{"jsonrpc":"2.0","id":0,"method":"${method}","params":{"_meta":${OWN_META}${own === '}' ? '' : ','}${own}}`
-  return readMessage(text) as RequestMessage
 }
 
 /** Sends a request of the adapter's own. Resolves with the response, or undefined when none came. */

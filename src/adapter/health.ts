@@ -47,6 +47,15 @@ export class Health {
     this.#changed()
   }
 
+  /** A server that nobody may end does not answer: it is ill until it is heard again. */
+  unheard(reason: string): void {
+    clearTimeout(this.#healing)
+    this.lastFailure = reason
+    this.failing = true
+    this.#log('warn', 'the server does not answer', { reason })
+    this.#changed()
+  }
+
   /** A server that answers is a server that works: what was wrong before is over. */
   recovered(): void {
     if (this.lastFailure === undefined) return

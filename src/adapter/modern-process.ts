@@ -13,6 +13,7 @@ import {
   type ResponseMessage,
 } from './message.ts'
 import type { Pending } from './pending.ts'
+import { ownRequest } from './own-request.ts'
 import { META } from './protocol.ts'
 
 /** Who hears what the server says about one request. */
@@ -34,6 +35,7 @@ interface ModernPending extends Pending {
 }
 
 export const LISTEN = 'subscriptions/listen'
+const PING = ownRequest('server/discover')
 
 export class ModernProcess extends Connection<ModernPending> {
   override get idle(): boolean {
@@ -60,6 +62,20 @@ export class ModernProcess extends Connection<ModernPending> {
   /** Nobody waits for it any more. */
   cancel(id: number): void {
     if (this.pending.take(id)) this.tellCancelled(id, 'The client does not wait any more.')
+  }
+
+  /** Its era has no greeting and no pings; discovery costs as little. */
+  protected override get greeted(): boolean {
+    return true
+  }
+
+  override ping(): void {
+    this.write(splice(PING.text, [PING.id, String(this.context.nextId())]))
+  }
+
+  /** A subscription that stands owes nothing. */
+  protected override get owes(): boolean {
+    return this.pending.all().some(([, { method }]) => method !== LISTEN)
   }
 
   protected override requested(message: RequestMessage): void {

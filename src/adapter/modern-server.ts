@@ -3,11 +3,12 @@
 
 import type { Bounds } from './bounds.ts'
 import { CODE, RefusalError } from './error.ts'
-import { askModern, ownRequest } from './era.ts'
+import { askModern } from './era.ts'
 import type { NotificationMessage, ResponseMessage } from './message.ts'
 import { LISTEN, ModernProcess, listenEnd, listenResponse, withOwnId } from './modern-process.ts'
 import { ModernExchange, statusOf } from './modern-exchange.ts'
 import type { ModernRequest } from './modern-request.ts'
+import { ownRequest } from './own-request.ts'
 import { ParamHeaders } from './param-headers.ts'
 import { splice, type Span } from './json.ts'
 import type { ProcessPool } from './pool.ts'

@@ -2,6 +2,7 @@
 
 import { createHash } from 'node:crypto'
 
+import type { Scale } from '../model/service.ts'
 import type { AdapterSpec } from './spec.ts'
 import type { Bounds } from './bounds.ts'
 import { canonical } from './capabilities.ts'
@@ -36,6 +37,7 @@ export interface PoolEvents {
 export class ProcessPool {
   readonly health: Health
   readonly #spec: AdapterSpec
+  #scale: Scale
   readonly #start: StartStdio
   readonly #bounds: Bounds
   readonly #log: Log
@@ -65,17 +67,27 @@ export class ProcessPool {
     this.health = new Health(bounds, log, () => events.changed())
     const attached = spec.server.kind === 'container'
     this.#lastId = attached ? Math.floor(Math.random() * 2 ** 30) : 0
-    this.#spares = new Spares({
-      warm: attached ? 0 : spec.scale.warm,
-      bounds,
-      log,
-      hasRoom: () => this.#ceiling === undefined || this.#staying.length < this.#ceiling,
-      start: () => this.#startSpare(),
-      gaveUp: (reason) => {
-        this.health.lastFailure = `The processes that scale.warm keeps started keep ending: ${reason}`
-        events.changed()
+    this.#scale = spec.scale
+    this.#spares = new Spares(
+      {
+        bounds,
+        log,
+        hasRoom: () => this.#ceiling === undefined || this.#staying.length < this.#ceiling,
+        start: () => this.#startSpare(),
+        gaveUp: (reason) => {
+          this.health.lastFailure = `The processes that scale.warm keeps started keep ending: ${reason}`
+          events.changed()
+        },
       },
-    })
+      attached ? 0 : spec.scale.warm,
+    )
+  }
+
+  /** From now on; a process that a session has is not ended for it. */
+  rescale(scale: Scale): void {
+    this.#scale = scale
+    const warm = this.#spec.server.kind === 'container' ? 0 : scale.warm
+    for (const process of this.#spares.resize(warm)) this.release(process)
   }
 
   get size(): number {
@@ -125,9 +137,16 @@ export class ProcessPool {
       else if (process.life !== undefined) this.#known = { life: process.life, handshake, process }
       return handshake
     } catch (error) {
-      this.release(process)
+      this.noAnswer(process, error)
       throw error
     }
+  }
+
+  /** Its handshake did not come to an end. */
+  noAnswer(process: Connection, error: unknown): void {
+    // One that ended has said so itself; one that lives did not answer.
+    if (process.alive && error instanceof RefusalError) this.health.failed(error.message)
+    this.release(process)
   }
 
   /** The handshake's response for a request with this id. */
@@ -164,6 +183,24 @@ export class ProcessPool {
     this.health.recovered()
   }
 
+  /** Called every `pingAnswerMs`: finds the servers that do not answer any more. */
+  look(): void {
+    for (const process of this.#all.keys()) {
+      const wasSilent = process.silent
+      if (process.look() !== 'silent') {
+        if (wasSilent && !process.silent) this.health.recovered()
+      } else if (this.#spec.server.kind === 'container') {
+        const reason = `The server in the container ${this.#spec.server.name} does not answer pings.`
+        // One that does not even read is not given ping upon ping.
+        if (process.backlogBytes === 0) process.ping()
+        // What Berth did not start it does not end: the service is ill until the server is heard again.
+        if (!wasSilent) this.health.unheard(`${reason} Restart the container.`)
+      } else {
+        this.#giveUp(process, 'The server does not answer pings.')
+      }
+    }
+  }
+
   /** Stops the processes that wait for a session, and keeps none any more. */
   stopSpares(): void {
     for (const process of this.#spares.close()) void process.stop()
@@ -191,15 +228,13 @@ export class ProcessPool {
 
   /** Processes that the slot may have at once; undefined where `scale.max` does not say that. */
   get #ceiling(): number | undefined {
-    return this.#spec.isolation === 'shared' || this.#spec.server.kind === 'container'
-      ? undefined
-      : this.#spec.scale.max
+    return this.#spec.isolation === 'shared' || this.#spec.server.kind === 'container' ? undefined : this.#scale.max
   }
 
   /** Whether sessions that share these processes get one more; while starts fail, those that run have to do. */
   #mayGrow(running: ReadonlySet<ServerProcess>): boolean {
     if (this.#spec.isolation !== 'shared' || this.#spec.server.kind === 'container') return false
-    return running.size < (this.#spec.scale.max ?? 1) && this.health.wait <= 0
+    return running.size < (this.#scale.max ?? 1) && this.health.wait <= 0
   }
 
   /** A spare, or a new process. */
@@ -312,6 +347,13 @@ export class ProcessPool {
     this.#placed.delete(process)
     this.#oneGone.resolve()
     this.#oneGone = Promise.withResolvers()
+  }
+
+  /** Its sessions end at once, and not only with what is left of it. */
+  #giveUp(process: Connection, reason: string): void {
+    this.release(process)
+    if (!this.#spares.failed(process, reason)) this.health.failed(reason)
+    this.#events.ended(process)
   }
 
   #forget(process: Connection): void {

@@ -157,6 +157,10 @@ export class ServerProcess extends Connection<SessionPending> implements Session
     this.asks.answered(session, message)
   }
 
+  protected override get greeted(): boolean {
+    return this.#handshaken
+  }
+
   protected override requested(message: RequestMessage): void {
     // Every request costs an answer on its stdin: one that asks without reading would fill the memory.
     if (!this.choked) return this.asks.asked(message)

@@ -1,5 +1,6 @@
 // One adapter's slot: its sessions, its processes, how much is under way, and its orderly end.
 
+import type { Scale } from '../model/service.ts'
 import type { AdapterSpec, AdapterStatus } from './spec.ts'
 import type { Bounds } from './bounds.ts'
 import { BridgeToModern } from './bridge-to-modern.ts'
@@ -55,6 +56,7 @@ export class Slot {
     this.#timers = [
       setInterval(() => this.#keepAlive(), bounds.keepAliveMs),
       setInterval(() => this.#sweep(), bounds.sweepMs),
+      setInterval(() => this.#pool.look(), bounds.pingAnswerMs),
     ]
   }
 
@@ -78,6 +80,11 @@ export class Slot {
   /** What exchanges of the modern era need of the slot. */
   get exchanges(): ExchangeContext {
     return this.#context
+  }
+
+  rescale(scale: Scale): void {
+    this.#pool.rescale(scale)
+    this.#changed()
   }
 
   /** Calls back after each change until the returned function is called. */

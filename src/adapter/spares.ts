@@ -6,8 +6,6 @@ import type { Log } from './log.ts'
 import { ServerProcess } from './process.ts'
 
 export interface SparesContext {
-  /** How many are kept. */
-  readonly warm: number
   readonly bounds: Bounds
   readonly log: Log
   /** Whether the slot may have one more process. */
@@ -29,9 +27,12 @@ export class Spares {
   #starting = false
   #wait: NodeJS.Timeout | undefined
   #closed = false
+  #warm: number
 
-  constructor(context: SparesContext) {
+  /** @param warm how many are kept */
+  constructor(context: SparesContext, warm: number) {
     this.#context = context
+    this.#warm = warm
   }
 
   get size(): number {
@@ -61,7 +62,7 @@ export class Spares {
   /** Starts what is missing, as far as that may be now. */
   refill(): void {
     if (this.#closed || this.#starting || this.#wait || !this.#sound) return
-    if (this.#processes.size >= this.#context.warm || !this.#context.hasRoom()) return
+    if (this.#processes.size >= this.#warm || !this.#context.hasRoom()) return
     void this.#start()
   }
 
@@ -84,6 +85,15 @@ export class Spares {
       this.#context.gaveUp(reason)
     }
     return true
+  }
+
+  /** @returns those that are too many from now on */
+  resize(warm: number): readonly ServerProcess[] {
+    this.#warm = warm
+    this.refill()
+    const surplus = [...this.#processes].slice(warm)
+    for (const process of surplus) this.#processes.delete(process)
+    return surplus
   }
 
   /** Makes none any more. @returns those that there were */

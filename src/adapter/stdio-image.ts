@@ -14,6 +14,8 @@ import type { ImageServer } from './spec.ts'
 import { createStderrLog } from './stderr.ts'
 import type { StartStdio, StdioServer, StdioSink } from './stdio.ts'
 
+/** 128 and the number of the signal. */
+const KILLED = 137
 /** Between attempts to remove a container that an engine does not let go. */
 const REMOVE_AGAIN_MS = [1000, 5000, 15_000, 60_000, 300_000]
 
@@ -31,7 +33,7 @@ export function imageStarter(options: ImageOptions): StartStdio {
     // A name of our own: the engine may make the container although its answer comes too late.
     const name = `berth-${randomBytes(8).toString('hex')}`
     const created = await engine
-      .call('POST', `/containers/create?name=${name}`, server.create)
+      .call('POST', `/containers/create?name=${name}`, server.create, bounds.engineWorkMs)
       .catch(async (error: Error) => {
         await remove(engine, name, options.log)
         throw error
@@ -43,7 +45,7 @@ export function imageStarter(options: ImageOptions): StartStdio {
       const attached = await engine.attach(id)
       if (!('socket' in attached)) throw new StartFailure(refusal(server, attached))
       container = new OwnContainer(options, engine, id, attached.socket, attached.head, sink)
-      const started = await engine.call('POST', `/containers/${id}/start`)
+      const started = await engine.call('POST', `/containers/${id}/start`, undefined, bounds.engineWorkMs)
       if (started.status === 204) return container
       throw new StartFailure(refusal(server, started))
     } catch (error) {
@@ -56,6 +58,7 @@ export function imageStarter(options: ImageOptions): StartStdio {
 
 class OwnContainer extends ContainerStream implements StdioServer {
   readonly life = undefined
+  readonly #server: ImageServer
   readonly #engine: EngineApi
   readonly #id: string
   readonly #rungMs: number
@@ -67,6 +70,7 @@ class OwnContainer extends ContainerStream implements StdioServer {
     const { server, messageBytes, bounds, log } = options
     const stderr = createStderrLog(log, server.env)
     super(socket, head, messageBytes, sink, stderr)
+    this.#server = server
     this.#engine = engine
     this.#id = id
     this.#rungMs = bounds.shutdownRungMs
@@ -108,7 +112,12 @@ class OwnContainer extends ContainerStream implements StdioServer {
     if (found?.status === 404) return `Its container was removed by somebody else.${said}`
     if (!state || state.Running) return `The connection to its container ended.${said}`
     if (state.OOMKilled) return `Its container ran out of memory; give the service more in resources.memory.${said}`
-    return `Its container ended with status ${state.ExitCode}.${said}`
+    // The engine hears of memory that ran out a moment after the end, if at all.
+    if (state.ExitCode === KILLED) {
+      return `Its container was killed. If nobody did that, it ran out of memory; give the service more in resources.memory.${said}`
+    }
+    const foreign = state.ExitCode === 0 ? '' : await ofOtherProcessor(this.#engine, this.#server.image)
+    return `${foreign}Its container ended with status ${state.ExitCode}.${said}`
   }
 }
 
@@ -141,5 +150,20 @@ async function remove(engine: EngineApi, container: string, log: Log, attempt = 
 function refusal({ image }: ImageServer, { status, words }: EngineAnswer): string {
   if (status === 404 && /no such image/i.test(words)) return `The image ${image} is not on the engine.`
   if (/exec format error/i.test(words)) return `The image ${image} is made for another processor architecture.`
+  if (/no space left on device/i.test(words)) {
+    return `The disk of the engine is full, so there is no container of the image ${image}; free some of it (docker system prune): ${words}`
+  }
   return `The engine refused a container of the image ${image}: ${words || `status ${status}`}`
+}
+
+/**
+ * Words for an image that is made for another processor than its engine's. Only of one that failed: an engine may emulate
+ * the other one. A program that cannot be executed says so itself only where the image has no shell.
+ */
+async function ofOtherProcessor(engine: EngineApi, image: string): Promise<string> {
+  const ask = async (path: string): Promise<{ Architecture?: unknown; Arch?: unknown }> =>
+    Object((await engine.call('GET', path).catch(() => undefined))?.body) as object
+  const [{ Architecture: made }, { Arch: has }] = await Promise.all([ask(`/images/${image}/json`), ask('/version')])
+  if (typeof made !== 'string' || typeof has !== 'string' || made === '' || made === has) return ''
+  return `The image ${image} is made for ${made} processors and its engine has ${has}; use one for ${has}. `
 }

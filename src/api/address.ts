@@ -4,7 +4,7 @@ import { renameSync, writeFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
-import { int, object, string } from 'zod'
+import { int, object, optional, string } from 'zod'
 
 import { OperatorError } from '../model/operator-error.ts'
 
@@ -15,11 +15,13 @@ export interface ApiAddress {
   readonly pid: number
   /** The Unix socket of Envoy's admin interface. */
   readonly admin: string
+  /** Where Envoy's listeners are reached from here, when not at the addresses of their URLs. */
+  readonly envoy?: string | undefined
 }
 
 const FILE = 'api.json'
 
-const schema = object({ url: string(), pid: int().min(1), admin: string() })
+const schema = object({ url: string(), pid: int().min(1), admin: string(), envoy: optional(string()) })
 
 /** Undefined: no control plane has served here, or the last one stopped in order. After a crash the file stays. */
 export async function readApiAddress(home: string): Promise<ApiAddress | undefined> {

@@ -5,6 +5,7 @@ import { createHash, timingSafeEqual } from 'node:crypto'
 import { Hono, type Context } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 
+import { atHost } from '../model/address.ts'
 import { nearest } from '../model/names.ts'
 import { type Deploying, deployRoutes } from './deploy.ts'
 import { openApi } from './openapi.ts'
@@ -16,17 +17,22 @@ const REQUEST_BYTES = 4 * 1024 * 1024
 /** The service's own time limit answers before (contract, "What a client gets…"), unless it is longer than this. */
 const REQUEST_DEADLINE_MS = 600_000
 
+const NO_DIND =
+  'There is no managed engine. Write docker: [{name: dind, managed: true}] in the configuration; Docker has to run on this machine.'
+
 export interface ApiOptions {
   readonly view: View
   readonly actions: Actions
   readonly deploying: Deploying
   /** The bearer token of everything below `/api`. */
   readonly token: string
+  /** Where Envoy's listeners are reached from here, when not at the addresses of their URLs. */
+  readonly envoyHost?: string | undefined
   /** Called with an exception of the view or an action: a bug, which the request is answered 500 for. */
   readonly onBug: (error: Error) => void
 }
 
-export function createApi({ view, actions, deploying, token, onBug }: ApiOptions): Hono {
+export function createApi({ view, actions, deploying, token, envoyHost, onBug }: ApiOptions): Hono {
   const app = new Hono()
   const expected = digest(`Bearer ${token}`)
 
@@ -82,9 +88,17 @@ export function createApi({ view, actions, deploying, token, onBug }: ApiOptions
     maxSize: REQUEST_BYTES,
     onError: (context) => problemDetails(context, 413, 'The body may have 4 MB. Call the service itself for more.'),
   })
+  app.get('/api/v1/mcp/dind/status', async (context) => {
+    const dind = await view.dind()
+    return dind ? context.json(dind) : problemDetails(context, 404, NO_DIND)
+  })
   // Under `dind` for whoever knows the services by their engine; they are the same.
   for (const services of ['/api/v1/mcp/services', '/api/v1/mcp/dind']) {
-    app.post(`${services}/:name/request`, limit, ofService(request))
+    app.post(
+      `${services}/:name/request`,
+      limit,
+      ofService((service, context) => request(service, envoyHost, context)),
+    )
     app.get(
       `${services}/:name/clients`,
       ofService(({ slots }, context) => context.json(slots)),
@@ -120,7 +134,11 @@ function unknownService(name: string, known: readonly string[]): string {
   return `There is no service ${name}.${near ? ` Did you mean ${near}?` : ''} There are: ${known.join(', ') || 'none'}.`
 }
 
-async function request({ name, url, gateway_url, reason }: ServiceRow, context: Context): Promise<Response> {
+async function request(
+  { name, url, gateway_url, reason }: ServiceRow,
+  envoyHost: string | undefined,
+  context: Context,
+): Promise<Response> {
   const body = serviceRequest.safeParse(await context.req.json().catch(() => undefined))
   if (!body.success) {
     const mistakes = body.error.issues.map(({ path, message }) => `${path.join('.') || 'body'}: ${message}`)
@@ -133,7 +151,7 @@ async function request({ name, url, gateway_url, reason }: ServiceRow, context: 
   const address = url ?? gateway_url
   if (address === null) return problemDetails(context, 502, `${name} has no address. ${reason ?? ''}`.trimEnd())
   const signal = AbortSignal.any([AbortSignal.timeout(REQUEST_DEADLINE_MS), context.req.raw.signal])
-  const answer = await forward(address, body.data, signal)
+  const answer = await forward(atHost(address, envoyHost), body.data, signal)
   return 'status' in answer ? problemDetails(context, answer.status, answer.detail) : context.json(answer)
 }
 

@@ -6,6 +6,7 @@ import { definition, deployed, deployments, deployRequest, removed, scaleRequest
 import { serviceRequest } from './request.ts'
 import {
   DEFAULT_LOG_LINES,
+  dindStatus,
   logs,
   MAX_LOG_LINES,
   problem,
@@ -19,6 +20,7 @@ const SCHEMAS: Readonly<Record<string, ZodType>> = {
   Status: status,
   Service: serviceRow,
   Problem: problem,
+  DindStatus: dindStatus,
   Restarted: restarted,
   Logs: logs,
   Deploy: deployRequest,
@@ -193,6 +195,12 @@ export function openApi(version: string): object {
           { 400: failure('lines is not such a number.'), ...noSuch },
         ),
       },
+      '/api/v1/mcp/dind/status': guarded(
+        'dind-status',
+        "Berth's own Docker-in-Docker engine, asked now.",
+        json('What it is and how it is.', reference('DindStatus')),
+        { 404: failure('The configuration has no managed engine, or nothing to carry it.') },
+      ),
       ...named('/api/v1/mcp/services', ''),
       ...named('/api/v1/mcp/dind', 'dind-'),
       '/api/v1/mcp/problems': guarded(

@@ -3,6 +3,7 @@
 import { createAdaptorServer } from '@hono/node-server'
 import type { Hono } from 'hono'
 
+import { bracketed, callAddress } from '../model/address.ts'
 import { OperatorError } from '../model/operator-error.ts'
 
 export interface ApiServer {
@@ -22,7 +23,7 @@ export async function serveApi(app: Hono, { host, port }: { host: string; port: 
   const address = server.address()
   const bound = typeof address === 'object' && address ? address.port : port
   return {
-    url: `http://${host.includes(':') ? `[${host}]` : host}:${bound}`,
+    url: `http://${bracketed(callAddress(host))}:${bound}`,
     close: () =>
       new Promise((resolve, reject) => {
         server.close((error) => (error ? reject(error) : resolve()))

@@ -74,6 +74,30 @@ export const problem = object({
   remedy: string().describe('What to do about it.'),
 })
 
+const instant = string().describe('ISO 8601.')
+
+export const dindStatus = object({
+  name: string().describe("The engine's name in the configuration."),
+  host: string().describe('The engine that carries it.'),
+  state: oneOf(['absent', 'foreign', 'stopped', 'starting', 'running', 'unhealthy']).describe(
+    "`foreign`: somebody else's container has its name.",
+  ),
+  healthy: boolean(),
+  address: string().describe('Of its API, such as `tcp://127.0.0.1:12376`.'),
+  tls: boolean().describe('Its API takes only clients with a certificate of its authority.'),
+  network: object({ name: string(), subnet: string() }),
+  volumes: array(string()).describe('They stay when it is taken down, the first with its images.'),
+  containers: count.describe('Running ones inside.'),
+  images: count,
+  version: optional(string()).describe('Of the engine inside; absent while it does not answer.'),
+  since: optional(instant).describe('The start of its container.'),
+  rights: optional(oneOf(['privileged', 'listed'])),
+  certificates: optional(object({ authority: instant, server: instant, client: instant })).describe(
+    'Until when they are valid; they are renewed before, with a new start.',
+  ),
+  problem: optional(problem),
+}).describe("Berth's own Docker-in-Docker engine.")
+
 export const restarted = object({
   restarted: count.describe('Slots that ran or had failed; each starts anew at its next request.'),
 })
@@ -91,6 +115,7 @@ export const MAX_LOG_LINES = 1000
 
 export const logs = object({ lines: array(string()).describe('As they are in the file, the oldest first.') })
 
+export type DindStatus = Readonly<output<typeof dindStatus>>
 export type Logs = Readonly<output<typeof logs>>
 export type RequestAnswer = Readonly<output<typeof requestAnswer>>
 export type Restarted = Readonly<output<typeof restarted>>
@@ -98,11 +123,13 @@ export type SlotRow = Readonly<output<typeof slotRow>>
 export type ServiceRow = Readonly<Omit<output<typeof serviceRow>, 'slots'>> & { readonly slots: readonly SlotRow[] }
 export type Status = Readonly<output<typeof status>>
 
-/** Each call answers at once from memory, with the state of that moment; none of them rejects or waits. */
+/** Each call but `dind` answers at once from memory, with the state of that moment; none of them rejects. */
 export interface View {
   status(): Status
   services(): readonly ServiceRow[]
   problems(): readonly Problem[]
+  /** Asks the engines, which takes seconds when one hangs; undefined: the configuration has no managed engine. */
+  dind(): Promise<DindStatus | undefined>
   /** The resources that Envoy is served: type URL to name to proto-JSON, without the value of any secret. */
   snapshot(): Readonly<Record<string, Readonly<Record<string, unknown>>>>
 }

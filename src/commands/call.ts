@@ -5,6 +5,7 @@ import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/
 import type { CallToolResult, Progress, Tool } from '@modelcontextprotocol/sdk/types.js'
 
 import type { ServiceRow } from '../api/view.ts'
+import { atHost } from '../model/address.ts'
 import { CLIENT_NAME } from '../model/names.ts'
 import { OperatorError } from '../model/operator-error.ts'
 import { type CommandContext, UsageError } from './command.ts'
@@ -63,10 +64,10 @@ function clientHeader({ options: { client } }: CommandContext): Record<string, s
 }
 
 async function endpoint(context: CommandContext, service: string): Promise<URL> {
-  const { get } = await running(context)
+  const { get, address } = await running(context)
   const { url, gateway_url: gateway, reason } = await get<ServiceRow>(`services/${encodeURIComponent(service)}`)
   const found = url ?? gateway
-  if (found !== null) return new URL(found)
+  if (found !== null) return new URL(atHost(found, address.envoy))
   throw new OperatorError(`${service} has no address. ${reason ?? 'berth problems shows why.'}`)
 }
 

@@ -7,6 +7,7 @@ import { dirname } from 'node:path'
 import { findContainment } from '../adapter/containment.ts'
 import { OperatorError } from '../model/operator-error.ts'
 import { installedEnvoy } from '../slots/envoy-binary.ts'
+import { externalEnvoy } from '../slots/envoy-external.ts'
 import { ENVOY_VERSION } from '../slots/envoy-release.ts'
 import { pipVersion } from '../slots/envoy-wheel.ts'
 import { foldersOf } from '../slots/folders.ts'
@@ -26,6 +27,7 @@ export function node(version: string): Finding {
 export async function envoy({ env, cache }: CommandContext): Promise<Finding> {
   const check = 'Envoy'
   try {
+    if (externalEnvoy(env)) return { check, state: 'ok', message: 'somebody else starts it (BERTH_ENVOY).' }
     const { found } = await installedEnvoy({ env, cache })
     if (found) return { check, state: 'ok', message: `${found.version} at ${found.path} (${found.source})` }
   } catch (error) {

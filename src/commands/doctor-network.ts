@@ -9,6 +9,7 @@ import { EngineClient } from '../docker/client.ts'
 import { type EngineAddress, engineProblem } from '../docker/engine.ts'
 import { OperatorError } from '../model/operator-error.ts'
 import type { Problem } from '../model/problem.ts'
+import { foldersOf } from '../slots/folders.ts'
 import type { CommandContext } from './command.ts'
 import type { Finding } from './doctor-finding.ts'
 import { running } from './running.ts'
@@ -74,7 +75,7 @@ function isFree(host: string, port: number): Promise<boolean> {
 /** One finding for each engine; without any, services run as local processes. */
 export async function engines({ env, home }: CommandContext, { engines }: Config): Promise<Finding[]> {
   const check = 'Docker'
-  const { addresses, problems } = engineAddresses(engines, env, home)
+  const { addresses, problems } = engineAddresses(engines, env, foldersOf(home))
   const findings = [
     ...problems.map((problem): Finding => ({ check, state: 'failure', ...words(problem) })),
     ...(await Promise.all(addresses.map((address) => engine(check, address)))),

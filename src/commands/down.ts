@@ -4,9 +4,11 @@ import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 
 import { Engines } from '../docker/engines.ts'
-import { foldersOf, removeSockets } from '../slots/folders.ts'
+import { externalEnvoy } from '../slots/envoy-external.ts'
+import { foldersOf, makeFolders, removeSockets } from '../slots/folders.ts'
 import { endLeftovers } from '../slots/leftovers.ts'
 import { end, gone, runs, signal } from '../slots/process.ts'
+import { Tunnels } from '../slots/tunnels.ts'
 import { openStore, type Store } from '../store/store.ts'
 import type { CommandContext, CommandOption } from './command.ts'
 import { writtenEngines } from './written-engines.ts'
@@ -25,9 +27,9 @@ export async function run(context: CommandContext): Promise<number> {
   const store = existsSync(file) ? openStore(file) : undefined
   const ended = store ? await endAll(store, note) : 0
   // Adapters remove their containers; those of adapters that were killed are left to the label.
-  if (store) await clearEngines(context, store.nodeId())
+  if (store) await clearEngines(context, store)
   store?.close()
-  removeSockets(foldersOf(home))
+  removeSockets(foldersOf(home), externalEnvoy(context.env) !== undefined)
   rmSync(join(home, 'api.json'), { force: true })
   if (json) print(JSON.stringify({ ended }))
   else
@@ -59,11 +61,24 @@ async function endAll(store: Store, note: (line: string) => void): Promise<numbe
 }
 
 /** Of a configuration that cannot be read, those are tried that Berth finds by itself. */
-async function clearEngines(context: CommandContext, node: string): Promise<void> {
+async function clearEngines(context: CommandContext, store: Store): Promise<void> {
   const { env, home, note } = context
+  const folders = makeFolders(home)
   const nothing = (): void => undefined
-  const engines = new Engines({ env, home, node, seen: nothing, changed: nothing, log: nothing, progress: note })
+  const tunnels = new Tunnels({ records: store, folders, env, changed: nothing, log: nothing })
+  tunnels.adopt(store.processes())
+  const engines = new Engines({
+    env,
+    ...folders,
+    node: store.nodeId(),
+    seen: nothing,
+    changed: nothing,
+    log: nothing,
+    progress: note,
+    tunnels,
+  })
   engines.configure(await writtenEngines(context).catch(() => 'auto' as const), false)
   engines.close()
   await engines.clear()
+  await tunnels.close()
 }

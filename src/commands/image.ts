@@ -13,6 +13,7 @@ import { type EngineAddress, engineProblem } from '../docker/engine.ts'
 import { nearest } from '../model/names.ts'
 import { OperatorError } from '../model/operator-error.ts'
 import { problemLine } from '../model/problem.ts'
+import { foldersOf } from '../slots/folders.ts'
 import { entryNamed } from './catalog.ts'
 import { type CommandContext, UsageError } from './command.ts'
 import { writtenEngines } from './written-engines.ts'
@@ -92,7 +93,7 @@ function runtimeOf({ package: { registry } }: CatalogEntry): string {
 
 /** The engine that `--engine` names, else the first. Throws OperatorError. */
 async function engineOf(context: CommandContext): Promise<EngineAddress> {
-  const { addresses, problems } = engineAddresses(await writtenEngines(context), context.env, context.home)
+  const { addresses, problems } = engineAddresses(await writtenEngines(context), context.env, foldersOf(context.home))
   const name = textOption(context, 'engine')
   const address = name === undefined ? addresses[0] : addresses.find((each) => each.name === name)
   if (address) return address

@@ -82,8 +82,11 @@ async function textOf(file: ConfigFile | undefined, home: string): Promise<Confi
 function readyLine({ view }: ControlPlane): string {
   const services = view.services()
   const own = services.map(({ name, url }) => `${name} ${url ?? '(no port)'}`).join(', ')
+  const waiting = services.flatMap(({ name, state, reason }) =>
+    state === 'down' ? [`${name} (${(reason ?? 'it is down').replace(/\.$/, '')})`] : [],
+  )
   const gateway = services.find(({ gateway_url: url }) => url !== null)
-  return `ready: ${own || 'no services yet'}${gateway ? `; all through one port: ${gatewayForm(gateway)}` : ''}`
+  return `ready: ${own || 'no services yet'}${gateway ? `; all through one port: ${gatewayForm(gateway)}` : ''}${waiting.length > 0 ? `; not served yet: ${waiting.join(', ')}` : ''}`
 }
 
 function gatewayForm({ name, gateway_url: url }: { name: string; gateway_url: string | null }): string {

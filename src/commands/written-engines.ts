@@ -2,7 +2,7 @@
 
 import { readConfigFile } from '../config/file.ts'
 import { loadConfig } from '../config/load.ts'
-import type { WrittenEngine } from '../docker/addresses.ts'
+import type { WrittenEngine } from '../model/engine.ts'
 import { OperatorError } from '../model/operator-error.ts'
 import { problemLine } from '../model/problem.ts'
 import type { CommandContext } from './command.ts'

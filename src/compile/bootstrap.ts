@@ -2,6 +2,9 @@
 
 import { ADS_SOURCE, any, type Json, XDS_SERVICE } from './resource.ts'
 
+/** There is one Envoy to a control plane. */
+export const ENVOY_NODE = 'berth'
+
 export interface BootstrapOptions {
   /** Unique among the Envoys of one control plane. */
   readonly node: string

@@ -2,6 +2,7 @@
 
 import { resolve } from 'node:path'
 import { KNOWN_CLIENTS, type Client } from '../model/client.ts'
+import type { WrittenEngine } from '../model/engine.ts'
 import type { Problem } from '../model/problem.ts'
 import { DEFAULT_SCALE, type Runtime, type SecretSource, type Service } from '../model/service.ts'
 import { DEFAULT_LIMITS } from './limits.ts'
@@ -18,24 +19,12 @@ export interface Config {
   /** The known clients, as the file changes them, and those of the file. */
   readonly clients: readonly Client[]
   /** `auto`: the file does not speak of engines. An empty list: none. */
-  readonly engines: readonly EngineAddress[] | 'auto'
+  readonly engines: readonly WrittenEngine[] | 'auto'
   readonly ports: Ports
-  /** A loopback address, IPv4 or IPv6. */
+  /** An address, IPv4 or IPv6: one of loopback, unless the file says in words that there is no authentication. */
   readonly bind: string
   /** `host:port` of the Consul agent to register services with; undefined: none. */
   readonly consul: string | undefined
-}
-
-/** A Docker engine. With neither socket nor host it is the one that `DOCKER_HOST` or Docker's default socket names. */
-export interface EngineAddress {
-  readonly name: string
-  readonly socketPath?: string
-  readonly host?: string
-  readonly port?: number
-  /** The absolute folder of ca.pem, cert.pem and key.pem. */
-  readonly tls?: string
-  /** Berth brings it up itself, inside another one. */
-  readonly managed?: boolean
 }
 
 export interface Ports {
@@ -121,11 +110,13 @@ export function configOf(written: File, source: YamlSource, file: string, folder
     ],
     clients: clientsOf(written),
     engines:
-      written.docker?.map(({ name, host, tls, managed }) => ({
+      written.docker?.map(({ name, host, tls, managed, image, plain }) => ({
         name,
         ...host,
         ...(tls === undefined ? {} : { tls: resolve(folder, tls) }),
         ...(managed ? { managed } : {}),
+        ...(image === undefined ? {} : { image }),
+        ...(plain ? { plain } : {}),
       })) ?? 'auto',
     ports: portsOf(written.ports),
     bind: written.bind ?? '127.0.0.1',

@@ -12,8 +12,6 @@ interface NotYet {
   readonly words?: readonly string[]
   /** Values that change nothing against what this version does. */
   readonly harmless?: (value: unknown) => boolean
-  /** What the mistake shows as the value when there are no `words`. */
-  readonly as?: string
   readonly remedy: string
 }
 
@@ -34,12 +32,6 @@ const NOT_YET: readonly NotYet[] = [
   { key: 'tiers.*', remedy: 'Remove it and use one of the tiers free, pro, enterprise.' },
   { key: 'auth.mode', words: ['jwt', 'optional'], remedy: 'Remove it or write `none`: clients then name themselves.' },
   { key: 'auth.jwt', remedy: REMOVE },
-  {
-    key: 'docker.*.host',
-    harmless: (value) => typeof value !== 'string' || !value.startsWith('ssh://'),
-    as: 'ssh://',
-    remedy: 'Reach the engine by unix:///path/of/docker.sock or tcp://host:port.',
-  },
   { key: 'mcp.services.*.resource_limits', remedy: REMOVE },
   { key: 'mcp.clients.*.rate_limit', remedy: 'Remove it.' },
   {
@@ -50,14 +42,14 @@ const NOT_YET: readonly NotYet[] = [
 
 /** A mistake for every use of such a key in a document as it was read. */
 export function usesOfNotYet(document: unknown): Mistake[] {
-  return NOT_YET.flatMap(({ key, words, harmless, as, remedy }) =>
+  return NOT_YET.flatMap(({ key, words, harmless, remedy }) =>
     [...matches(document, key.split('.'))]
       .filter(({ value }) => value !== null && !harmless?.(value))
       .filter(({ value }) => !words || (typeof value === 'string' && words.includes(value.toLowerCase())))
       .map(({ path, value }) => ({
         path,
         message: mistake('is not available in this version of Berth.', remedy),
-        ...(words ? { value: String(value) } : as !== undefined && { value: as }),
+        ...(words && { value: String(value) }),
       })),
   )
 }

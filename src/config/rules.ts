@@ -1,8 +1,10 @@
 // The rules between values: names, ports, clients. They read the document as it was written, not what the schema made of
 // it, so that one wrong value elsewhere does not hide them: all mistakes are reported together.
 
+import { isIP } from 'node:net'
 import { resolve } from 'node:path'
 
+import { isLoopback } from '../model/address.ts'
 import { KNOWN_CLIENTS, KNOWN_TIERS } from '../model/client.ts'
 import { CLIENT_NAME, nearest, RESERVED_NAMES, SERVICE_NAME } from '../model/names.ts'
 import { valueAt, type Mistake } from './mistakes.ts'
@@ -32,6 +34,7 @@ export function brokenRules(document: unknown, folder: string): Mistake[] {
     ...knownClients(services, clients),
     ...servicePorts(services, document),
     ...ownPorts(document),
+    ...bindElsewhere(document),
   ]
 }
 
@@ -189,6 +192,11 @@ function* engineKeys(engines: readonly Declared[]): Generator<Mistake> {
         message: mistake('belongs to an engine that is there already.', 'Remove it, or `managed`.'),
       }
     }
+    for (const key of ['image', 'plain'])
+      if (!isManaged(engine) && (value[key] ?? null) !== null) {
+        const wrong = 'belongs to an engine that Berth brings up.'
+        yield { path: [...path, key], message: mistake(wrong, 'Add `managed: true`, or remove it.') }
+      }
     const hasTls = (value['tls'] ?? undefined) !== undefined
     if (hasTls && !(typeof host === 'string' && host.startsWith('tcp://'))) {
       yield {
@@ -301,4 +309,15 @@ function* ownPorts(document: unknown): Generator<Mistake> {
       yield { path: ['ports', key], message: mistake(wrong, 'Choose one outside `ports.services`.') }
     }
   }
+}
+
+/** Nobody is authenticated, so others may come in only where the file says so in words (contract, "Who the client is"). */
+function* bindElsewhere(document: unknown): Generator<Mistake> {
+  const bind = valueAt(document, ['bind'])
+  if (typeof bind !== 'string' || isIP(bind) === 0 || isLoopback(bind)) return
+  const mode = valueAt(document, ['auth', 'mode'])
+  if (typeof mode === 'string' && mode.toLowerCase() === 'none') return
+  const wrong = `is ${bind}, which is no loopback address: whoever reaches it would be served without authentication.`
+  const remedy = 'Write 127.0.0.1, or say that this is meant: `auth: {mode: none}`.'
+  yield { path: ['bind'], message: mistake(wrong, remedy) }
 }

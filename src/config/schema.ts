@@ -1,6 +1,8 @@
 // The shape of the configuration file: Berth's own keys and the two foreign shapes (contract, "Configuration").
 // Rules between values are in rules.ts; keys that this version knows but does not carry out are in not-yet.ts.
 
+import { isIP } from 'node:net'
+
 import { z } from 'zod'
 import {
   command,
@@ -19,6 +21,7 @@ import {
   volume,
   yesOrNo,
 } from './scalars.ts'
+import { parseSshHost, type WrittenEngine } from '../model/engine.ts'
 import { splitWords } from './words.ts'
 
 /**
@@ -116,20 +119,26 @@ const auth = keys({
   ),
 })
 
-/** Where an engine listens; `ssh://` is read so that not-yet.ts can speak of it. */
-const engineHost = z.string().transform((text, context): { socketPath?: string; host?: string; port?: number } => {
-  if (text.startsWith('ssh://')) return {}
-  if (/^unix:\/\/\/[^\0]+$/.test(text)) return { socketPath: text.slice('unix://'.length) }
-  const tcp = /^tcp:\/\/(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,5}))?\/?$/.exec(text)
-  const number = Number(tcp?.[3] ?? 2375)
-  if (tcp && number >= 1 && number <= 65_535) return { host: (tcp[1] ?? tcp[2])!, port: number }
-  // The address is not shown: people write passwords into addresses.
-  context.addIssue({
-    code: 'custom',
-    message: mistake('is no address of a Docker engine.', 'Write unix:///path/of/docker.sock or tcp://host:port.'),
+/** Where an engine listens. */
+const engineHost = z
+  .string()
+  .transform((text, context): Pick<WrittenEngine, 'socketPath' | 'host' | 'port' | 'ssh'> => {
+    const ssh = parseSshHost(text)
+    if (ssh) return { ssh }
+    if (/^unix:\/\/\/[^\0]+$/.test(text)) return { socketPath: text.slice('unix://'.length) }
+    const tcp = /^tcp:\/\/(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,5}))?\/?$/.exec(text)
+    const number = Number(tcp?.[3] ?? 2375)
+    if (tcp && number >= 1 && number <= 65_535) return { host: (tcp[1] ?? tcp[2])!, port: number }
+    // The address is not shown: people write passwords into addresses.
+    context.addIssue({
+      code: 'custom',
+      message: mistake(
+        'is no address of a Docker engine.',
+        'Write unix:///path/of/docker.sock, tcp://host:port or ssh://user@host.',
+      ),
+    })
+    return z.NEVER
   })
-  return z.NEVER
-})
 
 const engine = keys({
   name: z
@@ -139,6 +148,8 @@ const engine = keys({
       mistake('is no name for an engine.', 'Use letters, digits and hyphens.'),
     ),
   managed: optional(yesOrNo),
+  image: optionalText,
+  plain: optional(yesOrNo),
   host: optional(engineHost),
   tls: optionalText,
 })
@@ -155,14 +166,13 @@ const agentAddress = z.string().transform((text, context): string => {
   return z.NEVER
 })
 
-const loopback = z.string().superRefine((text, context) => {
-  if (/^127(?:\.(?:25[0-5]|2[0-4]\d|1?\d?\d)){3}$/.test(text) || text === '::1') return
-  const wrong =
-    text === 'localhost'
-      ? 'must be an address, not a name.'
-      : 'is not a loopback address, and unauthenticated access from elsewhere is refused.'
-  context.addIssue({ code: 'custom', message: mistake(wrong, 'Write 127.0.0.1.') })
-})
+/** Which of these addresses need more words is in rules.ts. */
+const address = z
+  .string()
+  .refine(
+    (text) => isIP(text) !== 0 && !text.includes('%'),
+    mistake('must be an address, not a name.', 'Write 127.0.0.1.'),
+  )
 
 const mcpServer = keys({
   command: z
@@ -229,7 +239,7 @@ export const file = optional(
     docker: optional(z.array(engine)),
     consul: optional(keys({ address: optional(agentAddress) })),
     ports: optional(ports),
-    bind: optional(loopback),
+    bind: optional(address),
   }),
 )
 

@@ -1,5 +1,6 @@
 // What one service looks like in Consul (contract, "Names in Consul").
 
+import { bracketed } from '../model/address.ts'
 import type { Era, Isolation } from '../model/service.ts'
 import type { AgentService } from './client.ts'
 
@@ -10,6 +11,8 @@ export interface Registration {
   /** Of this node's Envoy listener, as other machines and Consul's agent reach it; an address without brackets. */
   readonly address: string
   readonly port: number
+  /** Where Consul's agent asks for the health, where that is not the address that others call. */
+  readonly checkHost?: string | undefined
   readonly protocol: string
   readonly era: Era
   readonly isolation: Isolation
@@ -47,8 +50,8 @@ const NODE_META = 'berth_node'
  * turn critical with it. A service that is critical for long stays registered: it may come back, and only Berth knows.
  */
 export function definitionOf(registration: Registration, node: string, version: string): Definition {
-  const { name, address, port, protocol, era, isolation, clientSupport, healthy } = registration
-  const host = address.includes(':') ? `[${address}]` : address
+  const { name, address, port, checkHost, protocol, era, isolation, clientSupport, healthy } = registration
+  const host = bracketed(checkHost ?? address)
   return {
     id: `${ID_PREFIX}${name}-${node}`,
     name: `${ID_PREFIX}${name}`,

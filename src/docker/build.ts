@@ -1,13 +1,10 @@
 // Builds an image on an engine, through its API.
 
-import { Agent, type ClientRequestArgs } from 'node:http'
-import type { Duplex, Readable } from 'node:stream'
+import type { Readable } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
 
-import Docker from 'dockerode'
-
-import type { EngineAddress } from './engine.ts'
-import { connectTls } from './tls.ts'
+import { EngineClient } from './client.ts'
+import { EngineAnswerError, type EngineAddress } from './engine.ts'
 
 export interface ImageBuild {
   /** A tar archive with a Dockerfile. */
@@ -42,6 +39,9 @@ interface Progress {
 
 const LINES_KEPT = 20
 const LINE_BYTES = 1024 * 1024
+/** A step may say nothing for as long as it takes, so an engine that hangs is told by this. */
+const PING_EVERY_MS = 15_000
+const PING_MS = 10_000
 
 /**
  * Resolves to the id of the image. Rejects with ImageBuildError, BuildContextError, the signal's reason, or a system
@@ -58,7 +58,15 @@ export async function buildImage(
   // dockerode pipes the context without listening to its errors.
   const broken = new AbortController()
   context.once('error', (error) => broken.abort(new BuildContextError(error.message, { cause: error })))
-  const ends = AbortSignal.any([signal, broken.signal])
+  const client = new EngineClient(address)
+  const hung = new AbortController()
+  const ends = AbortSignal.any([signal, broken.signal, hung.signal])
+  const pings = setInterval(() => {
+    client.ping(AbortSignal.any([ends, AbortSignal.timeout(PING_MS)])).catch((error: Error) => {
+      // Any answer is a sign of life, also of what stands before the engine and does not allow this one.
+      if (error.name === 'TimeoutError') hung.abort(error)
+    })
+  }, PING_EVERY_MS)
   const last: string[] = []
   let id: string | undefined
   try {
@@ -70,9 +78,8 @@ export async function buildImage(
       // The classic builder: BuildKit needs a session beside the request, and no recipe needs BuildKit.
       version: '1',
       ...(offline && { networkmode: 'none' }),
-      abortSignal: ends,
     } as const
-    const answer = await engineAt(address).buildImage(context, options)
+    const answer = await client.build(context, options, ends)
     for await (const line of linesOf(answer)) {
       if (line.error !== undefined) throw new ImageBuildError([oneLine(line.error), ...last].join('\n  '))
       id = line.aux?.ID ?? id
@@ -87,38 +94,13 @@ export async function buildImage(
   } catch (error) {
     throw ends.aborted ? ends.reason : inOwnWords(error)
   } finally {
+    clearInterval(pings)
     context.destroy()
+    client.close()
   }
   if (id === undefined)
     throw new ImageBuildError(['The engine ended the build without a result.', ...last].join('\n  '))
   return id
-}
-
-/** What docker-modem would else take from DOCKER_HOST and its companions is given, be it as undefined. */
-function engineAt(address: EngineAddress): Docker {
-  const { host, port, socketPath } = { host: undefined, port: undefined, socketPath: undefined, ...address }
-  const agent = new BuildAgent(address)
-  const options = { host, port, socketPath, protocol: 'http', timeout: undefined, agent } as const
-  return new Docker(options)
-}
-
-/** Makes the connection of one build, with TLS where the engine asks for it. */
-class BuildAgent extends Agent {
-  readonly #address: EngineAddress
-
-  constructor(address: EngineAddress) {
-    super()
-    this.#address = address
-  }
-
-  override createConnection(
-    options: ClientRequestArgs,
-    callback: (error: Error | null, stream: Duplex) => void,
-  ): Duplex | null | undefined {
-    if (!('tls' in this.#address) || !this.#address.tls) return super.createConnection(options, callback)
-    const { host, port, tls } = this.#address
-    return connectTls(host, port, tls)
-  }
 }
 
 async function* linesOf(answer: NodeJS.ReadableStream): AsyncGenerator<Progress> {
@@ -137,12 +119,9 @@ function statusWords({ id, status }: Progress): string {
   return id === undefined ? status! : `${id}: ${status}`
 }
 
-/** An engine that refuses at once gives a status and a body, where its words are. */
+/** An engine that refuses at once. */
 function inOwnWords(error: unknown): unknown {
-  const { statusCode, json } = error as { statusCode?: number; json?: { message?: unknown } | null }
-  if (statusCode === undefined) return error
-  const said = typeof json?.message === 'string' ? json.message : (error as Error).message
-  return new ImageBuildError(oneLine(said), { cause: error })
+  return error instanceof EngineAnswerError ? new ImageBuildError(oneLine(error.said), { cause: error }) : error
 }
 
 /** What programs write must not steer the terminal. */

@@ -14,8 +14,14 @@ export interface EngineCertificates {
 }
 
 const DAY_MS = 86_400_000
-const AUTHORITY_DAYS = 825
-const LEAF_DAYS = 90
+
+export interface Lifetimes {
+  readonly authorityDays: number
+  readonly leafDays: number
+}
+
+/** For an engine whose certificates are looked at each time it is brought up. */
+const LIFETIMES: Lifetimes = { authorityDays: 825, leafDays: 90 }
 /** A machine whose clock is a little behind accepts a new certificate, too. */
 const SKEW_MS = 5 * 60_000
 
@@ -33,11 +39,15 @@ interface Pair {
  * other names, or have less than a third of their life left. Keys have mode 0600 and belong to the present user. The
  * key of a renewed certificate is a new one.
  */
-export function engineCertificates(folder: string, names: readonly string[]): EngineCertificates {
+export function engineCertificates(
+  folder: string,
+  names: readonly string[],
+  { authorityDays, leafDays } = LIFETIMES,
+): EngineCertificates {
   const authorityFolder = join(folder, 'ca')
   const authority =
     usablePair(authorityFolder, () => true) ??
-    issue(authorityFolder, AUTHORITY_DAYS, { commonName: AUTHORITY_NAME, use: 'authority' })
+    issue(authorityFolder, authorityDays, { commonName: AUTHORITY_NAME, use: 'authority' })
   const isOfAuthority = ({ certificate }: Pair): boolean =>
     certificate.checkIssued(authority.certificate) && certificate.verify(authority.certificate.publicKey)
 
@@ -46,7 +56,7 @@ export function engineCertificates(folder: string, names: readonly string[]): En
       typeof use !== 'object' || certificate.raw.includes(subjectAltName(use.names))
     const target = join(folder, name)
     const isUsable = (pair: Pair): boolean => isOfAuthority(pair) && isForNames(pair) && hasAuthority(target, authority)
-    return usablePair(target, isUsable) ?? issue(target, LEAF_DAYS, { commonName, use }, authority)
+    return usablePair(target, isUsable) ?? issue(target, leafDays, { commonName, use }, authority)
   }
   const server = leaf('server', SERVER_NAME, { names })
   leaf('client', CLIENT_NAME, 'client')
@@ -54,6 +64,23 @@ export function engineCertificates(folder: string, names: readonly string[]): En
     client: filesOfFolder(join(folder, 'client')),
     server: filesOfFolder(join(folder, 'server')),
     fingerprint: server.certificate.fingerprint256,
+  }
+}
+
+export interface CertificateExpiry {
+  readonly authority: string
+  readonly server: string
+  readonly client: string
+}
+
+/** Until when the certificates of the folder are valid, ISO 8601; undefined: they are not all there. */
+export function certificateExpiry(folder: string): CertificateExpiry | undefined {
+  const endOf = (name: string): string =>
+    new X509Certificate(readFileSync(filesOfFolder(join(folder, name)).cert)).validToDate.toISOString()
+  try {
+    return { authority: endOf('ca'), server: endOf('server'), client: endOf('client') }
+  } catch {
+    return undefined
   }
 }
 

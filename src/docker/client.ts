@@ -5,7 +5,7 @@ import { subscribe } from 'node:diagnostics_channel'
 import { Agent, type ClientRequest, type ClientRequestArgs, type IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { inspect } from 'node:util'
-import Docker from 'dockerode'
+import Docker, { type ImageBuildOptions } from 'dockerode'
 import { EngineAnswerError, type EngineAddress } from './engine.ts'
 import { connectTls } from './tls.ts'
 
@@ -56,6 +56,7 @@ export type Filters = Readonly<Record<string, readonly string[]>>
 
 /** Inspections of some hundred containers wait for each other instead of opening as many sockets. */
 const SOCKETS = 8
+const PULL_SILENT_MS = 2 * 60_000
 /** Engines put the cause last, after long identifiers. */
 const LONGEST_REASON = 500
 
@@ -101,8 +102,31 @@ export class EngineClient {
     }
   }
 
-  /** Fetches an image; each line of the engine's progress, as it comes. Rejects with the engine's words. */
-  async pull(image: string, progress: (line: PullProgress) => void, signal: AbortSignal): Promise<void> {
+  /**
+   * Fetches an image; each line of the engine's progress, as it comes. Rejects with the engine's words, and with a
+   * time-out when the engine says nothing for `silentMs`: a download says something all the time.
+   */
+  async pull(
+    image: string,
+    progress: (line: PullProgress) => void,
+    signal: AbortSignal,
+    silentMs = PULL_SILENT_MS,
+  ): Promise<void> {
+    const silent = new AbortController()
+    const words = `nothing was heard of the download for ${silentMs / 1000} s`
+    const timer = setTimeout(() => silent.abort(new DOMException(words, 'TimeoutError')), silentMs)
+    const heard = (line: PullProgress): void => {
+      timer.refresh()
+      progress(line)
+    }
+    try {
+      await this.#pull(image, heard, AbortSignal.any([signal, silent.signal]))
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  async #pull(image: string, progress: (line: PullProgress) => void, signal: AbortSignal): Promise<void> {
     await this.call(signal, async (docker) => {
       const stream: NodeJS.ReadableStream = await docker.pull(image, { abortSignal: signal })
       await new Promise<void>((resolve, reject) => {
@@ -118,6 +142,20 @@ export class EngineClient {
         )
       })
     })
+  }
+
+  /** Whether the engine is there at all. */
+  async ping(signal: AbortSignal): Promise<void> {
+    // Its answer is two letters, which would pass for one that is not JSON.
+    await this.call(signal, async (docker) => void (await docker.ping()))
+  }
+
+  /** Builds an image out of a tar archive: the engine's lines of progress, which end with it or with the signal. */
+  build(context: NodeJS.ReadableStream, options: ImageBuildOptions, signal: AbortSignal): Promise<IncomingMessage> {
+    return this.call(
+      signal,
+      async (docker) => (await docker.buildImage(context, { ...options, abortSignal: signal })) as IncomingMessage,
+    )
   }
 
   /** Removes a container and its anonymous volumes, running or not; one that is gone already is no error. */

@@ -5,7 +5,13 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type Docker from 'dockerode'
 import type { Problem } from '../model/problem.ts'
-import { engineCertificates, type EngineCertificates } from './certificates.ts'
+import { tarArchive } from '../model/tar.ts'
+import {
+  certificateExpiry,
+  engineCertificates,
+  type CertificateExpiry,
+  type EngineCertificates,
+} from './certificates.ts'
 import { EngineClient, type ContainerInspection } from './client.ts'
 import {
   containerBody,
@@ -14,6 +20,7 @@ import {
   isOwn,
   RIGHTS_LABEL,
   SERVER_FOLDER,
+  volumesOf,
   type DindDefinition,
   type Rights,
 } from './dind-definition.ts'
@@ -21,7 +28,6 @@ import { DindProblems, isRefusalOfRights } from './dind-problem.ts'
 import { CALL_MS, DindSurroundings, within, type Work } from './dind-surroundings.ts'
 import { engineProblem, type EngineAddress } from './engine.ts'
 import { lastLine } from './log-frames.ts'
-import { tarArchive } from './tar.ts'
 import { filesOfFolder, type TlsFiles } from './tls.ts'
 
 export interface DindOptions {
@@ -34,13 +40,24 @@ export interface DindOptions {
   readonly engine: string
 }
 
+/** What the control API and `berth dind status` show (api/view.ts). */
 export interface DindStatus {
+  /** In the configuration. */
+  readonly name: string
+  /** The engine that carries it. */
+  readonly host: string
   /** `foreign`: somebody else's container has the name. */
   readonly state: 'absent' | 'foreign' | 'stopped' | 'starting' | 'running' | 'unhealthy'
   readonly address: string
+  readonly tls: boolean
+  readonly network: { readonly name: string; readonly subnet: string }
+  readonly volumes: string[]
   readonly healthy: boolean
   /** Running ones inside. */
   readonly containers: number
+  readonly images: number
+  /** Until when they are valid, ISO 8601; absent before the first start. */
+  readonly certificates?: CertificateExpiry
   /** Of the engine inside; absent while it does not answer. */
   readonly version?: string
   /** ISO 8601, of the container's start. */
@@ -53,6 +70,7 @@ export interface DindStatus {
 interface EngineInfo {
   readonly ServerVersion: string
   readonly ContainersRunning: number
+  readonly Images: number
 }
 
 /** Starts and stops take in what the engine itself waits for. */
@@ -137,7 +155,7 @@ export class DindEngine {
   /** Never throws for what the engines say: it is in `problem`. */
   async status(signal: AbortSignal): Promise<DindStatus> {
     const { definition, host } = this.#options
-    const fixed = { address: `tcp://127.0.0.1:${definition.port}`, healthy: false, containers: 0 }
+    const fixed = this.#facts()
     let container: ContainerInspection | undefined
     try {
       container = await this.#host.inspect(definition.name, within(signal, LOOK_MS))
@@ -168,6 +186,24 @@ export class DindEngine {
     this.#host.close()
   }
 
+  /** What is known of it without asking anybody. */
+  #facts() {
+    const { definition, host, engine, certificates } = this.#options
+    const expiry = certificateExpiry(certificates)
+    return {
+      name: engine,
+      host: host.name,
+      address: `tcp://127.0.0.1:${definition.port}`,
+      tls: true,
+      network: { name: definition.name, subnet: definition.subnet },
+      volumes: volumesOf(definition).map(({ name }) => name),
+      healthy: false,
+      containers: 0,
+      images: 0,
+      ...(expiry && { certificates: expiry }),
+    }
+  }
+
   get #client(): TlsFiles {
     return filesOfFolder(join(this.#options.certificates, 'client'))
   }
@@ -182,10 +218,7 @@ export class DindEngine {
   }
 
   async #make(key: string, certificates: EngineCertificates, work: Work): Promise<void> {
-    const { definition } = this.#options
     await this.#surroundings.provide(work)
-
-    work.progress(`Starting the Docker engine ${definition.name}`)
     try {
       await this.#create(key, 'privileged', certificates, work)
     } catch (error) {
@@ -214,6 +247,7 @@ export class DindEngine {
 
   async #start({ Id, State }: ContainerInspection, certificates: EngineCertificates, work: Work): Promise<void> {
     if (!State.Running) {
+      work.progress(`Starting the Docker engine ${this.#options.definition.name}`)
       const { server } = certificates
       const archive = tarArchive([
         { name: 'ca.pem', content: readFileSync(server.ca), mode: 0o644 },
@@ -262,13 +296,12 @@ export class DindEngine {
   }
 
   /** Asks the engine inside. */
-  async #look(signal: AbortSignal): Promise<{ readonly version: string; readonly containers: number }> {
+  async #look(signal: AbortSignal): Promise<Pick<DindStatus, 'version' | 'containers' | 'images'>> {
     const inside = new EngineClient(this.address)
     try {
       // Its types know no options; closing the client ends it as well as the signal would.
       const info = await inside.call(within(signal, LOOK_MS), (docker) => docker.info() as Promise<EngineInfo>)
-      const { ServerVersion, ContainersRunning } = info
-      return { version: ServerVersion, containers: ContainersRunning }
+      return { version: info.ServerVersion, containers: info.ContainersRunning, images: info.Images }
     } finally {
       inside.close()
     }

@@ -3,24 +3,37 @@
 import { existsSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
+import { parseSshHost, sshAddress, sshCommand, type SshHost, type TunnelledEngine } from '../model/engine.ts'
 import type { Problem } from '../model/problem.ts'
 import { explainTls, filesOfFolder, type TlsFiles } from './tls.ts'
 
 /** An engine's name in the configuration, and where it is reached; without `tls` in plain text. */
 export type EngineAddress =
   | { readonly name: string; readonly socketPath: string }
+  | TunnelledEngine
   | { readonly name: string; readonly host: string; readonly port: number; readonly tls?: TlsFiles }
+
+export function isTunnelled(address: EngineAddress): address is TunnelledEngine {
+  return 'ssh' in address
+}
 
 /** The engine answered, but not with what was asked for. */
 export class EngineAnswerError extends Error {
   override readonly name = 'EngineAnswerError'
   readonly status: number
+  /** The engine's own words. */
+  readonly said: string
 
-  /** @param status HTTP status @param said the engine's own words */
   constructor(status: number, said: string) {
-    super(`HTTP ${status}: ${said}`)
+    const words = `HTTP ${status}: ${said}`
+    super(isDiskFull(said) ? `the disk of the engine is full, free some of it (docker system prune): ${words}` : words)
     this.status = status
+    this.said = said
   }
+}
+
+function isDiskFull(said: string): boolean {
+  return /no space left on device/i.test(said)
 }
 
 /** The engine of this machine as the configuration names it. */
@@ -30,11 +43,12 @@ const PLAIN_PORT = 2375
 const TLS_PORT = 2376
 
 /**
- * The engine that `DOCKER_HOST` names, else the one of this machine if its socket exists. Neither member: there is no
- * engine, which is no mistake.
+ * The engine that `DOCKER_HOST` names, else the one of this machine if its socket exists. No member: there is no engine,
+ * which is no mistake.
  */
 export function engineFromEnvironment(env: Readonly<Record<string, string | undefined>>): {
   readonly address?: EngineAddress
+  readonly ssh?: SshHost
   readonly problem?: Problem
 } {
   const value = env['DOCKER_HOST'] ?? ''
@@ -45,7 +59,9 @@ export function engineFromEnvironment(env: Readonly<Record<string, string | unde
   if (scheme === 'unix') return { address: { name: HOST_ENGINE, socketPath: rest } }
   if (scheme !== 'tcp') {
     // The value may hold a password, so only its scheme is repeated.
-    if (scheme === 'ssh') return { problem: hostProblem('Engines behind ssh:// are not supported yet.', TUNNEL) }
+    const ssh = parseSshHost(value)
+    if (ssh) return { ssh }
+    if (scheme === 'ssh') return { problem: hostProblem('It is not an address that ssh takes.', SSH_ADDRESS) }
     const message = scheme ? `Engines behind ${scheme}:// are not supported.` : 'It is not an address.'
     return { problem: hostProblem(message) }
   }
@@ -64,15 +80,30 @@ function hostProblem(message: string, remedy = ADDRESSES): Problem {
   return { about: `engine ${HOST_ENGINE}`, where: 'DOCKER_HOST', message, remedy }
 }
 
-const ADDRESSES = 'Use unix:///path/to/docker.sock or tcp://host:2375, or unset it for the engine of this machine.'
-const TUNNEL =
-  'Forward its socket (ssh -N -L /path/to/docker.sock:/var/run/docker.sock user@host) and use unix:///path/to/docker.sock.'
+const ADDRESSES =
+  'Use unix:///path/to/docker.sock, tcp://host:2375 or ssh://user@host, or unset it for the engine of this machine.'
+const SSH_ADDRESS = 'Use ssh://user@host or ssh://user@host:22/path/to/docker.sock, without a password.'
 
 /** Why an engine could not be asked, and how to mend it. The same cause gives the same words. */
 export function engineProblem(address: EngineAddress, error: unknown): Problem {
-  const where = 'socketPath' in address ? `unix://${address.socketPath}` : `tcp://${address.host}:${address.port}`
-  const [message, remedy] = explain(error)
-  return { about: `engine ${address.name}`, where, message, remedy }
+  const [message, remedy] = isTunnelled(address) ? explainTunnelled(address.ssh, error) : explain(error)
+  return { about: `engine ${address.name}`, where: placeOf(address), message, remedy }
+}
+
+function placeOf(address: EngineAddress): string {
+  if (isTunnelled(address)) return sshAddress(address.ssh)
+  return 'socketPath' in address ? `unix://${address.socketPath}` : `tcp://${address.host}:${address.port}`
+}
+
+/** Its socket here is Berth's own: what is wrong is on the way or over there. */
+function explainTunnelled(ssh: SshHost, error: unknown): readonly [message: string, remedy: string] {
+  const { code } = error as NodeJS.ErrnoException
+  const byHand = sshCommand(ssh, 'docker version')
+  if (code === 'ENOENT' || code === 'ECONNREFUSED') {
+    return ['There is no connection to it through ssh.', `berth up makes it; try it by hand: ${byHand}.`]
+  }
+  const [message] = explain(error)
+  return [message, `Look whether Docker runs there and whether this user may use ${ssh.socketPath}: ${byHand}.`]
 }
 
 function explain(error: unknown): readonly [message: string, remedy: string] {

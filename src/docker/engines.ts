@@ -1,12 +1,14 @@
 // All engines of this node: watched, asked for images, rid of containers that nobody needs, and one's own brought up.
 
+import type { TunnelledEngine, WrittenEngine } from '../model/engine.ts'
 import type { Problem } from '../model/problem.ts'
 import type { ImageState } from '../model/runtime.ts'
-import { certificatesOf, engineAddresses, type WrittenEngine } from './addresses.ts'
+import { certificatesOf, engineAddresses } from './addresses.ts'
+import { Cores } from './cores.ts'
 import { defaultDefinition } from './dind-definition.ts'
 import { DindError } from './dind-problem.ts'
-import { DindEngine } from './dind.ts'
-import { engineProblem, type EngineAddress } from './engine.ts'
+import { DindEngine, type DindStatus } from './dind.ts'
+import { engineProblem, isTunnelled, type EngineAddress } from './engine.ts'
 import { Images } from './images.ts'
 import { watchEngine, type EngineState } from './provider.ts'
 import { reap, removeAll } from './reaper.ts'
@@ -15,6 +17,8 @@ export interface EnginesOptions {
   readonly env: Readonly<Record<string, string | undefined>>
   /** The state folder: certificates of a managed engine are below it. */
   readonly home: string
+  /** Of running processes: the ways to engines behind ssh end there. */
+  readonly sockets: string
   /** This node's id, which marks what it creates. */
   readonly node: string
   readonly seen: (state: EngineState) => void
@@ -23,18 +27,42 @@ export interface EnginesOptions {
   readonly log: (message: string, fields?: object) => void
   /** A line for people while something takes long. */
   readonly progress: (line: string) => void
+  readonly tunnels: EngineTunnels
 }
 
-/** A managed engine that could not be brought up is tried again after this. */
-const UP_AGAIN_MS = 15_000
+/** An engine of this name that somebody else brings up, such as compose.yml, is one as well. */
+const DIND_NAME = 'dind'
+
+/** What keeps the ways to engines behind ssh open. */
+export interface EngineTunnels {
+  /** Makes exactly the ways to these exist. */
+  keep(engines: readonly TunnelledEngine[]): void
+  isOpen(engine: TunnelledEngine): boolean
+  /** Resolves when the way is open, or known not to be. */
+  tried(engine: TunnelledEngine): Promise<void>
+}
+
+/** A managed engine that could not be brought up is tried again: the waits double from the first to the longest. */
+const FIRST_RETRY_MS = 1000
+const LONGEST_RETRY_MS = 15_000
+/** One that runs already says so sooner than this; of any other, services are told that it is being brought up. */
+const RUNS_ALREADY_MS = 5000
 
 interface Managed {
+  /** How it is written, and what carries it: anything else is another engine. */
+  readonly key: string
   readonly name: string
   readonly engine: DindEngine
   readonly host: EngineAddress
   /** Aborted when nobody wants it any more. */
   readonly gone: AbortController
   problem: Problem | undefined
+  /** Of attempts in a row. */
+  failures: number
+  /** Settles when one before it is gone, which may have had the same port. */
+  readonly free: Promise<void>
+  /** Its status, while it is asked for: however many want to know, the engines are asked once. */
+  asked: Promise<DindStatus> | undefined
   /** Settles with the attempt that is under way. */
   attempt: Promise<void> | undefined
   retry: NodeJS.Timeout | undefined
@@ -43,6 +71,7 @@ interface Managed {
 export class Engines {
   readonly #options: EnginesOptions
   readonly #images: Images
+  readonly #cores = new Cores()
   readonly #stopped = new AbortController()
   readonly #watched = new Map<string, AbortController>()
   readonly #reaping = new Set<string>()
@@ -56,12 +85,16 @@ export class Engines {
 
   /** Which engines there are from now on. Watches those that are new, unless told not to; a managed one is brought up first. */
   configure(written: readonly WrittenEngine[] | 'auto', watch = true): void {
-    const { env, home } = this.#options
-    this.#found = engineAddresses(written, env, home)
+    const { env, tunnels } = this.#options
+    this.#found = engineAddresses(written, env, this.#options)
+    tunnels.keep(this.#found.addresses.filter(isTunnelled))
     const own = written === 'auto' ? undefined : written.find(({ managed }) => managed)
-    if (own?.name !== this.#managed?.name) {
-      if (this.#managed) void this.#takeDown(this.#managed)
-      this.#managed = own && this.#manage(own.name, written)
+    const host = own && this.#hostOf(own.name, written)
+    const before = this.#managed
+    const key = own && host && JSON.stringify([own, host])
+    if (key !== before?.key) {
+      const free = before ? this.#takeDown(before) : Promise.resolve()
+      this.#managed = own && host && this.#manage(own, host, free)
     }
     if (watch) this.#watch()
   }
@@ -71,13 +104,19 @@ export class Engines {
     return new Map(
       this.#found.addresses.map(({ name }) => [
         name,
-        name === this.#managed?.name ? ('dind' as const) : ('docker' as const),
+        name === this.#managed?.name || name === DIND_NAME ? ('dind' as const) : ('docker' as const),
       ]),
     )
   }
 
   address(name: string): EngineAddress | undefined {
     return this.#found.addresses.find((address) => address.name === name)
+  }
+
+  /** How many cores an engine has; undefined: it does not say. */
+  async cores(name: string): Promise<number | undefined> {
+    const address = this.address(name)
+    return address && this.#cores.of(address)
   }
 
   image(name: string, image: string): ImageState {
@@ -89,6 +128,23 @@ export class Engines {
 
   problems(): Problem[] {
     return [...this.#found.problems, ...(this.#managed?.problem ? [this.#managed.problem] : [])]
+  }
+
+  /** Of the managed engine; undefined: the configuration has none, or nothing carries it. */
+  dind(): Promise<DindStatus> | undefined {
+    const managed = this.#managed
+    if (!managed) return undefined
+    managed.asked ??= this.#statusOf(managed).finally(() => {
+      managed.asked = undefined
+    })
+    return managed.asked
+  }
+
+  async #statusOf(managed: Managed): Promise<DindStatus> {
+    const status = await managed.engine.status(this.#stopped.signal)
+    const isBroughtUp = managed.attempt !== undefined && (status.state === 'absent' || status.state === 'stopped')
+    const problem = status.problem ?? managed.problem
+    return { ...status, ...(isBroughtUp && { state: 'starting' }), ...(problem && { problem }) }
   }
 
   /** Removes containers of this node on an engine, except those of the slots to keep. */
@@ -112,6 +168,7 @@ export class Engines {
 
   /** After `close`: removes all containers of this node, and takes the managed engine down; its volumes stay. */
   async clear(): Promise<void> {
+    await Promise.all(this.#found.addresses.filter(isTunnelled).map((each) => this.#options.tunnels.tried(each)))
     await removeAll(this.#found.addresses, this.#options.node)
     if (this.#managed) await this.#takeDown(this.#managed)
   }
@@ -127,47 +184,89 @@ export class Engines {
     managed.engine.close()
   }
 
-  #manage(name: string, written: readonly WrittenEngine[] | 'auto'): Managed | undefined {
-    const { env, home, node } = this.#options
+  /** The engine that carries a managed one. */
+  #hostOf(name: string, written: readonly WrittenEngine[] | 'auto'): EngineAddress | undefined {
     const others = written === 'auto' ? [] : written.filter(({ managed }) => !managed)
     // The one that carries it may be named only for that; else it is the one of this machine.
-    const [host] = engineAddresses(others.length === 0 ? 'auto' : others, env, home).addresses
-    if (!host) {
-      this.#found = { ...this.#found, problems: [...this.#found.problems, withoutHost(name)] }
-      return undefined
-    }
+    const { env } = this.#options
+    const { addresses } = engineAddresses(others.length === 0 ? 'auto' : others, env, this.#options)
+    // Its ports are those of the loopback of the machine that carries it.
+    const host = addresses.find((address) => !isTunnelled(address))
+    if (!host) this.#found = { ...this.#found, problems: [...this.#found.problems, withoutHost(name)] }
+    return host
+  }
+
+  #manage(own: WrittenEngine, host: EngineAddress, free: Promise<void>): Managed {
+    const { home, node } = this.#options
+    const { name } = own
     const engine = new DindEngine({
-      definition: defaultDefinition(node, {}),
+      definition: defaultDefinition(node, own),
       host,
       certificates: certificatesOf(home),
       engine: name,
     })
-    return { name, engine, host, gone: new AbortController(), problem: undefined, attempt: undefined, retry: undefined }
+    const gone = new AbortController()
+    return {
+      key: JSON.stringify([own, host]),
+      name,
+      engine,
+      host,
+      gone,
+      free,
+      problem: undefined,
+      failures: 0,
+      asked: undefined,
+      attempt: undefined,
+      retry: undefined,
+    }
   }
 
-  async #up(managed: Managed): Promise<void> {
+  /** @param starting called once when it has to be brought up, which may take a minute */
+  async #upFirst(managed: Managed, starting: () => void): Promise<void> {
+    let told = false
+    const tell = (): void => {
+      if (!told && !managed.gone.signal.aborted) starting()
+      told = true
+    }
+    const late = setTimeout(tell, RUNS_ALREADY_MS)
+    await this.#up(managed, tell)
+    clearTimeout(late)
+  }
+
+  async #up(managed: Managed, begun = (): void => undefined): Promise<void> {
     clearTimeout(managed.retry)
-    managed.attempt ??= this.#try(managed).finally(() => {
+    managed.attempt ??= this.#try(managed, begun).finally(() => {
       managed.attempt = undefined
     })
     await managed.attempt
   }
 
-  async #try(managed: Managed): Promise<void> {
-    const { progress, changed } = this.#options
+  async #try(managed: Managed, begun: () => void): Promise<void> {
+    const { changed } = this.#options
+    const progress = (line: string): void => {
+      begun()
+      this.#options.progress(line)
+    }
     try {
+      await managed.free
       await managed.engine.up({ progress, signal: managed.gone.signal })
       managed.problem = undefined
+      managed.failures = 0
     } catch (error) {
       if (managed.gone.signal.aborted) return
       managed.problem = error instanceof DindError ? error.problem : engineProblem(managed.host, error)
-      managed.retry = setTimeout(() => void this.#up(managed), UP_AGAIN_MS)
+      const wait = Math.min(FIRST_RETRY_MS * 2 ** managed.failures++, LONGEST_RETRY_MS)
+      managed.retry = setTimeout(() => void this.#up(managed), wait)
     }
     changed()
   }
 
   #watch(): void {
-    const wanted = new Map(this.#found.addresses.map((address) => [JSON.stringify(address), address]))
+    const managed = this.#managed
+    // A managed one is watched anew when another engine carries it, although its address is the same.
+    const keyOf = (address: EngineAddress): string =>
+      JSON.stringify(address.name === managed?.name ? [address, managed.key] : address)
+    const wanted = new Map(this.#found.addresses.map((address) => [keyOf(address), address]))
     for (const [key, watch] of this.#watched) {
       if (wanted.has(key)) continue
       watch.abort()
@@ -183,11 +282,18 @@ export class Engines {
 
   async #follow(address: EngineAddress, signal: AbortSignal): Promise<void> {
     const managed = this.#managed?.name === address.name ? this.#managed : undefined
-    if (managed) await this.#up(managed)
+    const { tunnels, seen } = this.#options
+    if (isTunnelled(address) && !tunnels.isOpen(address)) {
+      seen({ engine: address.name, reachable: false, starting: true })
+      await tunnels.tried(address)
+    }
+    if (managed) {
+      await this.#upFirst(managed, () => seen({ engine: managed.name, reachable: false, starting: true }))
+    }
     for await (const state of watchEngine(address, { named: managed !== undefined }, signal)) {
-      this.#options.seen(state)
-      // Its container may have been stopped or removed by hand, or its host was away.
-      if (managed && !state.reachable) void this.#up(managed)
+      seen(state)
+      // Its container may have been stopped or removed by hand, or its host was away; what failed has its own next time.
+      if (managed && !state.reachable && !managed.problem) void this.#up(managed)
     }
   }
 }

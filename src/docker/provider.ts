@@ -1,7 +1,7 @@
 // Watches one engine: the whole list of its labelled containers, again and again (design §4).
 
 import { setTimeout as delay } from 'node:timers/promises'
-import { SERVICE_LABEL, type LabelledContainer } from '../model/container.ts'
+import { MANAGED_LABEL, SERVICE_LABEL, type LabelledContainer } from '../model/container.ts'
 import type { Problem } from '../model/problem.ts'
 import { EngineClient } from './client.ts'
 import { labelledContainers } from './containers.ts'
@@ -10,13 +10,17 @@ import { engineProblem, type EngineAddress } from './engine.ts'
 export type EngineState =
   | { readonly engine: string; readonly reachable: true; readonly containers: readonly LabelledContainer[] }
   | { readonly engine: string; readonly reachable: false; readonly problem: Problem }
+  /** Berth brings it up at this moment: nobody's mistake. */
+  | { readonly engine: string; readonly reachable: false; readonly starting: true }
 
 /** All in milliseconds. */
 export interface WatchTimes {
   /** The list is asked for at least this often, for events that got lost. */
   readonly relist: number
-  /** At least this long from one list to the next. */
+  /** At least this long from one list to the next; more where lists take long (SHARE). */
   readonly coalesce: number
+  /** The same where only containers have changed that Berth created: nobody waits for that. */
+  readonly coalesceManaged: number
   /** Everything that makes one list must be answered within this, and so must the subscription to events. */
   readonly deadline: number
   /** The waits between attempts double from the first to the longest. */
@@ -34,6 +38,7 @@ export interface WatchOptions extends Partial<WatchTimes> {
 export const WATCH_TIMES: WatchTimes = {
   relist: 30_000,
   coalesce: 20,
+  coalesceManaged: 1000,
   deadline: 10_000,
   firstRetry: 200,
   longestRetry: 5000,
@@ -45,6 +50,12 @@ export const WATCH_TIMES: WatchTimes = {
  * change.
  */
 const EVENTS = ['create', 'start', 'die', 'destroy', 'pause', 'unpause', 'health_status', 'rename']
+
+/**
+ * Lists take at most one part in this many of the time: each event of a hundred containers that start together would
+ * have the busy engine list them all again.
+ */
+const SHARE = 4
 
 /** The engine says that events flow before it listens to them itself; what happened since is repeated. */
 const REPEAT_SECONDS = 1
@@ -107,16 +118,18 @@ async function* lists(
     const filters = { type: ['container'], event: EVENTS, ...(named ? {} : { label: [SERVICE_LABEL] }) }
     const since = Math.floor(Date.now() / 1000) - REPEAT_SECONDS
     const events = await within(times.deadline, signal, (limit) => client.events(filters, since, limit))
-    events.on('data', () => changes.note())
+    events.on('data', (chunk: Buffer) => changes.note(isForeign(chunk) ? times.coalesce : times.coalesceManaged))
     events.on('error', (error) => changes.end(error))
     events.on('close', () => changes.end())
     for (;;) {
       const begun = performance.now()
       changes.clear()
-      yield await within(times.deadline, signal, (limit) => labelledContainers(client, address.name, named, limit))
-      await changes.next(times.relist)
-      const pause = times.coalesce - (performance.now() - begun)
-      if (pause > 0) await delay(pause, undefined, { signal })
+      const containers = await within(times.deadline, signal, (limit) =>
+        labelledContainers(client, address.name, named, limit),
+      )
+      const least = begun + SHARE * (performance.now() - begun)
+      yield containers
+      await changes.next(begun, least, times.relist, signal)
     }
   } finally {
     signal.removeEventListener('abort', close)
@@ -124,14 +137,22 @@ async function* lists(
   }
 }
 
-/** Whether to look again: any number of events in the meantime make one look. */
+/** Whether one of these events is of a container that Berth did not create; a part of an event counts as such. */
+function isForeign(events: Buffer): boolean {
+  const lines = events.toString('latin1').split('\n')
+  return lines.some((line) => line !== '' && !line.includes(`"${MANAGED_LABEL}":`))
+}
+
+/** When to look again: any number of events in the meantime make one look. */
 class Changes {
-  #noted = false
+  /** How long after the last look the next one is due; undefined: nothing has changed. */
+  #due: number | undefined
   #ended: EventsEndedError | undefined
   #wake = (): void => undefined
 
-  note(): void {
-    this.#noted = true
+  /** @param due the least of several counts */
+  note(due: number): void {
+    this.#due = Math.min(due, this.#due ?? Infinity)
     this.#wake()
   }
 
@@ -141,21 +162,40 @@ class Changes {
   }
 
   clear(): void {
-    this.#noted = false
+    this.#due = undefined
   }
 
-  /** Resolves after something was noted since the last clear, or `ms` have passed. Rejects when the events ended. */
-  async next(ms: number): Promise<void> {
-    if (!this.#noted && !this.#ended) {
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, ms)
-        this.#wake = () => {
-          clearTimeout(timer)
-          resolve()
-        }
-      })
+  /**
+   * Resolves when the next look is due: after something was noted since the last clear, or `relist` ms have passed.
+   * Rejects when the events ended.
+   *
+   * @param begun when the last look began, as of performance.now()
+   * @param least not before then, whatever has changed
+   */
+  async next(begun: number, least: number, relist: number, signal: AbortSignal): Promise<void> {
+    const idle = performance.now() + relist
+    for (;;) {
+      if (this.#ended) throw this.#ended
+      signal.throwIfAborted()
+      const due = Math.max(least, begun + (this.#due ?? Infinity))
+      const wait = Math.min(idle, due) - performance.now()
+      if (wait <= 0) return
+      await this.#sleep(wait, signal)
     }
-    if (this.#ended) throw this.#ended
+  }
+
+  /** Until something is noted or ends, at most `ms`. */
+  #sleep(ms: number, signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = (): void => {
+        clearTimeout(timer)
+        signal.removeEventListener('abort', wake)
+        resolve()
+      }
+      const timer = setTimeout(wake, ms)
+      signal.addEventListener('abort', wake, { once: true })
+      this.#wake = wake
+    })
   }
 }
 

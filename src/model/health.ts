@@ -29,6 +29,7 @@ function brokenReason({ state, reason, status }: SlotHealth): string | undefined
 /** A service of containers is down when none of them can serve; one container of several does not make it so. */
 export function downReason(service: Service): string | undefined {
   if (service.down !== undefined) return service.down
+  if (service.doubt !== undefined) return service.doubt
   if (service.backend.kind !== 'containers') return undefined
   let first: string | undefined
   const clients = service.backend.containers.map(({ client }) => client ?? EVERYONE)

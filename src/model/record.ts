@@ -2,10 +2,12 @@
 
 import type { Lease } from './port.ts'
 
+export const PROCESS_KINDS = ['envoy', 'adapter', 'ssh'] as const
+
 /** A process that Berth started detached, so that whoever comes next can adopt or end it. */
 export interface ProcessRecord {
-  readonly kind: 'envoy' | 'adapter'
-  /** `envoy`, or the cluster name of the slot's life. */
+  readonly kind: (typeof PROCESS_KINDS)[number]
+  /** `envoy`, the cluster name of the slot's life, or the engine that ssh leads to. */
   readonly name: string
   readonly pid: number
   /** Tells this process from a later one with the same pid. */

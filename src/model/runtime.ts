@@ -8,6 +8,8 @@ export interface EngineView {
   /** Berth's own Docker-in-Docker engine, or one that was there. */
   readonly runtime: 'dind' | 'docker'
   readonly reachable: boolean
+  /** Berth brings it up and has done so for a moment only: it is waited for. */
+  readonly starting: boolean
   /** Whether the image is on it. */
   image(image: string): ImageState
 }
@@ -33,6 +35,9 @@ export function placed(service: Service, engines: readonly EngineView[]): Servic
     const candidates = engines.filter((engine) => engine.runtime === runtime)
     const engine = candidates.find(({ reachable }) => reachable)
     if (engine) return withNote(onEngine(service, backend, engine), skipped)
+    const starting = candidates.find((candidate) => candidate.starting)
+    // Started elsewhere, it would have to move as soon as this one is there, and its sessions would end with that.
+    if (starting) return withNote(onStarting(service, backend, starting), skipped)
     skipped.push(whyNot(runtime, candidates))
   }
   return { ...service, down: `Service ${service.name} cannot run anywhere now: ${skipped.join('; ')}.` }
@@ -47,6 +52,11 @@ function onEngine(service: Service, backend: ImageBackend, engine: EngineView): 
       ? `The image ${backend.image} of service ${service.name} is being fetched (${image.progress}).`
       : `The image ${backend.image} of service ${service.name} is not there: ${image.reason}`
   return { ...chosen, down }
+}
+
+function onStarting(service: Service, backend: ImageBackend, { name }: EngineView): Service {
+  const doubt = `The Docker engine ${name} of service ${service.name} is being brought up.`
+  return { ...service, backend: { ...backend, engine: name }, doubt }
 }
 
 function asProcess(service: Service, backend: ImageBackend): Service {

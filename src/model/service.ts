@@ -118,6 +118,8 @@ export interface Service {
   readonly backend: ProcessBackend | ContainerBackend | ImageBackend
   /** Why nobody can be served at this moment, in words for the client. */
   readonly down?: string
+  /** Why nobody knows whether anybody can be served, in words for the client: slots that are up go on, none is started. */
+  readonly doubt?: string
   /** Why it does not run where it would run first, in words for the operator. */
   readonly note?: string
 }

@@ -30,7 +30,10 @@ export interface Slot {
  */
 export function groupFor(service: Service, client: string): { group: string; doubt?: string } | { down: string } {
   if (service.down !== undefined) return { down: service.down }
-  if (service.backend.kind !== 'containers') return { group: service.isolation === 'shared' ? EVERYONE : client }
+  if (service.backend.kind !== 'containers') {
+    const group = service.isolation === 'shared' ? EVERYONE : client
+    return service.doubt === undefined ? { group } : { group, doubt: service.doubt }
+  }
   const container = containerFor(service, client)
   if (!container) {
     const gone = service.backend.containers.length === 0

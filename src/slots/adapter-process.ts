@@ -6,6 +6,7 @@ import type { Readable } from 'node:stream'
 import { rmSync } from 'node:fs'
 
 import type { AdapterReady, AdapterSpec, AdapterStatus } from '../adapter/spec.ts'
+import type { Scale } from '../model/service.ts'
 import type { ProcessRecord } from '../model/record.ts'
 import type { ProcessRecords } from './envoy.ts'
 import { end, gone, runs, signal, startDetached, type Identity } from './process.ts'
@@ -96,6 +97,11 @@ export class AdapterProcess {
     // Its own shutdown ladder has two rungs of 2 s behind the deadline.
     if (!(await gone(this.identity, deadlineMs + 6000))) await end(this.identity, 1000)
     await this.#watching
+  }
+
+  /** From now on; rejects when it does not hear. */
+  rescale({ warm, max }: Scale): Promise<void> {
+    return this.#call('POST', `/scale?warm=${warm}${max === undefined ? '' : `&max=${max}`}`)
   }
 
   /** Lets it live on without this control plane. */

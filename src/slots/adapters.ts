@@ -21,6 +21,8 @@ export interface AdaptersOptions {
   readonly folders: Folders
   /** How adapters reach an engine; undefined: the configuration has none of this name any more. */
   readonly engine: (name: string) => EngineAccess | undefined
+  /** How many cores an engine has; undefined: nobody knows. */
+  readonly cores: (engine: string) => Promise<number | undefined>
   /** This node's id, which marks its containers. */
   readonly node: string
   /** What the containers of a client may use. */
@@ -114,13 +116,14 @@ function wrap(adapter: AdapterProcess): Adapter {
     pid: adapter.identity.pid,
     httpSocket: adapter.httpSocket,
     drain: (deadlineMs) => adapter.drain(deadlineMs),
+    rescale: (scale) => adapter.rescale(scale),
     release: () => adapter.release(),
   }
 }
 
 async function serverOf(
   slot: { readonly service: Service; readonly group: string; readonly name: string },
-  { engine, env, node, tier }: AdaptersOptions,
+  { engine, cores, env, node, tier }: AdaptersOptions,
 ): Promise<AdapterSpec['server']> {
   const { service, group, name } = slot
   const { backend } = service
@@ -149,11 +152,12 @@ async function serverOf(
     [MANAGED_LABEL]: node,
     [SLOT_LABEL]: name,
   }
+  const granted = { tier: group === EVERYONE ? undefined : tier(group), cores: await cores(backend.engine) }
   return {
     kind: 'image',
     engine: accessTo(engine, backend.engine),
     image: backend.image,
-    create: containerBody({ backend, env: variables, tier: group === EVERYONE ? undefined : tier(group), labels }),
+    create: containerBody({ backend, env: variables, ...granted, labels }),
     env: variables,
   }
 }

@@ -10,6 +10,8 @@ export interface ContainerRequest {
   readonly env: Readonly<Record<string, string>>
   /** Of the client that the container is for; undefined: it is for all of them. */
   readonly tier: TierLimits | undefined
+  /** Of the engine, which refuses a container that may use more; undefined: nobody knows. */
+  readonly cores: number | undefined
   readonly labels: Readonly<Record<string, string>>
 }
 
@@ -21,7 +23,13 @@ const SHARED_LIMITS: TierLimits = { cpus: 2, memoryBytes: 2e9 }
 const TEMPORARY = { '/tmp': 'rw,noexec,nosuid,nodev,size=64m,mode=1777' }
 
 /** The body of `POST /containers/create`. */
-export function containerBody({ backend, env, tier, labels }: ContainerRequest): Readonly<Record<string, unknown>> {
+export function containerBody({
+  backend,
+  env,
+  tier,
+  cores,
+  labels,
+}: ContainerRequest): Readonly<Record<string, unknown>> {
   const { image, command, volumes, network, resources } = backend
   const most = tier ?? SHARED_LIMITS
   const memory = Math.min(resources.memoryBytes ?? Infinity, most.memoryBytes)
@@ -49,7 +57,7 @@ export function containerBody({ backend, env, tier, labels }: ContainerRequest):
       Memory: memory,
       // Without it a container may take as much swap again.
       MemorySwap: memory,
-      NanoCpus: Math.round(Math.min(resources.cpus ?? Infinity, most.cpus) * 1e9),
+      NanoCpus: Math.round(Math.min(resources.cpus ?? Infinity, most.cpus, cores ?? Infinity) * 1e9),
       PidsLimit: resources.pids,
       // As a mount, a folder that is not there is refused; as a bind, the engine would make it, owned by root.
       Mounts: volumes.map(({ source, target, readOnly }) => ({

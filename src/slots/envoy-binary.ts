@@ -128,7 +128,8 @@ async function check(path: string): Promise<Checked> {
   return { path, version }
 }
 
-function isOlder(version: string, than: string): boolean {
+/** Of two versions such as `1.40.0`. */
+export function isOlder(version: string, than: string): boolean {
   return version.localeCompare(than, 'en', { numeric: true }) < 0
 }
 

@@ -30,9 +30,26 @@ export interface EnvoyOptions {
   readonly records: ProcessRecords
   /** Called when the state or a problem changes. */
   readonly changed: () => void
-  /** Envoy has ended by itself: none of its ports is held any more. */
-  readonly ended: () => void
   readonly log: (message: string, fields?: object) => void
+}
+
+/** The Envoy of this node, whoever starts it. */
+export interface Envoy {
+  /** Undefined: it does not run, or it is no process of Berth's. */
+  readonly pid: number | undefined
+  readonly state: 'starting' | 'running' | 'down' | 'stopped'
+  /** Since this control plane started. */
+  readonly restarts: number
+  /** The ports that a running Envoy listens on; undefined: there is none, or none that answers. */
+  adopt(): Promise<ReadonlySet<number> | undefined>
+  /** Its xDS server must be reachable already. @throws {OperatorError} */
+  start(): Promise<void>
+  problems(): Problem[]
+  /** No new connections, running requests may end. */
+  drain(): Promise<void>
+  stop(): Promise<void>
+  /** Lets it live on without this control plane. */
+  release(): void
 }
 
 /** How long streams on a removed listener live, and how long a stop waits for running requests. */
@@ -45,7 +62,7 @@ const LAST_RESTART_MS = 10_000
 /** How often an adopted Envoy, which is nobody's child here, is looked at. */
 const WATCH_MS = 250
 
-export class EnvoyProcess {
+export class EnvoyProcess implements Envoy {
   readonly #options: EnvoyOptions
   readonly #stopped = new AbortController()
   #identity: Identity | undefined
@@ -54,7 +71,7 @@ export class EnvoyProcess {
   /** Before the next start, should Envoy end. */
   #wait = 0
   restarts = 0
-  state: 'starting' | 'running' | 'down' | 'stopped' = 'starting'
+  state: Envoy['state'] = 'starting'
 
   constructor(options: EnvoyOptions) {
     this.#options = options
@@ -201,7 +218,7 @@ export class EnvoyProcess {
     if (this.#stopped.signal.aborted) return
     this.#options.records.removeProcess(identity.pid, identity.birth)
     this.state = 'down'
-    this.#options.ended()
+    this.#options.changed()
     if (Date.now() - startedAt > STABLE_MS) this.#wait = 0
     for (;;) {
       const wait = this.#wait

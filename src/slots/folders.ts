@@ -2,7 +2,7 @@
 // in a short one beside the system's temporary files (contract, "Ports").
 
 import { createHash } from 'node:crypto'
-import { chmodSync, lstatSync, mkdirSync, rmSync } from 'node:fs'
+import { chmodSync, lstatSync, mkdirSync, readdirSync, rmdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -49,6 +49,38 @@ function makePrivate(folder: string): void {
   }
 }
 
-export function removeSockets(folders: Folders): void {
-  rmSync(folders.sockets, { recursive: true, force: true })
+/** The server that Envoy gets its configuration from. */
+export function xdsSocket({ sockets }: Folders): string {
+  return join(sockets, 'xds')
+}
+
+/** Envoy's own. */
+export function adminSocket({ sockets }: Folders): string {
+  return join(sockets, ADMIN)
+}
+
+const ADMIN = 'envoy.admin'
+/** Where an Envoy that Berth does not start finds its bootstrap; beside the sockets, because it shares that folder. */
+const BOOTSTRAP = 'envoy.json'
+
+/** @param keepEnvoy leave what belongs to an Envoy that goes on */
+export function removeSockets(folders: Folders, keepEnvoy: boolean): void {
+  const kept = keepEnvoy ? [ADMIN, BOOTSTRAP] : []
+  for (const name of namesIn(folders.sockets))
+    if (!kept.includes(name)) rmSync(join(folders.sockets, name), { recursive: true, force: true })
+  try {
+    rmdirSync(folders.sockets)
+  } catch (error) {
+    // EBUSY: a volume is mounted here, which stays.
+    if (!['ENOENT', 'ENOTEMPTY', 'EBUSY'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error
+  }
+}
+
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+    throw error
+  }
 }

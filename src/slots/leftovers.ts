@@ -7,9 +7,12 @@ import { end, runs, signal } from './process.ts'
 const ADAPTER_DEADLINE_MS = 10_000
 const ENVOY_DEADLINE_MS = 5000
 
-/** Resolves to how many processes were ended; their records are gone. */
+/**
+ * Resolves to how many processes were ended; their records are gone. The ways to engines stay: there may be containers to
+ * remove at their ends.
+ */
 export async function endLeftovers(records: ProcessRecords): Promise<number> {
-  const found = records.processes()
+  const found = records.processes().filter(({ kind }) => kind !== 'ssh')
   const running = found.filter(runs)
   // Envoy last: the answers of the adapters go through it.
   for (const kind of ['adapter', 'envoy'] as const) {

@@ -2,13 +2,15 @@
 
 import type { AdapterStatus } from '../adapter/spec.ts'
 import type { ProcessRecord } from '../model/record.ts'
-import type { Service } from '../model/service.ts'
+import type { Scale, Service } from '../model/service.ts'
 
 /** A running adapter, as the slots need it. */
 export interface Adapter {
   readonly pid: number
   readonly httpSocket: string
   drain(deadlineMs: number): Promise<void>
+  /** How many processes it may have from now on; nobody's session ends for that. */
+  rescale(scale: Scale): Promise<void>
   release(): void
 }
 

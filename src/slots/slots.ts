@@ -39,6 +39,8 @@ interface Life {
   adapter?: Adapter
   /** Stays when the adapter has ended, so that late requests fail at once and are not held. */
   socket?: string
+  /** Of the service, as its adapter was told; undefined: nobody knows, because it was adopted. */
+  scale?: string | undefined
   /** Settles when the start has succeeded or failed. */
   starting?: Promise<void>
   status?: AdapterStatus
@@ -234,9 +236,21 @@ export class Slots {
     entry.definition = service
     const fingerprint = fingerprintOf(service, entry.group, tier)
     const { current } = entry
-    if (current.fingerprint === fingerprint) return
+    if (current.fingerprint === fingerprint) return this.#rescale(current, service)
     this.#renew(entry)
     entry.current.fingerprint = fingerprint
+  }
+
+  /** One that does not hear is told again with the next change; its definition is the same either way. */
+  #rescale(life: Life, { scale }: Service): void {
+    const wanted = JSON.stringify(scale)
+    if (!life.adapter || life.scale === wanted) return
+    const before = life.scale
+    life.scale = wanted
+    life.adapter.rescale(scale).catch((error: Error) => {
+      life.scale = before
+      this.#options.log('an adapter was not scaled', { reason: error.message })
+    })
   }
 
   /** Replaces what runs; what has failed may be tried again at once. @returns whether it was either */
@@ -306,6 +320,7 @@ export class Slots {
         this.#events(entry, life),
       )
       life.adapter = adapter
+      life.scale = JSON.stringify(service.scale)
       life.socket = adapter.httpSocket
       life.state = 'up'
       life.upSince = Date.now()
@@ -412,7 +427,7 @@ function key(service: string, group: string): string {
  * the sessions of the old process end with that process.
  */
 function fingerprintOf(service: Service, group: string, tier: string): string {
-  const { isolation, era, limits, scale, backend } = service
+  const { isolation, era, limits, backend } = service
   const container = containerFor(service, group)
   const behind = {
     process: backend,
@@ -421,7 +436,7 @@ function fingerprintOf(service: Service, group: string, tier: string): string {
     containers: [container?.engine, container?.id],
   }[backend.kind]
   return createHash('sha256')
-    .update(JSON.stringify([isolation, era, limits, scale, behind]))
+    .update(JSON.stringify([isolation, era, limits, behind]))
     .digest('base64url')
     .slice(0, 16)
 }

@@ -12,6 +12,8 @@ import type { Adapter, Adapters } from './slot-parts.ts'
 const GROUP = '~trial'
 /** The same that a client's first request may wait. */
 const TRIAL_MS = 60_000
+/** At once: what is deployed together must not take the processors from those who use what is there. */
+const TRIALS = 3
 /** Nothing is under way when its adapter drains. */
 const DRAIN_MS = 1000
 /** Of an answer that is only looked at for its error. */
@@ -28,6 +30,9 @@ export class Trials {
   readonly #adapters: Pick<Adapters, 'start'>
   readonly #running = new Map<string, Promise<void>>()
   readonly #stopped = new AbortController()
+  /** Those that wait for their turn, the oldest first. */
+  readonly #waiting: (() => void)[] = []
+  #turns = TRIALS
 
   constructor(adapters: Pick<Adapters, 'start'>) {
     this.#adapters = adapters
@@ -40,6 +45,19 @@ export class Trials {
 
   /** Resolves when a server of this definition has answered `initialize`. Rejects with the reason in words. */
   async run(service: Service, signal: AbortSignal): Promise<void> {
+    if (this.#turns === 0) await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    else this.#turns--
+    try {
+      AbortSignal.any([signal, this.#stopped.signal]).throwIfAborted()
+      await this.#run(service, signal)
+    } finally {
+      const next = this.#waiting.shift()
+      if (next) next()
+      else this.#turns++
+    }
+  }
+
+  async #run(service: Service, signal: AbortSignal): Promise<void> {
     // At random, because an earlier control plane may have left one that is still ending.
     const generation = randomInt(1, 2 ** 40)
     const name = clusterName(service.name, GROUP, generation)

@@ -6,7 +6,13 @@ import { DatabaseSync, type StatementSync } from 'node:sqlite'
 
 import type { LabelledContainer } from '../model/container.ts'
 import type { Definition, Deployment } from '../model/deployment.ts'
-import type { ErasSeen, ProcessRecord, RefusedResource, StoredService } from '../model/record.ts'
+import {
+  PROCESS_KINDS,
+  type ErasSeen,
+  type ProcessRecord,
+  type RefusedResource,
+  type StoredService,
+} from '../model/record.ts'
 
 export interface Store {
   /** This node's id, made once: it marks what this node creates on engines that others use too. */
@@ -220,7 +226,7 @@ export function openStore(file: string): Store {
       sql('SELECT kind, name, pid, birth, fingerprint, sockets FROM processes ORDER BY rowid')
         .all()
         .map((row) => ({
-          kind: row.kind === 'envoy' ? 'envoy' : 'adapter',
+          kind: PROCESS_KINDS.find((kind) => kind === row.kind) ?? 'adapter',
           name: String(row.name),
           pid: Number(row.pid),
           birth: String(row.birth),

@@ -42,6 +42,8 @@ const MESSAGE_LENGTH = 300
 type Call = ServerDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>
 
 export class XdsServer {
+  /** Envoys that have come without a listener: all but those that another control plane has programmed. */
+  newcomers = 0
   readonly counters: XdsCounters = { sent: 0, removed: 0, acknowledged: 0, refused: 0 }
   readonly #options: XdsOptions
   readonly #refused: Map<string, RefusedResource>
@@ -129,7 +131,10 @@ export class XdsServer {
       // On-demand streams name the node in every message.
       if (message.node && !greeted) this.#greet(message.node, aggregated)
       greeted = true
-      if (isNewEnvoy(message)) this.#forget()
+      if (isNewEnvoy(message)) {
+        this.newcomers += 1
+        this.#forget()
+      }
       this.#send(call, stream.request(requestOf(message)))
       if (message.response_nonce) this.#options.changed()
     })

@@ -132,7 +132,8 @@ describe('sessions', () => {
 
   it('end when they were idle for long, unless a stream is open', async () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'Date'] })
-    const test = await inProcess()
+    // Hours in a moment: no server could answer its pings.
+    const test = await inProcess([], {}, { pingAnswerMs: 2 ** 30 })
     ends.push(() => test.stop())
     const socket = test.spec.httpSocket
     const [idle, used] = [await openSession(socket), await openSession(socket)]

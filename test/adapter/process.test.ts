@@ -347,7 +347,7 @@ describe('what goes wrong with a server', () => {
   })
 
   it('silence is 504 in time, and the server is told to stop', async () => {
-    const socket = await start({ limits: { ...DEFAULT_LIMITS, timeoutMs: 300 } })
+    const socket = await start({ limits: { ...DEFAULT_LIMITS, timeoutMs: 900 } })
     const session = await openSession(socket)
     const answer = await post(socket, toolCall(1, 'wait', { name: 'x' }), { session })
     expect(answer.status).toBe(504)
@@ -358,9 +358,10 @@ describe('what goes wrong with a server', () => {
     expect((await seen(socket, session)).cancelled).toEqual([expect.any(Number)])
   })
 
-  it('silence after initialize is 504, and nothing is left', async () => {
+  it('silence after initialize is 503, and nothing is left', async () => {
     const socket = await start({ limits: { ...DEFAULT_LIMITS, timeoutMs: 300 } }, {}, ['--silent'])
-    expect((await post(socket, initializeMessage())).status).toBe(504)
+    expect((await post(socket, initializeMessage())).status).toBe(503)
+    expect(status().lastFailure).toMatch(/did not answer initialize within 0\.3 s/)
     await until('the process is gone', () => status().processes === 0)
   })
 

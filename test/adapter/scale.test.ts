@@ -124,6 +124,20 @@ describe('spare processes', () => {
     expect((await open(slot)).server).toBe(1)
   })
 
+  it('follow a change while sessions go on: more, fewer, none', async () => {
+    const slot = await start(warm(0))
+    await open(slot)
+    slot.slot.rescale({ warm: 2, max: undefined })
+    await spares(slot, 2)
+    expect(slot.servers).toHaveLength(3)
+    slot.slot.rescale({ warm: 1, max: undefined })
+    await until('one of them is gone', () => slot.slot.status.processes === 2)
+    slot.slot.rescale({ warm: 0, max: 1 })
+    await until('both are gone', () => slot.slot.status.processes === 1)
+    expect((await post(slot.socket, initializeMessage())).text).toContain('scale.max allows (1)')
+    expect(slot.slot.status.sessions).toBe(1)
+  })
+
   it('come when there is room for them under scale.max', async () => {
     const slot = await start(warm(1, 1))
     const { id } = await open(slot)
@@ -301,6 +315,7 @@ describe('scale.max', () => {
 
   it('session: the next process starts when one that is ending is gone', async () => {
     const gone = Promise.withResolvers<void>()
+    ends.push(async () => gone.resolve())
     const slot = await start(max(1), {}, { stop: ({ number }) => (number === 0 ? gone.promise : undefined) })
     await end(slot, (await open(slot)).id)
     const next = open(slot)
@@ -314,6 +329,7 @@ describe('scale.max', () => {
 
   it('session: what waits for a place does not keep a drain', async () => {
     const gone = Promise.withResolvers<void>()
+    ends.push(async () => gone.resolve())
     const slot = await start(max(1), {}, { stop: () => gone.promise })
     await end(slot, (await open(slot)).id)
     const next = post(slot.socket, initializeMessage())

@@ -2,8 +2,16 @@ import { toJSONSchema } from 'zod'
 import { describe, expect, test } from 'vitest'
 
 import { createApi } from '../../src/api/app.ts'
-import { type Actions, type ServiceRow, type Status, type View, serviceRow, status } from '../../src/api/view.ts'
 import type { Deploying } from '../../src/api/deploy.ts'
+import {
+  type Actions,
+  type DindStatus,
+  type ServiceRow,
+  type Status,
+  type View,
+  serviceRow,
+  status,
+} from '../../src/api/view.ts'
 import type { Problem } from '../../src/model/problem.ts'
 import { noDeploying } from '../fixtures/deploying.ts'
 
@@ -33,6 +41,19 @@ const files: ServiceRow = {
   slots: [{ client: 'codex', state: 'up', sessions: 1, processes: 1, pid: 12 }],
 }
 
+const dind: DindStatus = {
+  name: 'dind',
+  host: 'host',
+  state: 'running',
+  healthy: true,
+  address: 'tcp://127.0.0.1:12376',
+  tls: true,
+  network: { name: 'berth-dind', subnet: '172.30.0.0/16' },
+  volumes: ['berth-dind-data'],
+  containers: 2,
+  images: 1,
+}
+
 const mistake: Problem = { about: 'service x', where: 'berth.yaml:3', message: 'It is wrong.', remedy: 'Mend it.' }
 const snapshot = { 'type.googleapis.com/envoy.config.cluster.v3.Cluster': { 'files|codex@1': { type: 'STATIC' } } }
 
@@ -47,6 +68,7 @@ function api(
     services: () => [files],
     problems: () => [mistake],
     snapshot: () => snapshot,
+    dind: async () => dind,
     ...view,
   }
   return createApi({
@@ -66,6 +88,7 @@ describe('what the view says is what is answered', () => {
     ['/api/v1/mcp/services', [files]],
     ['/api/v1/mcp/services/files', files],
     ['/api/v1/mcp/problems', [mistake]],
+    ['/api/v1/mcp/dind/status', dind],
     ['/api/v1/mcp/snapshot', snapshot],
   ])('%s', async (path, body) => {
     const response = await api().request(path, authorized)
@@ -79,6 +102,12 @@ describe('what the view says is what is answered', () => {
     expect((await app.request('/readyz')).status).toBe(503)
     expect((await api().request('/readyz')).status).toBe(200)
   })
+})
+
+test('without a managed engine its status is 404, with what to write', async () => {
+  const response = await api({ dind: async () => undefined }).request('/api/v1/mcp/dind/status', authorized)
+  expect(response.status).toBe(404)
+  expect(await response.json()).toMatchObject({ detail: expect.stringContaining('managed: true') })
 })
 
 describe('the token', () => {

@@ -22,6 +22,7 @@ async function send(method: string, path: string, body: unknown, deploying: Part
       services: () => [row],
       problems: () => [],
       snapshot: () => ({}),
+      dind: () => Promise.resolve(undefined),
     },
     actions: { restart: () => 0, logs: () => Promise.resolve([]) },
     deploying: {

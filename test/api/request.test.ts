@@ -58,8 +58,12 @@ beforeEach(async () => {
   })
   await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve))
   url = `http://127.0.0.1:${(http.address() as AddressInfo).port}/mcp`
+  app = apiAt(undefined)
+})
+
+function apiAt(envoyHost: string | undefined): Hono {
   const slots = [{ client: 'codex', state: 'up' as const, sessions: 1, processes: 2, pid: 12 }]
-  app = createApi({
+  return createApi({
     view: {
       status: () => {
         throw new Error('not asked for')
@@ -72,15 +76,17 @@ beforeEach(async () => {
       ],
       problems: () => [],
       snapshot: () => ({}),
+      dind: async () => undefined,
     },
     deploying: noDeploying,
     actions: { restart: () => 0, logs: async () => [] },
     token: TOKEN,
+    envoyHost,
     onBug: (error) => {
       throw error
     },
   })
-})
+}
 
 afterEach(async () => {
   http.closeAllConnections()
@@ -250,4 +256,11 @@ test.each(['services', 'dind'])('/%s/{name}/clients are the slots that are not a
   const response = await app.request(`/api/v1/mcp/${services}/files/clients`, { headers })
   expect(await response.json()).toEqual([{ client: 'codex', state: 'up', sessions: 1, processes: 2, pid: 12 }])
   expect((await app.request(`/api/v1/mcp/${services}/fils/clients`, { headers })).status).toBe(404)
+})
+
+test('an Envoy with a network of its own is asked where it is reached', async () => {
+  url = url.replace('127.0.0.1', '192.0.2.7')
+  app = apiAt('localhost')
+  const answer = await post('services/files/request', { client_id: 'codex', method: 'ping' })
+  expect(answer).toEqual({ status: 200, body: { result: {} } })
 })

@@ -4,24 +4,19 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
-import { accessSync, constants, existsSync, renameSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { delimiter, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { describe } from 'vitest'
-import { unpackPackages } from './debian.ts'
-import { cacheFolder, cacheName, fingerprint, makeFolder } from './folders.ts'
-import { withLock } from './lock.ts'
+import { consulProgram } from './consul-program.ts'
+import { cacheFolder } from './folders.ts'
 
-/** The last release of Debian that has it; later ones of Consul are not free software. */
-const SUITE = 'bullseye'
 const START_MS = 30_000
 const POLL_MS = 20
 const LOG_BYTES = 8192
 /** Below the ports that the kernel gives to outgoing connections, so that an agent finds its own again when it is back. */
 const PORTS = { first: 20_000, count: 12_000 }
 
-const program = await consulProgram().catch((error: Error) => error)
+const program = await consulProgram(cacheFolder(process.env)).catch((error: Error) => error)
 if (program instanceof Error) {
   if (process.env['CI'] === 'true') throw program
   process.stderr.write(`\n*** THE CONSUL TESTS CANNOT RUN: ${program.message}\n\n`)
@@ -139,29 +134,4 @@ function udpFree(port: number): Promise<boolean> {
     socket.once('error', () => socket.close(() => resolve(false)))
     socket.bind({ port, address: '127.0.0.1', exclusive: true }, () => socket.close(() => resolve(true)))
   })
-}
-
-async function consulProgram(): Promise<string> {
-  const installed = (process.env['PATH'] ?? '').split(delimiter).map((folder) => join(folder, 'consul'))
-  const found = installed.find(isProgram)
-  if (found !== undefined) return found
-  const cache = cacheFolder(process.env)
-  const folder = join(cache, 'consul', fingerprint(process.arch, SUITE))
-  await withLock(`${cacheName(cache)}-consul`, async () => {
-    if (existsSync(folder)) return
-    const work = `${folder}.new`
-    rmSync(work, { recursive: true, force: true })
-    await unpackPackages(cache, SUITE, ['consul'], makeFolder(work))
-    renameSync(work, folder)
-  })
-  return join(folder, 'usr/bin/consul')
-}
-
-function isProgram(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK)
-    return true
-  } catch {
-    return false
-  }
 }

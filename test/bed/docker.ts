@@ -6,6 +6,8 @@ import { request } from 'node:http'
 import { describe, inject } from 'vitest'
 import { run } from './command.ts'
 import type { EngineFacts } from './engines.ts'
+import { CHECKOUT } from './folders.ts'
+import { lock } from './lock.ts'
 
 export { DIND_IMAGE } from './dind-image.ts'
 export { NODE_IMAGE, SMALL_IMAGE } from './image.ts'
@@ -29,9 +31,22 @@ export interface SpareEngine extends BedEngine {
   readonly stop: () => Promise<void>
   /** As `kill -9`: dockerd is gone at once. */
   readonly kill: () => Promise<void>
+  /** As a dockerd that hangs: it takes connections and answers nothing; its containers run on. */
+  readonly freeze: () => Promise<void>
+  readonly thaw: () => Promise<void>
+  /** Whether its containers outlive it; from now on, without an end of it. */
+  readonly liveRestore: (on: boolean) => Promise<void>
   /** Brings DIND_IMAGE into it, which takes seconds. */
   readonly provideDind: () => Promise<void>
+  /** The same with all images of compose.yml, and with `docker compose`: on a fresh machine it takes a minute. */
+  readonly provideCompose: () => Promise<Compose>
 }
+
+/** Runs `docker compose …` in this checkout with these variables; output and refusal as with `cli`. */
+export type Compose = (variables: Readonly<Record<string, string>>, ...args: readonly string[]) => Promise<string>
+
+/** A build fetches npm packages. */
+const COMPOSE_MS = 600_000
 
 const main = await ask<EngineFacts>('/main').then(engineOf, (error: Error) => error)
 if (main instanceof Error && process.env['CI'] === 'true') throw main
@@ -62,16 +77,48 @@ export async function spareEngine(name: string): Promise<SpareEngine> {
   const provideDind = async (): Promise<void> => {
     await ask(`/dind/${name}`)
   }
-  return { ...engine, start: change('start'), stop: change('stop'), kill: change('kill'), provideDind }
+  const provideCompose = async (): Promise<Compose> => {
+    await ask(`/compose/${name}`)
+    return (variables, ...args) => engine.compose(variables, args)
+  }
+  const liveRestore = (on: boolean): Promise<void> => change(on ? 'live-restore-on' : 'live-restore-off')()
+  return {
+    ...engine,
+    start: change('start'),
+    stop: change('stop'),
+    kill: change('kill'),
+    freeze: change('freeze'),
+    thaw: change('thaw'),
+    liveRestore,
+    provideDind,
+    provideCompose,
+  }
 }
 
-function engineOf({ name, socketPath, cli }: EngineFacts): BedEngine {
+/**
+ * For a test file with a managed engine, whose port and subnet are fixed: one at a time on this machine. Call it while
+ * the file is imported, where no time limit counts, and the function that it resolves to when the engine is down.
+ */
+export function managedEngineTurn(): Promise<() => void> {
+  return lock('managed-engine')
+}
+
+function engineOf({ name, socketPath, cli }: EngineFacts): BedEngine & {
+  readonly compose: (variables: NodeJS.ProcessEnv, args: readonly string[]) => Promise<string>
+} {
   return {
     name,
     host: `unix://${socketPath}`,
     socketPath,
-    cli: (...args) => run(cli.program, args, { env: cli.env }),
+    // An image of all servers takes a while.
+    cli: (...args) => run(cli.program, args, { env: cli.env, timeoutMs: 300_000 }),
     spawn: (...args) => spawn(cli.program, args, { env: cli.env }),
+    compose: (variables, args) =>
+      run(cli.program, ['compose', ...args], {
+        env: { ...cli.env, ...variables },
+        cwd: CHECKOUT,
+        timeoutMs: COMPOSE_MS,
+      }),
   }
 }
 

@@ -2,7 +2,7 @@
 // rule, has no default bridge and stays off the machine's network settings (testbed.md §1).
 
 import { spawn, type ChildProcess } from 'node:child_process'
-import { closeSync, existsSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -20,6 +20,7 @@ export class Dockerd {
   readonly #kit: EngineKit
   readonly #run: string
   readonly #data: string
+  #liveRestore = false
   #process: ChildProcess | undefined
 
   /** `runFolder` gets the socket, so it must be short; `dataFolder` keeps the images from run to run. */
@@ -36,17 +37,28 @@ export class Dockerd {
     return this.#process !== undefined
   }
 
-  /** Starts it and waits until it answers. Throws with the end of its log when it does not. */
-  async start(): Promise<void> {
+  /** While it runs. */
+  get pid(): number | undefined {
+    return this.#process?.pid
+  }
+
+  /**
+   * Starts it and waits until it answers. Throws with the end of its log when it does not.
+   *
+   * @param options further ones of dockerd, for this start only
+   */
+  async start(options: readonly string[] = []): Promise<void> {
     if (this.running) return
     await this.#endPredecessor()
-    writeFileSync(join(this.#run, 'daemon.json'), '{}')
+    this.#configure()
     const log = openSync(join(this.#run, 'log'), 'a')
     // The kernel tells it to end when the test run is killed; dockerd then stops its containers and containerd itself.
     const dockerd = spawn(
       'setpriv',
-      ['--pdeathsig', 'TERM', '--', join(this.#kit.bin, 'dockerd'), ...this.#arguments()],
+      ['--pdeathsig', 'TERM', '--', join(this.#kit.bin, 'dockerd'), ...this.#arguments(), ...options],
       {
+        // Out of the terminal's reach: Ctrl-C must find it alive when the containers are removed.
+        detached: true,
         stdio: ['ignore', log, log],
         env: kitEnvironment(this.#kit),
       },
@@ -65,11 +77,21 @@ export class Dockerd {
     }
   }
 
+  /** It hangs: connections are taken and nothing is answered. Its containers run on. */
+  async freeze(): Promise<void> {
+    this.#process?.kill('SIGSTOP')
+  }
+
+  async thaw(): Promise<void> {
+    this.#process?.kill('SIGCONT')
+  }
+
   /** As a system's shutdown of the service does it: running containers are stopped, none is removed. */
   async stop(): Promise<void> {
     const dockerd = this.#process
     if (!dockerd) return
     const ended = new Promise((resolve) => dockerd.once('exit', resolve))
+    await this.thaw()
     dockerd.kill('SIGTERM')
     const late = setTimeout(() => dockerd.kill('SIGKILL'), STOP_MS)
     await ended
@@ -91,6 +113,18 @@ export class Dockerd {
     rmSync(file, { force: true })
   }
 
+  /** Whether containers outlive it; also of one that runs, which takes this setting over without an end. */
+  async liveRestore(on: boolean): Promise<void> {
+    this.#liveRestore = on
+    this.#configure()
+    const deadline = Date.now() + START_MS
+    this.#process?.kill('SIGHUP')
+    while (this.running && (await this.cli('info', '--format', '{{.LiveRestoreEnabled}}')) !== String(on)) {
+      if (Date.now() > deadline) throw new Error(`dockerd does not take live-restore over: ${on}`)
+      await delay(POLL_MS)
+    }
+  }
+
   /** Removes every container, network and volume. Images stay. */
   async clear(): Promise<void> {
     const containers = (await this.cli('ps', '--all', '--quiet')).split('\n').filter((id) => id !== '')
@@ -103,8 +137,15 @@ export class Dockerd {
   async end(): Promise<void> {
     // After a crash only the engine itself knows its containers, networks and shims: it has to clean up.
     if (!this.running && existsSync(join(this.#run, 'docker.pid'))) await this.start()
+    await this.thaw()
     if (this.running) await this.clear()
     await this.stop()
+    // One that was killed while it started a container has left a shim behind that nobody knows any more.
+    for (const pid of processesOf(`-address ${join(this.#run, 'exec')}/`).flatMap((shim) => [
+      ...childrenOf(shim),
+      shim,
+    ]))
+      process.kill(pid, 'SIGKILL')
     // Each crash leaves the engine's bind mount of its own data folder under that of the next start.
     const mounts = readFileSync('/proc/self/mounts', 'utf8')
       .split('\n')
@@ -129,6 +170,10 @@ export class Dockerd {
       DOCKER_HOST: `unix://${this.socketPath}`,
       DOCKER_CONFIG: join(this.#run, 'client'),
     }
+  }
+
+  #configure(): void {
+    writeFileSync(join(this.#run, 'daemon.json'), JSON.stringify({ 'live-restore': this.#liveRestore }))
   }
 
   #arguments(): readonly string[] {
@@ -178,6 +223,26 @@ function isAlive(pid: number, folder: string): boolean {
     return pid > 0 && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(`${folder}/`)
   } catch {
     return false
+  }
+}
+
+/** Those whose command line has this text in it. */
+function processesOf(text: string): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => readOr(`/proc/${pid}/cmdline`, '').replaceAll('\0', ' ').includes(text))
+}
+
+function childrenOf(pid: number): number[] {
+  return readOr(`/proc/${pid}/task/${pid}/children`, '').split(' ').filter(Boolean).map(Number)
+}
+
+function readOr(file: string, otherwise: string): string {
+  try {
+    return readFileSync(file, 'latin1')
+  } catch {
+    return otherwise // it ended while it was looked at
   }
 }
 

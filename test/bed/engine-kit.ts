@@ -1,6 +1,6 @@
 // The programs of a Docker engine, put together from Debian packages in a folder of the cache; nothing is installed.
 
-import { copyFileSync, existsSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, existsSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { run } from './command.ts'
 import { debianRelease, unpackPackages } from './debian.ts'
@@ -17,7 +17,21 @@ export interface EngineKit {
 const ENGINE_SUITES = ['sid', 'trixie']
 const ENGINE_PACKAGES = ['docker.io', 'containerd', 'docker-cli', 'tini-static']
 /** Newer suites' runc needs a newer libc than the oldest supported release has (testbed.md §1). */
-const OWN_PACKAGES = ['runc', 'libseccomp2', 'busybox-static']
+const OWN_PACKAGES = [
+  'runc',
+  'libseccomp2',
+  'busybox-static',
+  // The engine writes no rule on this machine, but those in a container's own network lead to its name server.
+  'iptables',
+  'libip4tc2',
+  'libip6tc2',
+  'libmnl0',
+  'libnetfilter-conntrack3',
+  'libnfnetlink0',
+  'libnftnl11',
+  'libxtables12',
+]
+const NETFILTER = 'xtables-nft-multi'
 
 const ENGINE_PROGRAMS = [
   'usr/sbin/dockerd',
@@ -30,7 +44,15 @@ const ENGINE_PROGRAMS = [
 /** Finds the kit in the cache or makes it. Call it under a lock. Throws with the reason when none can be made. */
 export async function engineKit(cache: string): Promise<EngineKit> {
   const release = debianRelease()
-  const key = fingerprint(release, process.arch, ENGINE_SUITES, ENGINE_PACKAGES, OWN_PACKAGES, ENGINE_PROGRAMS)
+  const key = fingerprint(
+    release,
+    process.arch,
+    ENGINE_SUITES,
+    ENGINE_PACKAGES,
+    OWN_PACKAGES,
+    ENGINE_PROGRAMS,
+    NETFILTER,
+  )
   const folder = join(cache, 'kit', key)
   const kit = { key, bin: join(folder, 'bin') }
   if (existsSync(folder)) return kit
@@ -46,6 +68,8 @@ export async function engineKit(cache: string): Promise<EngineKit> {
   copyFileSync(join(engine, 'usr/bin/tini-static'), join(bin, 'docker-init'))
   copyFileSync(join(own, 'usr/sbin/runc'), join(bin, 'runc'))
   copyFileSync(join(own, 'bin/busybox'), join(bin, 'busybox'))
+  copyFileSync(join(own, 'usr/sbin', NETFILTER), join(bin, NETFILTER))
+  for (const name of ['iptables', 'ip6tables']) symlinkSync(NETFILTER, join(bin, name))
   await run('cp', ['-r', join(own, 'usr/lib'), join(work, 'lib')])
   writeFileSync(join(work, 'packages.txt'), `${versions.join('\n')}\n`)
   for (const done of [own, engine]) rmSync(done, { recursive: true })
@@ -55,9 +79,11 @@ export async function engineKit(cache: string): Promise<EngineKit> {
 
 /** The environment that the kit's programs need. */
 export function kitEnvironment(kit: EngineKit): NodeJS.ProcessEnv {
+  const libraries = join(kit.bin, `../lib/${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}-linux-gnu`)
   return {
     PATH: `${kit.bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
-    LD_LIBRARY_PATH: join(kit.bin, `../lib/${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}-linux-gnu`),
+    LD_LIBRARY_PATH: libraries,
+    XTABLES_LIBDIR: join(libraries, 'xtables'),
   }
 }
 

@@ -3,6 +3,7 @@
 import { join } from 'node:path'
 import type { Server } from 'node:http'
 import { run } from './command.ts'
+import { addPlugins, composeImages, composePlugins } from './compose.ts'
 import { dindImage } from './dind-image.ts'
 import { answers, Dockerd } from './dockerd.ts'
 import { engineKit, kitEnvironment, type EngineKit } from './engine-kit.ts'
@@ -18,7 +19,7 @@ export interface EngineFacts {
   readonly cli: { readonly program: string; readonly env: NodeJS.ProcessEnv }
 }
 
-export type Change = 'start' | 'stop' | 'kill'
+export type Change = 'start' | 'stop' | 'kill' | 'freeze' | 'thaw' | 'live-restore-on' | 'live-restore-off'
 
 /** Runs at the same time with one cache; each has engine data of its own. */
 const SLOTS = 8
@@ -62,14 +63,32 @@ export class Engines {
     return facts(await making)
   }
 
+  /** One more engine with the servers' image, for a program that starts and stops it itself; `end` ends it, too. */
+  own(name: string): Promise<Dockerd> {
+    const making = this.#spares.get(name) ?? this.#startOwn(name, (kit) => [smallImage(kit), nodeImage(kit)])
+    this.#spares.set(name, making)
+    return making
+  }
+
   /** Brings the image of Docker-in-Docker into a spare engine: 200 MB that few tests need. */
   async provideDind(name: string): Promise<void> {
     await this.#fill(await this.#getSpare(name), [dindImage(await this.#getKit())])
   }
 
+  /** Brings the images of compose.yml into a spare engine, and the plugins into its docker program. */
+  async provideCompose(name: string): Promise<void> {
+    const engine = await this.#getSpare(name)
+    const kit = await this.#getKit()
+    const plugins = await withLock(`${cacheName(this.#cache)}-kit`, () => composePlugins(this.#cache))
+    addPlugins(plugins, engine.cliEnvironment)
+    await this.#fill(engine, await composeImages(this.#cache, kit))
+  }
+
   async change(name: string, change: Change): Promise<void> {
     const engine = await this.#getSpare(name)
-    await engine[change]()
+    if (change === 'live-restore-on' || change === 'live-restore-off')
+      await engine.liveRestore(change === 'live-restore-on')
+    else await engine[change]()
   }
 
   /** Ends what was started here, containers included. */

@@ -45,5 +45,6 @@ async function answer(engines: Engines, request: IncomingMessage): Promise<unkno
   const [, what, name = '', change] = (request.url ?? '').split('/')
   if (what === 'main') return engines.main()
   if (what === 'dind') return engines.provideDind(name)
+  if (what === 'compose') return engines.provideCompose(name)
   return change === undefined ? engines.spare(name) : engines.change(name, change as Change)
 }

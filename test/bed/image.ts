@@ -101,7 +101,7 @@ async function pack(cache: string, image: Image): Promise<string> {
   rmSync(root, { recursive: true, force: true })
   await image.fill(makeFolder(root))
   const asRoot = ['--sort=name', '--mtime=@0', '--owner=0', '--group=0', '--numeric-owner']
-  await run('tar', ['-C', root, ...asRoot, '-cf', `${archive}.new`, '.'])
+  await run('tar', ['-C', root, ...asRoot, '-cf', `${archive}.new`, '.'], { timeoutMs: 300_000 })
   rmSync(root, { recursive: true })
   for (const old of globSync(`${name}-*.tar`, { cwd: folder })) rmSync(join(folder, old))
   renameSync(`${archive}.new`, archive)

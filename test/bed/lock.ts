@@ -10,15 +10,23 @@ export function lockAddress(name: string): string {
 
 /** Runs `work` alone among all processes that use the same name; waits for the present holder to finish or die. */
 export async function withLock<T>(name: string, work: () => Promise<T>): Promise<T> {
+  const release = await lock(name)
+  try {
+    return await work()
+  } finally {
+    release()
+  }
+}
+
+/** Takes a lock until the returned function is called, or this process ends. */
+export async function lock(name: string): Promise<() => void> {
   const waiters = new Set<Socket>()
   const server = createServer((waiter) => {
     waiter.on('error', () => waiter.destroy())
     waiters.add(waiter)
   })
   while (!(await tryListen(server, lockAddress(name)))) await endOfHolder(lockAddress(name))
-  try {
-    return await work()
-  } finally {
+  return () => {
     server.close()
     for (const waiter of waiters) waiter.destroy()
   }

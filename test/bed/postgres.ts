@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chownSync, existsSync, mkdtempSync, renameSync, rmSync } from 'node:fs'
+import { appendFileSync, chownSync, existsSync, mkdtempSync, renameSync, rmSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -17,6 +17,16 @@ export interface Database {
   /** `postgres://user@host:port/database`; the user owns everything and has no password. */
   readonly dsn: string
   readonly end: () => Promise<void>
+}
+
+/** A network that is not this machine's, where a database is to be reached. */
+export interface Place {
+  /** The path of a network namespace. */
+  readonly namespace: string
+  /** One of its own, to listen at. */
+  readonly address: string
+  /** The addresses of those who may use it, as 10.0.0.0/8. */
+  readonly clients: string
 }
 
 /** The release that has this version of PostgreSQL. */
@@ -41,12 +51,17 @@ const PACKAGES = [
 /** `nobody` and `nogroup` of Debian: the server refuses to run as root, and its user must have a name. */
 const NOBODY = 65_534
 const LOG_LINES = 100
+/** Nobody else listens in a network of its own. */
+const OWN_PORT = 5432
 
 /**
  * A suite with a database that is started when it is first asked for and ends with the suite. Where there can be none the
  * suite is skipped; with CI=true the file fails instead.
  */
-export function describeWithPostgres(name: string, suite: (database: () => Promise<Database>) => void): void {
+export function describeWithPostgres(
+  name: string,
+  suite: (database: (place?: Place) => Promise<Database>) => void,
+): void {
   let why: string | undefined
   try {
     debianRelease()
@@ -61,11 +76,11 @@ export function describeWithPostgres(name: string, suite: (database: () => Promi
       afterAll(async () => {
         await (await started)?.end()
       })
-      suite(() => (started ??= start()))
+      suite((place) => (started ??= start(place)))
     })
 }
 
-async function start(): Promise<Database> {
+async function start(place?: Place): Promise<Database> {
   const root = await programs(cacheFolder(process.env))
   const bin = join(root, 'usr/lib/postgresql', VERSION, 'bin')
   const folder = mkdtempSync(join(tmpdir(), 'bpg-'))
@@ -79,12 +94,13 @@ async function start(): Promise<Database> {
   const shape = ['--username=berth', '--auth=trust', '--encoding=UTF8', '--no-locale', '--no-sync']
   // Its configuration would ask for a time zone of the package, whose list of zones is the machine's.
   await run('setpriv', [...user, '--', join(bin, 'initdb'), '-D', data, ...shape], { env: { ...env, TZ: 'UTC' } })
-  const port = await freePort()
-  const options = [`-p${port}`, '-h127.0.0.1', `-k${folder}`, '-cfsync=off']
-  const server = spawn('setpriv', ['--pdeathsig=INT', ...user, '--', join(bin, 'postgres'), '-D', data, ...options], {
-    env,
-    stdio: ['ignore', 'ignore', 'pipe'],
-  })
+  const address = place?.address ?? '127.0.0.1'
+  const port = place ? OWN_PORT : await freePort()
+  if (place) appendFileSync(join(data, 'pg_hba.conf'), `host all all ${place.clients} trust\n`)
+  const options = [`-p${port}`, `-h${address}`, `-k${folder}`, '-cfsync=off']
+  const command = ['setpriv', '--pdeathsig=INT', ...user, '--', join(bin, 'postgres'), '-D', data, ...options]
+  const [program, ...args] = place ? ['nsenter', `--net=${place.namespace}`, '--', ...command] : command
+  const server = spawn(program!, args, { env, stdio: ['ignore', 'ignore', 'pipe'] })
   const exited = once(server, 'exit')
   const end = async (): Promise<void> => {
     // Fast shutdown: it does not wait for clients.
@@ -102,7 +118,7 @@ async function start(): Promise<Database> {
     })
     lines.once('close', () => resolve(false))
   })
-  if (await ready) return { dsn: `postgres://berth@127.0.0.1:${port}/postgres?sslmode=disable`, end }
+  if (await ready) return { dsn: `postgres://berth@${address}:${port}/postgres?sslmode=disable`, end }
   await end()
   throw new Error(`postgres does not start:\n${said.join('\n')}`)
 }

@@ -67,6 +67,7 @@ export async function controlApi(
     services: () => [],
     problems: () => [],
     snapshot: () => ({}),
+    dind: async () => undefined,
     ...view,
   }
   const bugs = (error: Error) => {

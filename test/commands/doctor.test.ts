@@ -84,6 +84,14 @@ test('marks each line for people, with the mend below it', async () => {
   expect(out).toMatch(/\n! control plane: Berth is not running with the state folder .*\n {4}Start it with berth up/)
 })
 
+test('an Envoy that somebody else starts need not be here', async () => {
+  env['BERTH_ENVOY'] = 'external:envoy'
+  const { find } = await doctor()
+  expect(find('Envoy')).toEqual([{ check: 'Envoy', state: 'ok', message: 'somebody else starts it (BERTH_ENVOY).' }])
+  env['BERTH_ENVOY'] = 'external:'
+  expect((await doctor()).find('Envoy')[0]).toMatchObject({ state: 'failure' })
+})
+
 test('no Envoy and no Python: fetched only where there is a way', async () => {
   env['BERTH_ENVOY'] = undefined
   env['PATH'] = cwd

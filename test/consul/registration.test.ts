@@ -11,3 +11,8 @@ test.each([
   const definition = definitionOf(registration('files', { address }), 'n1', '1.2.3')
   expect(definition).toMatchObject({ address, check: { http: url } })
 })
+
+test('checks elsewhere what is reached there from the agent', () => {
+  const definition = definitionOf(registration('files', { address: '127.0.0.1', checkHost: 'envoy' }), 'n1', '1.2.3')
+  expect(definition).toMatchObject({ address: '127.0.0.1', check: { http: 'http://envoy:11100/healthz' } })
+})

@@ -130,3 +130,11 @@ test('a key of another pair, and leaves of another authority, are made anew', ()
     expect(readFileSync(join(folder, leaf, 'ca.pem'), 'utf8')).toBe(readFileSync(join(folder, 'ca/cert.pem'), 'utf8'))
   }
 })
+
+test('they last as long as is asked for', () => {
+  engineCertificates(folder, NAMES, { authorityDays: 3650, leafDays: 825 })
+  const days = ['ca', 'server', 'client'].map(
+    (part) => (certificate(part).validToDate.getTime() - START.getTime()) / DAY_MS,
+  )
+  expect(days).toEqual([3650, 825, 825])
+})

@@ -1,14 +1,18 @@
 import { once } from 'node:events'
 import { connect, createServer, type AddressInfo } from 'node:net'
+import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { EngineClient } from '../../src/docker/client.ts'
 import { EngineAnswerError } from '../../src/docker/engine.ts'
+import { tarArchive } from '../../src/model/tar.ts'
 import { describeWithDocker, SMALL_IMAGE } from '../bed/docker.ts'
 import { Relay } from './relay.ts'
 
 const LIST = '/containers/json'
 const EVENTS = '/events'
+const PULL = '/images/create'
+const BUILD = '/build'
 const NO_FILTERS = {}
 /** Of a call that must settle by itself. */
 const never = new AbortController().signal
@@ -78,6 +82,50 @@ describeWithDocker('a client', (docker) => {
   test('takes what is not JSON for no answer', async () => {
     relay.refuse(LIST, 200, '<html>\nWelcome')
     await expect(client.list(NO_FILTERS, never)).rejects.toEqual(new EngineAnswerError(200, '<html> Welcome'))
+  })
+
+  test('a download of which nothing is heard is given up', async () => {
+    void relay.mute(PULL)
+    const pull = client.pull('berth-test/nothing:1', () => undefined, never, 100)
+    await expect(pull).rejects.toMatchObject({ name: 'TimeoutError', message: expect.stringContaining('0.1 s') })
+    await relay.idle()
+  })
+
+  test('the same for one that has begun', async () => {
+    const line = '{"status":"Downloading"}\n'
+    const head = 'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n'
+    const server = createServer(
+      (socket) => void socket.resume().write(`${head}${line.length.toString(16)}\r\n${line}\r\n`),
+    )
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const hung = new EngineClient({ name: 'hung', host: '127.0.0.1', port: (server.address() as AddressInfo).port })
+    const heard: unknown[] = []
+    const pull = hung.pull('berth-test/nothing:1', (each) => heard.push(each), never, 200)
+    await expect(pull).rejects.toMatchObject({ name: 'TimeoutError' })
+    expect(heard).toEqual([{ status: 'Downloading' }])
+    hung.close()
+    await new Promise((resolve) => server.close(resolve))
+  })
+
+  test('a full disk of the engine is said as such', async () => {
+    relay.refuse(PULL, 500, '{"message":"write /var/lib/docker/tmp/1: no space left on device"}')
+    const pull = client.pull('berth-test/nothing:1', () => undefined, never)
+    await expect(pull).rejects.toThrow(/^the disk of the engine is full, .*no space left on device$/)
+  })
+
+  test('builds follow no redirect either, and notice the end of a connection in the middle', async () => {
+    const options = { t: 'berth-test/never:1', version: '1' } as const
+    relay.refuseOnce(BUILD, 307, 'moved', { location: 'http://far.invalid/' })
+    const content = Buffer.from(`FROM ${SMALL_IMAGE}\n`)
+    const context = (): Readable => Readable.from([tarArchive([{ name: 'Dockerfile', content, mode: 0o644 }])])
+    await expect(client.build(context(), options, never)).rejects.toEqual(new EngineAnswerError(307, 'moved'))
+    const begun = relay.mute(BUILD)
+    const answer = client.build(context(), options, never)
+    await begun
+    const lines = await answer
+    relay.cut()
+    await expect(lines.toArray()).rejects.toMatchObject({ code: 'ECONNRESET' })
   })
 
   test('notices the end of a connection in the middle of an answer', async () => {

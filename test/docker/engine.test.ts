@@ -29,13 +29,19 @@ describe('the engine of the environment', () => {
     expect(engineFromEnvironment(env)).toEqual({ address })
   })
 
+  test('may be behind ssh', () => {
+    const ssh = { user: 'ann', host: 'build', port: 2222, socketPath: '/run/docker.sock' }
+    expect(engineFromEnvironment({ DOCKER_HOST: 'ssh://ann@build:2222/run/docker.sock' })).toEqual({ ssh })
+  })
+
   test.each([{}, { DOCKER_HOST: '' }, { DOCKER_HOST: 'unix://' }])('%j: the one of the machine, if any', (env) => {
     const socketPath = '/var/run/docker.sock'
     expect(engineFromEnvironment(env)).toEqual(existsSync(socketPath) ? { address: { name: 'host', socketPath } } : {})
   })
 
   test.each([
-    [{ DOCKER_HOST: 'ssh://root:secret@docker' }, 'Engines behind ssh:// are not supported yet.'],
+    [{ DOCKER_HOST: 'ssh://root:secret@docker' }, 'It is not an address that ssh takes.'],
+    [{ DOCKER_HOST: 'ssh://-oProxyCommand=secret' }, 'It is not an address that ssh takes.'],
     [{ DOCKER_HOST: 'npipe:////./pipe/docker_engine' }, 'Engines behind npipe:// are not supported.'],
     [{ DOCKER_HOST: 'tcp://:2375' }, 'It is not an address.'],
     [{ DOCKER_HOST: 'docker:2375' }, 'It is not an address.'],

@@ -17,6 +17,14 @@ async function runService(engine: BedEngine, ...options: readonly string[]): Pro
   return name
 }
 
+/** The events of containers that were there before may make it look once more. */
+async function firstWithContainers(watched: Watched): ReturnType<Watched['reachable']> {
+  for (;;) {
+    const state = await watched.reachable()
+    if (state.containers.length > 0) return state
+  }
+}
+
 describeWithSpareEngine('a watched engine', () => {
   // The shared engine has other files' containers in it, and these tests count calls.
   const engine = spareEngine('provider')
@@ -165,6 +173,50 @@ describeWithSpareEngine('a watched engine', () => {
       const names = [await runService(await engine), await runService(await engine), await runService(await engine)]
       expect((await watched.reachable()).containers.map((it) => it.name).sort()).toEqual(names.sort())
       expect(relay.count(LIST)).toBe(2)
+    })
+
+    test('lists take a quarter of the time at most, however many events come', async () => {
+      const { cli, socketPath } = await engine
+      await using relay = await Relay.before(socketPath)
+      const held = relay.hold(LIST)
+      await using watched = new Watched(relay.socketPath)
+      const first = watched.reachable()
+      await held.arrived
+      const began = performance.now()
+      await cli('create', '--label', 'berth.service=files', SMALL_IMAGE)
+      const took = performance.now() - began
+      held.release()
+      await first
+      await watched.reachable()
+      expect(performance.now() - began).toBeGreaterThan(3 * took)
+    })
+
+    test('asks for nothing but the labels of what Berth created, and does not hurry for it', async () => {
+      await using relay = await Relay.before((await engine).socketPath)
+      // For ever, so that only the look for somebody else's container can show it.
+      await using watched = new Watched(relay.socketPath, { coalesceManaged: 3_600_000 })
+      await watched.reachable()
+      const next = firstWithContainers(watched)
+      const marks = ['berth.managed=node', 'berth.slot=files|*@1'].flatMap((mark) => ['--label', mark])
+      const own = await runService(await engine, ...marks)
+      const id = await (await engine).cli('inspect', '--format', '{{.Id}}', own)
+      const foreign = await runService(await engine)
+      const { containers } = await next
+      expect(containers.map(({ name }) => name).toSorted()).toEqual([own, foreign].toSorted())
+      expect(containers.find(({ name }) => name === own)!.labels).toEqual({
+        'berth.service': 'files',
+        'berth.managed': 'node',
+        'berth.slot': 'files|*@1',
+      })
+      expect(relay.count(`/containers/${id}/json`)).toBe(0)
+    })
+
+    test('looks at what Berth created a while after it changed', async () => {
+      await using relay = await Relay.before((await engine).socketPath)
+      await using watched = new Watched(relay.socketPath, { coalesceManaged: 1 })
+      await watched.reachable()
+      const own = await runService(await engine, '--label', 'berth.managed=node')
+      expect(await watched.next()).toMatchObject({ containers: [{ name: own }] })
     })
 
     test('looks now and then although no event comes', async () => {

@@ -72,8 +72,8 @@ export class Relay {
   }
 
   /** The same for the next call alone. */
-  refuseOnce(path: string, status: number, body: string): void {
-    this.refuse(path, status, body)
+  refuseOnce(path: string, status: number, body: string, headers: OutgoingHttpHeaders = {}): void {
+    this.refuse(path, status, body, headers)
     this.#once.add(path)
   }
 

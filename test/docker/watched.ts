@@ -4,7 +4,7 @@ import { watchEngine, type EngineState, type WatchOptions } from '../../src/dock
 import type { LabelledContainer } from '../../src/model/container.ts'
 
 type Reachable = Extract<EngineState, { readonly reachable: true }>
-type Unreachable = Extract<EngineState, { readonly reachable: false }>
+type Unreachable = Extract<EngineState, { readonly problem: unknown }>
 
 export class Watched {
   readonly #abort = new AbortController()

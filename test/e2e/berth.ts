@@ -138,10 +138,10 @@ export class Berth {
     return { code, out, err }
   }
 
-  async api<T>(path: string): Promise<T> {
-    const token = readFileSync(join(this.home, 'admin-token'), 'utf8').trim()
-    const answer = await call(this.apiPort, `/api/v1/mcp${path}`, { headers: { authorization: `Bearer ${token}` } })
-    if (answer.status !== 200) throw new Error(`${path}: ${answer.status} ${answer.body}`)
+  async api<T>(path: string, method = 'GET'): Promise<T> {
+    const headers = { authorization: `Bearer ${readFileSync(join(this.home, 'admin-token'), 'utf8').trim()}` }
+    const answer = await call(this.apiPort, `/api/v1/mcp${path}`, { method, headers })
+    if (answer.status >= 300) throw new Error(`${path}: ${answer.status} ${answer.body}`)
     return JSON.parse(answer.body) as T
   }
 
@@ -172,36 +172,21 @@ export class Berth {
   }
 
   /** One JSON-RPC request; `client` names the client in the header. */
-  post(
-    port: number,
-    message: unknown,
-    options: CallOptions & { client?: string; path?: string } = {},
-  ): Promise<Answer> {
-    const { client, path = '/mcp', headers, ...rest } = options
-    return call(port, path, {
-      method: 'POST',
-      body: typeof message === 'string' ? message : JSON.stringify(message),
-      headers: {
-        'content-type': 'application/json',
-        accept: 'application/json, text/event-stream',
-        ...(client === undefined ? {} : { 'x-mcp-client': client }),
-        ...headers,
-      },
-      ...rest,
-    })
+  post(port: number, message: unknown, options: PostOptions = {}): Promise<Answer> {
+    return post(port, message, options)
   }
 
-  /** The official client, connected. */
-  async connect(url: string, name?: string, capabilities: object = {}): Promise<Client> {
+  /** The official client, connected. @param timeout ms; absent: the client's own, a minute */
+  async connect(url: string, name?: string, capabilities: object = {}, timeout?: number): Promise<Client> {
     const client = new Client({ name: 'test', version: '1' }, { capabilities })
-    await this.attach(client, url, name)
+    await this.attach(client, url, name, timeout)
     return client
   }
 
-  async attach(client: Client, url: string, name?: string): Promise<StreamableHTTPClientTransport> {
+  async attach(client: Client, url: string, name?: string, timeout?: number): Promise<StreamableHTTPClientTransport> {
     const headers: Record<string, string> = name === undefined ? {} : { 'x-mcp-client': name }
     const transport = new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers } })
-    await client.connect(transport)
+    await client.connect(transport, timeout === undefined ? {} : { timeout })
     this.#clients.push(client)
     return transport
   }
@@ -251,7 +236,25 @@ export interface CallOptions {
   readonly signal?: AbortSignal
 }
 
-function call(
+export type PostOptions = CallOptions & { readonly client?: string; readonly path?: string }
+
+/** One JSON-RPC request to a port of this machine; `client` names the client in the header. */
+export function post(port: number, message: unknown, options: PostOptions = {}): Promise<Answer> {
+  const { client, path = '/mcp', headers, ...rest } = options
+  return call(port, path, {
+    method: 'POST',
+    body: typeof message === 'string' ? message : JSON.stringify(message),
+    headers: {
+      'content-type': 'application/json',
+      accept: 'application/json, text/event-stream',
+      ...(client === undefined ? {} : { 'x-mcp-client': client }),
+      ...headers,
+    },
+    ...rest,
+  })
+}
+
+export function call(
   port: number,
   path: string,
   { method = 'GET', headers = {}, body, signal }: CallOptions,
@@ -295,9 +298,9 @@ function free(port: number): Promise<boolean> {
   })
 }
 
-/** Tries until it succeeds, every 20 ms and for 15 s; for what comes by itself soon. */
-export async function eventually<T>(attempt: () => T | Promise<T>): Promise<T> {
-  const deadline = performance.now() + 15_000
+/** Tries until it succeeds, every 20 ms and for 15 s if nothing else is said; for what comes by itself soon. */
+export async function eventually<T>(attempt: () => T | Promise<T>, ms = 15_000): Promise<T> {
+  const deadline = performance.now() + ms
   for await (const _ of setInterval(20)) {
     try {
       return await attempt()

@@ -119,6 +119,22 @@ describeWithDocker('deployments', (docker) => {
     expect(trials).toBe('')
   })
 
+  test('scaled, it has spare processes and its sessions go on', async () => {
+    const client = await berth.connect(berth.url(berth.port + 5), 'codex')
+    const processes = async () => {
+      const { slots } = await berth.service('shop')
+      return slots.find((slot) => slot.client === 'codex')?.processes
+    }
+    const before = await processes()
+    expect(await berth.cli('scale', 'shop', '--warm', '2')).toMatchObject({ code: 0, out: 'shop: warm 2.\n' })
+    await eventually(async () => expect(await processes()).toBe(before! + 2))
+    expect((await client.listTools()).tools.length).toBeGreaterThan(3)
+    expect(await berth.cli('scale', 'shop', '--warm', '0')).toMatchObject({ code: 0 })
+    await eventually(async () => expect(await processes()).toBe(before))
+    expect(await berth.cli('scale', 'written', '--warm', '2')).toMatchObject({ code: 1 })
+    expect(await berth.cli('scale', 'shop')).toMatchObject({ code: 2 })
+  })
+
   test('all services of a manifest, or none', async () => {
     const { code, err } = await deploy({ other: everything(), written: { ...everything(), port: null } })
     expect(code).toBe(1)

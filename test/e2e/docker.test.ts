@@ -172,6 +172,42 @@ describeWithDocker('a labelled container', (docker) => {
   })
 })
 
+describeWithSpareEngine('two engines', () => {
+  test('with containers of one name and one service: the older one serves, and both are named', async () => {
+    const [near, far] = await Promise.all(['near', 'far'].map((name) => spareEngine(name)))
+    await Promise.all([near!.start(), far!.start()])
+    const run = ({ cli }: SpareEngine): Promise<string> =>
+      cli('run', '-di', '--network=none', '--name', 'twin', '--label', 'berth.service=twin', SMALL_IMAGE, 'cat')
+    await run(far!)
+    await run(near!)
+    const berth = await Berth.start({
+      docker: [
+        { name: 'near', host: near!.host },
+        { name: 'far', host: far!.host },
+      ],
+    })
+    try {
+      const words =
+        'container twin on engine far serves all clients already, so container twin on engine near is not used.'
+      const told = () =>
+        eventually(async () => {
+          const problems = await berth.api<{ about: string; message: string }[]>('/problems')
+          expect(problems).toMatchObject([{ about: 'service twin', message: words }])
+        })
+      await told()
+      // The same after a start in which the other engine may have answered first.
+      await berth.signal('SIGKILL')
+      await berth.up()
+      await told()
+      await far!.cli('rm', '--force', 'twin')
+      await eventually(async () => expect(await berth.api('/problems')).toEqual([]))
+      expect(await berth.service('twin')).toMatchObject({ state: 'asleep' })
+    } finally {
+      await berth[Symbol.asyncDispose]()
+    }
+  })
+})
+
 describeWithSpareEngine('an engine that goes and comes back', () => {
   let berth: Berth
   let engine: SpareEngine

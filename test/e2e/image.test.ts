@@ -1,8 +1,12 @@
 // Services of an image: every session or client in a container of its own, with nothing that the configuration does not
 // grant, and none left whoever dies.
 
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+
 import { afterAll, beforeAll, expect, test } from 'vitest'
 
+import { tarArchive } from '../../src/model/tar.ts'
 import {
   describeWithDocker,
   describeWithSpareEngine,
@@ -14,6 +18,10 @@ import {
 import { Berth, eventually, initialize, reference } from './berth.ts'
 import { load } from './load.ts'
 
+const FOREIGN_IMAGE = 'berth-test/foreign:1'
+const ELF_X86_64 = 0x3e
+const ELF_AARCH64 = 0xb7
+
 const list = { jsonrpc: '2.0', id: 2, method: 'tools/list' }
 
 describeWithDocker('a service of an image', (docker) => {
@@ -21,6 +29,7 @@ describeWithDocker('a service of an image', (docker) => {
 
   beforeAll(async () => {
     berth = await Berth.make()
+    await importForeign(join(berth.folder, 'foreign.tar'))
     const image = NODE_IMAGE
     berth.write({
       docker: [{ name: 'host', host: docker.host }],
@@ -44,6 +53,15 @@ describeWithDocker('a service of an image', (docker) => {
           ],
         },
         missing: { image: 'berth-test/never-built:1', port: berth.port + 3 },
+        foreign: { image: FOREIGN_IMAGE, port: berth.port + 5 },
+        cramped: { image: SMALL_IMAGE, port: berth.port + 6, resources: { memory: '4MB' } },
+        nowhere: { image: SMALL_IMAGE, port: berth.port + 7, network: 'nowhere' },
+        hanging: {
+          image: SMALL_IMAGE,
+          command: ['sh', '-c', 'echo Welcome; exec sleep 600'],
+          port: berth.port + 8,
+          limits: { timeout: '2s' },
+        },
         silent: { image: SMALL_IMAGE, command: ['sh', '-c', 'echo a banner; exit 4'], port: berth.port + 4 },
       },
       clients: { small: { tier: 'free' } },
@@ -53,7 +71,21 @@ describeWithDocker('a service of an image', (docker) => {
     await berth.until('everything', ({ state }) => state !== 'down')
   })
 
-  afterAll(() => berth[Symbol.asyncDispose]())
+  afterAll(async () => {
+    await berth[Symbol.asyncDispose]()
+    await docker.cli('rmi', FOREIGN_IMAGE)
+  })
+
+  /** An image whose program is the beginning of one for another processor: this machine's kernel refuses it. */
+  async function importForeign(archive: string): Promise<void> {
+    const program = Buffer.alloc(64)
+    program.write('\x7fELF\x02\x01\x01', 'latin1')
+    program.writeUInt16LE(2, 16)
+    const [machine, platform] = process.arch === 'arm64' ? [ELF_X86_64, 'linux/amd64'] : [ELF_AARCH64, 'linux/arm64']
+    program.writeUInt16LE(machine, 18)
+    writeFileSync(archive, tarArchive([{ name: 'server', content: program, mode: 0o755 }]))
+    await docker.cli('import', '--platform', platform, '--change', 'ENTRYPOINT ["/server"]', archive, FOREIGN_IMAGE)
+  }
 
   /** Ids of the containers of this Berth's services, running or not. */
   async function ids(service: string): Promise<string[]> {
@@ -150,6 +182,23 @@ describeWithDocker('a service of an image', (docker) => {
     expect(await ids('silent')).toEqual([])
   })
 
+  test.each([
+    ['foreign', 5, /is made for \w+ processors and its engine has \w+; use one for \w+\. .* status 12[67]/],
+    ['cramped', 6, /The engine refused .*[Mm]inimum memory limit/],
+    ['nowhere', 7, /The engine refused .*network nowhere not found/],
+    ['hanging', 8, /did not answer initialize within 2 s .* is it an MCP server\?/],
+  ])('%s: 503 with the reason, which problems names, and nothing is left', async (name, offset, words) => {
+    const answer = await berth.post(berth.port + offset, initialize(), { client: 'codex' })
+    expect([answer.status, answer.json.error!.message]).toEqual([503, expect.stringMatching(words)])
+    expect(Number(answer.headers['retry-after'])).toBeGreaterThan(0)
+    await eventually(async () => {
+      const problems = await berth.api<{ about: string; message: string }[]>('/problems')
+      const own = problems.find(({ about }) => about === `service ${name}, client codex`)
+      expect(own?.message).toMatch(words)
+    })
+    await eventually(async () => expect(await ids(name)).toEqual([]))
+  })
+
   test('an image that is missing is 503 and a problem, and served as soon as it is there', async () => {
     const row = await berth.until('missing', ({ reason }) => /is not there/.test(reason ?? ''))
     expect(row.state).toBe('down')
@@ -221,5 +270,63 @@ describeWithSpareEngine('an engine that is lost', () => {
     await engine.start()
     const back = await berth.until('both', ({ runtime, state }) => runtime === 'container' && state !== 'down')
     expect(back.note).toBe('no Docker-in-Docker engine is configured.')
+  })
+})
+
+describeWithDocker('with an image to load', (docker) => {
+  describeWithSpareEngine('an engine that hangs', () => {
+    let berth: Berth
+    let engine: SpareEngine
+
+    beforeAll(async () => {
+      engine = await spareEngine('hung')
+      await engine.start()
+      berth = await Berth.make()
+      const archive = join(berth.folder, 'image.tar')
+      await docker.cli('save', '-o', archive, NODE_IMAGE)
+      await engine.cli('load', '-i', archive)
+      berth.write({
+        docker: [{ name: 'spare', host: engine.host }],
+        services: {
+          remote: { image: NODE_IMAGE, command: ['mcp-server-everything'], limits: { timeout: '2s' } },
+        },
+      })
+      await berth.up()
+    })
+
+    afterAll(async () => {
+      await engine.thaw()
+      await berth[Symbol.asyncDispose]()
+    })
+
+    test('nobody waits for it beyond the limits of service and engine, and Berth stops without it', async () => {
+      const open = (client: string) => berth.post(berth.port, initialize(), { client })
+      const first = await eventually(async () => {
+        const answer = await open('codex')
+        expect(answer.status, answer.body).toBe(200)
+        return answer
+      })
+      const session = { client: 'codex', headers: { 'mcp-session-id': String(first.headers['mcp-session-id']) } }
+      await engine.freeze()
+      const [running, starting] = await Promise.all([berth.post(berth.port, list, session), open('gemini')])
+      // By then its answer is an event stream, and the error stands in it.
+      expect(running.body).toMatch(/"error":.*tools\/list within 2 s \(limits\.timeout\)/)
+      expect([starting.status, starting.json.error!.message]).toEqual([
+        503,
+        expect.stringMatching(/The engine of the image .* did not answer within 10 s/),
+      ])
+
+      await engine.thaw()
+      await eventually(async () => expect((await berth.post(berth.port, list, session)).status).toBe(200))
+      await eventually(async () => expect((await open('gemini')).status).toBe(200))
+
+      await engine.freeze()
+      expect(await berth.signal('SIGTERM')).toBe(0)
+      expect(berth.processes()).toEqual([])
+      await engine.thaw()
+      // What it could not remove then is removed when the engine is there again.
+      await berth.cli('down')
+      expect(await engine.cli('ps', '-aq')).toBe('')
+    }, 120_000)
   })
 })

@@ -15,7 +15,7 @@ export interface Load {
 }
 
 /** One session of one client that calls `echo` again and again. */
-export async function load(berth: Berth, port: number, client: string): Promise<Load> {
+export async function load(berth: Pick<Berth, 'post'>, port: number, client: string): Promise<Load> {
   const opened = await berth.post(port, initialize(), { client })
   expect(opened.status).toBe(200)
   const headers = { 'mcp-session-id': String(opened.headers['mcp-session-id']) }

@@ -54,7 +54,6 @@ function make(options: Partial<EnvoyOptions> = {}): EnvoyProcess {
     concurrency: 1,
     records: store,
     changed: () => events.emit('changed'),
-    ended: () => events.emit('changed'),
     log: () => undefined,
     ...options,
   })

@@ -6,6 +6,7 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -19,7 +20,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
 import { OperatorError } from '../../src/model/operator-error.ts'
-import { foldersOf, makeFolders, removeSockets } from '../../src/slots/folders.ts'
+import { adminSocket, foldersOf, makeFolders, removeSockets } from '../../src/slots/folders.ts'
 
 const LONGEST_SOCKET = 'x'.repeat(30)
 
@@ -79,11 +80,19 @@ describe('the sockets', () => {
     for (const home of [join(folder, 'h'), longHome()]) {
       const folders = makeFolders(home)
       writeFileSync(join(folders.sockets, 'left'), '')
-      removeSockets(folders)
-      removeSockets(folders)
+      removeSockets(folders, false)
+      removeSockets(folders, false)
       expect(existsSync(folders.sockets)).toBe(false)
       expect(existsSync(folders.logs)).toBe(true)
     }
+  })
+
+  test('of an Envoy that goes on stay, with its bootstrap', () => {
+    const folders = makeFolders(join(folder, 'h'))
+    for (const name of ['xds', 'abc-1.http', 'envoy.json']) writeFileSync(join(folders.sockets, name), '')
+    writeFileSync(adminSocket(folders), '')
+    removeSockets(folders, true)
+    expect(readdirSync(folders.sockets).toSorted()).toEqual(['envoy.admin', 'envoy.json'])
   })
 })
 

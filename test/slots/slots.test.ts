@@ -4,10 +4,10 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import { KNOWN_CLIENTS } from '../../src/model/client.ts'
 import { clusterName } from '../../src/model/names.ts'
-import type { Container } from '../../src/model/service.ts'
+import type { Container, Scale } from '../../src/model/service.ts'
 import type { Adapter, AdapterEvents, Adapters } from '../../src/slots/slot-parts.ts'
 import { Slots } from '../../src/slots/slots.ts'
-import { client, container, containers, service } from '../fixtures/world.ts'
+import { client, container, containers, image, service } from '../fixtures/world.ts'
 
 interface Start {
   readonly slot: string
@@ -21,6 +21,7 @@ class FakeAdapter implements Adapter {
   readonly pid = 4711
   readonly httpSocket: string
   readonly drained: number[] = []
+  readonly scales: Scale[] = []
   released = false
   readonly #events: AdapterEvents
 
@@ -32,6 +33,10 @@ class FakeAdapter implements Adapter {
   async drain(deadlineMs: number): Promise<void> {
     this.drained.push(deadlineMs)
     this.end()
+  }
+
+  async rescale(scale: Scale): Promise<void> {
+    this.scales.push(scale)
   }
 
   end(): void {
@@ -104,6 +109,20 @@ describe('slots', () => {
         .map(({ service: name, group }) => `${name} ${group}`)
         .sort(),
     ).toEqual(['all *', 'hers alice', 'own alice', 'own bob'])
+  })
+
+  test('while nobody knows whether its engine is there, one that is up goes on and none is started', async () => {
+    const { slots, starts } = setUp()
+    const there = service('a', { backend: image('dind') })
+    slots.sync([there], [client('alice'), client('bob')])
+    slots.demand('a|alice@1')
+    await starts[0]!.up()
+    const doubted = { ...there, doubt: 'Its engine is being brought up.' }
+    slots.sync([doubted], [client('alice'), client('bob')])
+    expect(stateOf(slots)).toEqual(['alice@1 up'])
+    expect(slots.demand('a|bob@1')).toBe('never')
+    slots.sync([there], [client('alice'), client('bob')])
+    expect(stateOf(slots)).toEqual(['alice@1 up', 'bob@1 asleep'])
   })
 
   test('nothing starts before somebody asks; asked twice, it starts once', async () => {
@@ -213,11 +232,21 @@ describe('slots', () => {
     }
   })
 
-  test.each([
-    { limits: { concurrency: 1, queue: 1, timeoutMs: 1, messageBytes: 1 } },
-    { scale: { warm: 0, max: 2 } },
-    { scale: { warm: 1, max: undefined } },
-  ])('a changed definition replaces the adapter: the next life first, then the old one drains: %j', async (change) => {
+  test('another scale is told to the adapter, once, and takes nobody’s sessions away', async () => {
+    const { slots, starts } = setUp()
+    const scale = { warm: 1, max: 2 }
+    slots.sync([service('a')], ALICE)
+    slots.demand('a|alice@1')
+    const adapter = await starts[0]!.up()
+    slots.sync([service('a')], ALICE)
+    slots.sync([service('a', { scale })], ALICE)
+    slots.sync([service('a', { scale })], ALICE)
+    expect(adapter.scales).toEqual([scale])
+    expect(stateOf(slots)).toEqual(['alice@1 up'])
+  })
+
+  test('a changed definition replaces the adapter: the next life first, then the old one drains', async () => {
+    const change = { limits: { concurrency: 1, queue: 1, timeoutMs: 1, messageBytes: 1 } }
     const { slots, starts } = setUp()
     slots.sync([service('a')], ALICE)
     slots.demand('a|alice@1')

@@ -1,0 +1,24 @@
+// Problems of a control plane as a whole, beside those that its parts report.
+
+import type { Config } from './config/load.ts'
+import type { Problem } from './model/problem.ts'
+
+/** What a running control plane cannot change about itself. */
+export function restartProblems(first: Config, now: Config): Problem[] {
+  if (first.bind === now.bind && first.ports.api === now.ports.api) return []
+  return [
+    {
+      about: 'control API',
+      where: 'ports.api, bind',
+      message: `The control API stays on ${first.bind}:${first.ports.api} until the next start.`,
+      remedy:
+        'Start Berth again: the control plane can be ended and started while calls go on (kill -9, then berth up).',
+    },
+  ]
+}
+
+/** Of an engine that does not answer, why the way to it is not open says more. */
+export function withReasons(problems: readonly Problem[], reasons: readonly Problem[]): Problem[] {
+  const explained = new Set(reasons.map(({ about }) => about))
+  return [...problems.filter(({ about }) => !explained.has(about)), ...reasons]
+}

@@ -1,0 +1,14 @@
+// Ports of 127.0.0.1 for parts that cannot choose one themselves.
+
+import { once } from 'node:events'
+import { createServer, type AddressInfo } from 'node:net'
+
+/** One that nobody listens on at this moment. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}

@@ -1,0 +1,86 @@
+// The pairs of a client's era and a server's, run through Envoy: the suite is the client, the fixture the server.
+
+import { join } from 'node:path'
+
+import { Berth } from '../e2e/berth.ts'
+import { REQUIREMENTS, runSuite, type Scenario } from './suite.ts'
+
+const FIXTURE = join(import.meta.dirname, 'fixture', 'server.ts')
+
+export const PAIRS = [
+  'legacy->legacy',
+  'legacy->modern',
+  'modern->legacy',
+  'modern->modern',
+  'legacy->dual',
+  'modern->dual',
+] as const
+
+/** The client's era, then the server's. A dual server is asked in the client's own era. */
+export type Pair = (typeof PAIRS)[number]
+
+/**
+ * The pairs that work, with the scored scenarios that each is known to miss. `npm test` holds every one to exactly that,
+ * and the README has a row for each.
+ */
+export const EXPECTED: Partial<Record<Pair, readonly string[]>> = {
+  'legacy->legacy': [],
+  'legacy->dual': [],
+}
+
+export interface PairResult {
+  readonly pair: Pair
+  readonly scenarios: readonly Scenario[]
+}
+
+/** A Berth with the fixture in each variant. Nothing says which era a server is of: Berth finds that out. */
+export function startBerth(): Promise<Berth> {
+  const variants = ['legacy', 'modern', 'dual']
+  const service = (variant: string) => ({ command: [process.execPath, FIXTURE, variant] })
+  return Berth.start({ services: Object.fromEntries(variants.map((variant) => [variant, service(variant)])) })
+}
+
+export async function runPair(berth: Berth, pair: Pair): Promise<PairResult> {
+  const [client, server] = pair.split('->') as [keyof typeof REQUIREMENTS, string]
+  const { port } = await berth.service(server)
+  return { pair, scenarios: await runSuite(berth.url(port!), REQUIREMENTS[client]) }
+}
+
+/** The scored scenarios that failed, by name. */
+export function missed({ scenarios }: PairResult): string[] {
+  return scenarios.filter(({ scored, failures }) => scored && failures.length > 0).map(({ name }) => name)
+}
+
+/** Such as `legacy->legacy 30/30`. */
+export function score(result: PairResult): string {
+  const scored = result.scenarios.filter((scenario) => scenario.scored).length
+  return `${result.pair} ${scored - missed(result).length}/${scored}`
+}
+
+/** The score, and a line for each check that failed; with `verbose` also for what is only recommended. */
+export function report(result: PairResult, verbose = false): string {
+  const lines = result.scenarios.flatMap(({ name, scored, failures, warnings }) => {
+    const what = scored ? name : `${name} (not scored)`
+    const shown = verbose ? [...failures, ...warnings.map((warning) => `warning: ${warning}`)] : failures
+    return shown.map((line) => `  ${what}: ${line}`)
+  })
+  return [score(result), ...lines].join('\n')
+}
+
+const BEGIN = '<!-- conformance: written by `npm run conformance -- --write` -->'
+const END = '<!-- /conformance -->'
+
+/** The README with its table of results renewed. */
+export function withTable(readme: string, results: readonly PairResult[]): string {
+  const [from, to] = [readme.indexOf(BEGIN), readme.indexOf(END)]
+  if (from < 0 || to < from) throw new Error(`the README has no "${BEGIN}" before "${END}"`)
+  const table = ['| client | server | scenarios passed | missed |', '|---|---|---|---|', ...results.map(row)]
+  return `${readme.slice(0, from)}${BEGIN}\n${table.join('\n')}\n${readme.slice(to)}`
+}
+
+/** The table's row of a pair. */
+export function row(result: PairResult): string {
+  const [client, server] = result.pair.split('->')
+  const names = missed(result).map((name) => `\`${name}\``)
+  return `| ${client} | ${server} | ${score(result).split(' ')[1]} | ${names.length === 0 ? 'none' : names.join(', ')} |`
+}
