@@ -30,6 +30,7 @@ export function placed(service: Service, engines: readonly EngineView[]): Servic
   const { backend } = service
   if (backend.kind !== 'image') return service
   const skipped: string[] = []
+  let away: EngineView | undefined
   for (const runtime of backend.runtimes) {
     if (runtime === 'process') return withNote(asProcess(service, backend), skipped)
     const candidates = engines.filter((engine) => engine.runtime === runtime)
@@ -39,8 +40,12 @@ export function placed(service: Service, engines: readonly EngineView[]): Servic
     // Started elsewhere, it would have to move as soon as this one is there, and its sessions would end with that.
     if (starting) return withNote(onStarting(service, backend, starting), skipped)
     skipped.push(whyNot(runtime, candidates))
+    away ??= candidates[0]
   }
-  return { ...service, down: `Service ${service.name} cannot run anywhere now: ${skipped.join('; ')}.` }
+  const words = `Service ${service.name} cannot run anywhere now: ${skipped.join('; ')}.`
+  // An engine that is only late must not end sessions that have nowhere else to go.
+  if (away) return { ...service, backend: { ...backend, engine: away.name }, doubt: words }
+  return { ...service, down: words }
 }
 
 function onEngine(service: Service, backend: ImageBackend, engine: EngineView): Service {

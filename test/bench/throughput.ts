@@ -61,7 +61,13 @@ await bench(LIMIT_MS, async (options) => {
     results.push(await measureCell(cell, contenders, size, repeatUntil, options))
   }
   const judged = verdicts(results)
-  return { json: { throughput: results, budgets: judged }, text: words(results, judged) }
+  const foreign = Math.max(...results.flatMap(({ figures }) => Object.values(figures).map((each) => each.foreign)))
+  const disturbed = foreign > FOREIGN
+  const warning = `Others used up to ${(foreign * 100).toFixed(0)} % of this machine: neither calls per second nor what is judged by them can be trusted.`
+  return {
+    json: { throughput: results, budgets: judged, disturbed },
+    text: `${words(results, judged)}${disturbed ? `\n\n${warning}` : ''}`,
+  }
 })
 
 interface Size {
