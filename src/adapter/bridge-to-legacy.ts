@@ -2,15 +2,8 @@
 // answer becomes, and what the server asks in the middle of a call.
 
 import type { Bounds } from './bounds.ts'
-import {
-  BridgedProcess,
-  levelOf,
-  LISTS,
-  urlElicitations,
-  type BridgedCall,
-  type BridgeEvents,
-  type Listen,
-} from './bridged-process.ts'
+import { levelOf, LISTS, urlElicitations, type BridgedCall, type BridgeEvents, type Listen } from './bridged-call.ts'
+import { BridgedProcess } from './bridged-process.ts'
 import { canonical } from './capabilities.ts'
 import { CODE, RefusalError, unavailable, type Refusal } from './error.ts'
 import { modernResult } from './era-wire.ts'

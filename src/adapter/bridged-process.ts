@@ -1,6 +1,7 @@
 // One running server of the legacy era for clients of the modern one: a handshake without a client, and what the server
 // asks in the middle of a call, which becomes a question in that call's answer (mcp.md §4.1).
 
+import { levelOf, NotInitialized, type BridgedCall, type BridgeEvents, type Listen } from './bridged-call.ts'
 import { Connection, type ConnectionContext } from './connection.ts'
 import { CODE, errorMessage, RefusalError, unavailable, type Refusal } from './error.ts'
 import { legacyRequest, looseValueAt, subscribed, without } from './era-wire.ts'
@@ -19,62 +20,13 @@ import type { ModernExchange } from './modern-exchange.ts'
 import type { ModernRequest } from './modern-request.ts'
 import { ParamHeaders } from './param-headers.ts'
 import type { Pending } from './pending.ts'
-import { LATEST_VERSION, LOG_LEVELS, META, MODERN_VERSION } from './protocol.ts'
+import { LATEST_VERSION, META, MODERN_VERSION } from './protocol.ts'
 import { ASK_NEEDS } from './routing.ts'
 import { SubscriptionTable } from './subscriptions.ts'
-
-/** A request of a client, from its beginning to its answer, over all its retries. */
-export interface BridgedCall {
-  readonly number: number
-  readonly method: string
-  /** The newest of the request and its retries. */
-  request: ModernRequest
-  /** Undefined while the client is asked. */
-  exchange: ModernExchange | undefined
-  /** What the server has asked and nobody has answered, by the keys that the client knows. */
-  readonly asks: Map<string, Ask>
-  /** The end of a call whose client was still being asked. */
-  outcome?: (exchange: ModernExchange) => void
-  gathering?: NodeJS.Timeout
-}
-
-export interface Ask {
-  /** As the server wrote it. */
-  readonly id: string
-  /** The request without what only JSON-RPC needs. */
-  readonly text: string
-}
-
-/** Who is told of a call's turns. */
-export interface BridgeEvents {
-  /** The client has to be asked before the call goes on. */
-  inputRequired(process: BridgedProcess, call: BridgedCall): void
-  settled(process: BridgedProcess, call: BridgedCall, response: ResponseMessage): void
-  failed(process: BridgedProcess, call: BridgedCall, refusal: Refusal): void
-  /** Its client has left; the server was told. */
-  abandoned(process: BridgedProcess): void
-}
-
-/** One `subscriptions/listen` and what it hears. */
-export interface Listen {
-  readonly exchange: ModernExchange
-  /** As wire text. */
-  readonly id: string
-  readonly methods: ReadonlySet<string>
-}
 
 interface BridgedPending extends Pending {
   readonly call?: BridgedCall
 }
-
-export const LISTS = {
-  toolsListChanged: 'tools',
-  promptsListChanged: 'prompts',
-  resourcesListChanged: 'resources',
-} as const
-
-/** The server has refused to be initialized. */
-export class NotInitialized extends Error {}
 
 export class BridgedProcess extends Connection<BridgedPending> {
   readonly key: string
@@ -99,7 +51,11 @@ export class BridgedProcess extends Connection<BridgedPending> {
     this.#declared = JSON.parse(key) as Record<string, unknown>
     this.#events = events
     this.subscriptions = new SubscriptionTable(context.bounds.subscriptions)
-    this.headers = new ParamHeaders((cursor) => this.#readTools(cursor), context.bounds.toolPages)
+    this.headers = new ParamHeaders(
+      (cursor) => this.#readTools(cursor),
+      () => this.offers('tools', 'listChanged'),
+      context.bounds,
+    )
   }
 
   override get idle(): boolean {
@@ -351,15 +307,4 @@ export class BridgedProcess extends Connection<BridgedPending> {
     if (!call || wanted === undefined || levelOf(stringParam(message, 'level')) < levelOf(wanted)) return
     call.exchange?.push(message.text)
   }
-}
-
-export function levelOf(level: string | undefined): number {
-  return LOG_LEVELS.findIndex((known) => known === level)
-}
-
-/** The elicitations that a refused request needs first (-32042), as parameters in wire text. */
-export function urlElicitations(response: ResponseMessage): string[] {
-  const span = findPath(response.text, 0, 'error', 'data', 'elicitations')
-  const found = looseValueAt(response.text, span)
-  return Array.isArray(found) ? found.map((one) => toWire(JSON.stringify({ mode: 'url', ...Object(one) }))) : []
 }

@@ -4,13 +4,13 @@
 import type { Bounds } from './bounds.ts'
 import { CODE, RefusalError } from './error.ts'
 import { askModern } from './era.ts'
-import type { NotificationMessage, ResponseMessage } from './message.ts'
+import type { ResponseMessage } from './message.ts'
 import { LISTEN, ModernProcess, listenEnd, listenResponse, withOwnId } from './modern-process.ts'
 import { ModernExchange, statusOf } from './modern-exchange.ts'
 import type { ModernRequest } from './modern-request.ts'
 import { ownRequest } from './own-request.ts'
 import { ParamHeaders } from './param-headers.ts'
-import { splice, type Span } from './json.ts'
+import { splice } from './json.ts'
 import type { ProcessPool } from './pool.ts'
 
 export class ModernServer {
@@ -19,6 +19,8 @@ export class ModernServer {
   #current: ModernProcess | undefined
   #starting: Promise<ModernProcess> | undefined
   #headers: ParamHeaders | undefined
+  /** Whether the process tells changes of its tools; undefined: it was not asked to. */
+  #told: boolean | undefined
   #discovered: Promise<ResponseMessage | undefined> | undefined
 
   constructor(pool: ProcessPool, bounds: Bounds) {
@@ -40,9 +42,11 @@ export class ModernServer {
   use(process: ModernProcess): void {
     this.#current = process
     this.#discovered = undefined
+    this.#told = undefined
     this.#headers = new ParamHeaders(
       (cursor) => askModern(process, ownRequest('tools/list', cursor === undefined ? {} : { cursor })),
-      this.#bounds.toolPages,
+      () => this.#told === true,
+      this.#bounds,
     )
   }
 
@@ -103,34 +107,25 @@ export class ModernServer {
 
   #headersOf(process: ModernProcess): ParamHeaders {
     const headers = this.#headers!
-    if (!this.#watched.has(process)) {
-      this.#watched.add(process)
+    if (this.#told === undefined) {
+      this.#told = false
       this.#watch(process, headers)
     }
     return headers
   }
 
-  readonly #watched = new WeakSet<ModernProcess>()
-
-  /** Hears of changes of the list of tools; of a server that does not tell, the list is read again now and then. */
+  /** Hears of changes of the list of tools. */
   #watch(process: ModernProcess, headers: ParamHeaders): void {
-    let told = false
-    const forget = setInterval(() => {
-      if (!told) headers.forget()
-    }, this.#bounds.toolListMs).unref()
-    const notified = (message: NotificationMessage, _own: Span | undefined) => {
-      if (message.method === 'notifications/subscriptions/acknowledged') {
-        told = /"toolsListChanged"\s*:\s*true/.test(message.text)
-      } else headers.forget()
-    }
     const over = () => {
-      told = false
-      if (!process.alive) clearInterval(forget)
+      if (this.#headers === headers) this.#told = false
     }
     process.send(ownRequest(LISTEN, { notifications: { toolsListChanged: true } }), undefined, {
       logs: false,
       own: true,
-      notified,
+      notified: ({ method, text }) => {
+        if (method !== 'notifications/subscriptions/acknowledged') headers.forget()
+        else if (this.#headers === headers) this.#told = /"toolsListChanged"\s*:\s*true/.test(text)
+      },
       settled: over,
       failed: over,
       closed: over,

@@ -2,6 +2,7 @@
 
 import type { IncomingMessage } from 'node:http'
 
+import type { Bounds } from './bounds.ts'
 import type { Refusal } from './error.ts'
 import { findPath, fromWire } from './json.ts'
 import { paramSpan, stringParam, type ResponseMessage } from './message.ts'
@@ -22,13 +23,17 @@ const SCHEMA_DEPTH = 32
 
 /** What one server declares, read when it is first needed. */
 export class ParamHeaders {
-  readonly #pages: number
+  readonly #bounds: Bounds
   readonly #read: ReadTools
+  readonly #told: () => boolean
+  #readAt = 0
   #declared: Promise<ReadonlyMap<string, readonly Declaration[]>> | undefined
 
-  constructor(read: ReadTools, pages: number) {
+  /** `told`: whether the server tells changes of the list; else it is read again now and then. */
+  constructor(read: ReadTools, told: () => boolean, bounds: Bounds) {
     this.#read = read
-    this.#pages = pages
+    this.#told = told
+    this.#bounds = bounds
   }
 
   /** The list may have changed. */
@@ -41,6 +46,7 @@ export class ParamHeaders {
     const { message } = request
     const tool = stringParam(message, 'name')
     if (tool === undefined) return undefined
+    if (!this.#told() && Date.now() - this.#readAt > this.#bounds.toolListMs) this.forget()
     this.#declared ??= this.#readAll()
     const declarations = (await this.#declared).get(tool)
     if (!declarations) return undefined
@@ -55,9 +61,10 @@ export class ParamHeaders {
   }
 
   async #readAll(): Promise<ReadonlyMap<string, readonly Declaration[]>> {
+    this.#readAt = Date.now()
     const declared = new Map<string, readonly Declaration[]>()
     let cursor: string | undefined
-    for (let page = 0; page < this.#pages; page++) {
+    for (let page = 0; page < this.#bounds.toolPages; page++) {
       const response = await this.#read(cursor)
       const result = response && !response.isError ? findPath(response.text, 0, 'result') : undefined
       if (!response || !result) break

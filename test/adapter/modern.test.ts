@@ -304,6 +304,26 @@ describe('while a request runs', () => {
     expect(test.servers[0]!.received.filter((message) => message.method === undefined)).toEqual([])
   })
 
+  it('a reader that takes nothing is cut, and with it its request; others go on', async () => {
+    const flood = 'x'.repeat(100_000)
+    const socket = await start(
+      (server, message) => {
+        const { id, params } = message
+        if (params!['name'] !== 'flood') return echo(server, message)
+        const { progressToken } = params!['_meta'] as Record<string, unknown>
+        const progress = { method: 'notifications/progress', params: { progressToken, progress: 1, message: flood } }
+        // All of it in one piece: what comes after the cut meets a dead connection.
+        server.say(...Array.from({ length: 100 }, () => progress), { id, result: {} })
+      },
+      {},
+      { slowStreamBytes: 200_000, streamBufferBytes: 100_000 },
+    )
+    const reader = await modernStream(socket, 'prompts/get', { name: 'flood' }, { meta: { progressToken: 1 } })
+    reader.response.on('error', () => undefined)
+    await until('it is cut', () => test.slot.status.streams === 0)
+    expect((await modern(socket, 'prompts/get', { name: 'p' })).status).toBe(200)
+  })
+
   it('the limits of the service count', async () => {
     const limits = { ...DEFAULT_LIMITS, concurrency: 1, queue: 0 }
     const socket = await start(() => undefined, { limits })
