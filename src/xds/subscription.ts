@@ -48,6 +48,9 @@ export interface Source {
   refused(resource: Versioned, message: string): void
 }
 
+/** The version of what the client may have or not have. */
+const UNKNOWN = ''
+
 interface Outstanding {
   readonly response: DeltaResponse
   /** What the client had of the resources in it, to which a NACK returns. */
@@ -103,12 +106,14 @@ export class Subscription {
       for (const resource of response.resources) this.#source.acknowledged(resource)
       return
     }
+    const [only, ...others] = response.resources
     for (const [name, version] of before) {
-      if (version === undefined) this.#known.delete(name)
+      // Of several the good ones were taken, and nobody says which: none of them counts as known, nor as not there.
+      if (others.length > 0) this.#known.set(name, UNKNOWN)
+      else if (version === undefined) this.#known.delete(name)
       else this.#known.set(name, version)
       this.#dirty.add(name)
     }
-    const [only, ...others] = response.resources
     if (only && others.length === 0) this.#source.refused(only, error)
     // Which of several was bad is not said reliably, and their removals have been carried out (A §3): the resources
     // are sent again one by one.

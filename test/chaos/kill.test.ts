@@ -170,8 +170,9 @@ describeWithSpareEngine('SIGKILL during traffic', () => {
     name: `container of ${service}`,
     aim: async () => {
       const docker = service.startsWith('inner-') ? inside : host.cli
-      const pid = await mainProcess(docker, `label=berth.service=${service}`, 'label=berth.client=gemini')
-      return () => shoot(pid)
+      const labels = [`label=berth.service=${service}`, 'label=berth.client=gemini']
+      // Containers of sessions come and go all the time: the one that is found may be gone.
+      return () => eventually(async () => shoot(await mainProcess(docker, ...labels)))
     },
     hurts: of(service, 'gemini'),
   }))

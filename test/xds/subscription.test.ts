@@ -275,6 +275,22 @@ test('a client converges on what is served, whatever happens in which order', ()
         if (client.wildcard) expect(subscription.synced()).toBe(true)
       },
     ),
-    { numRuns: 2000 },
+    {
+      numRuns: 2000,
+      // What was found once: gone while the refusal of it and another one was on its way.
+      examples: [
+        [
+          true,
+          LDS,
+          [
+            { kind: 'subscribe', name: 'c' },
+            { kind: 'set', name: 'a', version: '1' },
+            { kind: 'set', name: 'd', version: 'bad' },
+            { kind: 'reconnect' },
+            { kind: 'delete', name: 'a' },
+          ],
+        ],
+      ],
+    },
   )
 })
