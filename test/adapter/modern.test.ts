@@ -3,7 +3,7 @@
 import { afterEach, describe, expect, it } from 'vitest'
 
 import { DEFAULT_LIMITS } from '../../src/config/limits.ts'
-import type { Bounds } from '../../src/adapter/bounds.ts'
+import { DEFAULT_BOUNDS, type Bounds } from '../../src/adapter/bounds.ts'
 import type { AdapterSpec } from '../../src/adapter/spec.ts'
 import {
   answersAdapter,
@@ -346,6 +346,28 @@ describe('while a request runs', () => {
     expect([answer.status, reply(answer).error?.code]).toEqual([502, -32603])
     expect((await modern(socket, 'prompts/get', { name: 'p' })).status).toBe(200)
     expect(test.slot.status.lastFailure).toBeUndefined()
+  })
+
+  it('silence between requests is asked about by discovery, and a server that does not answer is replaced', async () => {
+    let deaf = false
+    const bounds = { ...DEFAULT_BOUNDS, pingAfterMs: 10, pingAnswerMs: 10, pings: 2 }
+    const isPing = ({ method }: Rpc) => method === 'server/discover'
+    test = await scriptedSlot({ era: 'modern' }, bounds, (server, message) => {
+      const { id, method, params } = message
+      if (method === 'subscriptions/listen') {
+        const _meta = { [KEY.subscription]: id }
+        server.say({ method: 'notifications/subscriptions/acknowledged', params: { ...params, _meta } })
+      } else if (!(deaf && isPing(message)) && id !== undefined) server.say({ id, result: {} })
+    })
+    const reader = await modernStream(test.socket, 'subscriptions/listen', { notifications: {} })
+    await reader.next()
+    await until('it was asked often', () => test.servers[0]!.received.filter(isPing).length > 3)
+    expect(test.servers[0]!.ended).toBe(false)
+    deaf = true
+    expect(await reader.rest()).toEqual([])
+    expect(test.slot.status).toMatchObject({ failing: true, lastFailure: 'The server does not answer pings.' })
+    expect((await modern(test.socket, 'prompts/list')).status).toBe(200)
+    expect(test.servers).toHaveLength(2)
   })
 
   it('a server that keeps dying is not started again and again', async () => {
