@@ -174,6 +174,7 @@ async function start(
     cores: (name) => engines.cores(name),
     node,
     tier: (name) => TIERS[config.clients.find((client) => client.name === name)?.tier ?? ''],
+    eras: store,
     env,
   })
   const trials = new Trials(adapters)

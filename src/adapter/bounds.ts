@@ -39,6 +39,31 @@ export const DEFAULT_BOUNDS = {
   restartMaxMs: 30_000,
   /** Spare processes that may fail in a row before none is started any more. */
   spareFailures: 4,
+  /** `subscriptions/listen` streams of the modern era, over all clients and of one. */
+  listens: 1000,
+  listensPerClient: 100,
+  /** Processes of the legacy era for clients of the modern one, and how long one is kept that nobody uses. */
+  bridgedProcesses: 16,
+  bridgedIdleMs: 10 * 60 * 1000,
+  /** Resources that one session of the legacy era is subscribed to at a server of the modern one. */
+  sessionSubscriptions: 1000,
+  /** Calls that wait for their client's input, and how long; what one of them asks at most. */
+  heldCalls: 100,
+  heldMs: 5 * 60 * 1000,
+  asksPerCall: 100,
+  /** What a server asks within this time becomes one question to the client. */
+  gatherMs: 10,
+  /** How often a server may ask for more input before one request is answered, and how long a client may take each time. */
+  inputRounds: 8,
+  inputMs: 10 * 60 * 1000,
+  /** Before a request is sent again that the server answered with nothing but a state. */
+  stateRetryMs: 250,
+  /** How long a server may think about `server/discover` before it counts as one of the legacy era. */
+  probeMs: 5000,
+  /** Pages of a server's list of tools that are read for the headers that repeat arguments. */
+  toolPages: 100,
+  /** A list of tools whose changes the server does not tell is read again after this. */
+  toolListMs: 60_000,
   /** A server that says nothing for this long, and owes no answer, is pinged. */
   pingAfterMs: 30_000,
   /** It gets this long to answer a ping; also between looks at all servers. */

@@ -4,7 +4,7 @@ import type { ServerResponse } from 'node:http'
 
 import { toWire } from './json.ts'
 
-/** JSON-RPC codes in use. None of them is one of the modern era's own (-32020 to -32022; mcp.md §1.4). */
+/** JSON-RPC codes in use. */
 export const CODE = {
   parse: -32700,
   invalidRequest: -32600,
@@ -14,6 +14,14 @@ export const CODE = {
   server: -32000,
   /** The code that SDK servers use for an unknown session. */
   sessionNotFound: -32001,
+  invalidParams: -32602,
+  /** Of the legacy era only: a resource that is not there, and a page that the user has to visit first. */
+  resourceNotFound: -32002,
+  urlElicitation: -32042,
+  /** Of the modern era only (mcp.md §1.4). */
+  headerMismatch: -32020,
+  missingCapability: -32021,
+  unsupportedVersion: -32022,
 } as const
 
 /** An answer that is an error; `retryAfterS` in seconds becomes the header Retry-After. */
@@ -24,6 +32,8 @@ export interface Refusal {
   readonly message: string
   readonly retryAfterS?: number
   readonly allow?: string
+  /** The error's `data`. */
+  readonly data?: unknown
 }
 
 /** A refusal on its way up from where the cause was found; only the HTTP side turns it into an answer. */
@@ -44,15 +54,16 @@ export function unavailable(message: string, retryAfterS = 1): Refusal {
 }
 
 /** An error response as wire text; `id` is the wire text of the request's id, or `null` where it is not known. */
-export function errorMessage(id: string, code: number, message: string): string {
-  return `{"jsonrpc":"2.0","id":${id},"error":{"code":${code},"message":${toWire(JSON.stringify(message))}}}`
+export function errorMessage(id: string, code: number, message: string, data?: unknown): string {
+  const more = data === undefined ? '' : `,"data":${toWire(JSON.stringify(data))}`
+  return `{"jsonrpc":"2.0","id":${id},"error":{"code":${code},"message":${toWire(JSON.stringify(message))}${more}}}`
 }
 
 export function sendRefusal(res: ServerResponse, refusal: Refusal, id = 'null'): void {
   const headers: Record<string, string> = {}
   if (refusal.retryAfterS !== undefined) headers['retry-after'] = String(Math.max(1, Math.ceil(refusal.retryAfterS)))
   if (refusal.allow !== undefined) headers['allow'] = refusal.allow
-  sendJson(res, refusal.status, errorMessage(id, refusal.code, refusal.message), headers)
+  sendJson(res, refusal.status, errorMessage(id, refusal.code, refusal.message, refusal.data), headers)
 }
 
 /** Answers with wire text as it is. An answer that was begun already stays what it is. */

@@ -12,6 +12,8 @@ export interface Span {
 
 export interface Member extends Span {
   readonly key: string
+  /** Where the key begins, with its quote. */
+  readonly from: number
 }
 
 const QUOTE = 0x22
@@ -20,14 +22,14 @@ const BEYOND_ASCII = /[\x80-\xff]/
 const PRIMITIVE = /^(?:true|false|null|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?)$/
 
 /**
- * The wanted members of the object that starts at `at`, in order, with the spans of their values, and the index behind
+ * The wanted members, or all, of the object that starts at `at`, in order, with the spans of their values, and the index behind
  * the object; undefined where no complete object stands. Nested values are skipped by their brackets and strings, not
  * validated. A key that occurs twice is reported twice; JSON.parse takes the last.
  */
 export function scanObject(
   text: string,
   at: number,
-  wanted: ReadonlySet<string>,
+  wanted?: ReadonlySet<string>,
 ): { members: Member[]; end: number } | undefined {
   const members: Member[] = []
   let i = skipSpace(text, at)
@@ -36,6 +38,7 @@ export function scanObject(
   if (text[i] === '}') return { members, end: i + 1 }
   for (;;) {
     if (text.charCodeAt(i) !== QUOTE) return undefined
+    const from = i
     const keyEnd = skipString(text, i)
     if (keyEnd < 0) return undefined
     const key = keyOf(text, i, keyEnd)
@@ -44,7 +47,7 @@ export function scanObject(
     const start = skipSpace(text, i + 1)
     const end = skipValue(text, start)
     if (end < 0) return undefined
-    if (key !== undefined && wanted.has(key)) members.push({ key, start, end })
+    if (key !== undefined && wanted?.has(key) !== false) members.push({ key, from, start, end })
     i = skipSpace(text, end)
     if (text[i] === '}') return { members, end: i + 1 }
     if (text[i] !== ',') return undefined
@@ -68,6 +71,27 @@ export function scanArray(text: string, limit: number): Span[] | undefined {
     if (text[i] !== ',') return undefined
     i = skipSpace(text, i + 1)
   }
+}
+
+/**
+ * The wanted members of the object at `at` by their keys, or the key that occurs twice; undefined where no object is.
+ * Parsers disagree on which of two counts: what is checked here must be what the server reads.
+ */
+export function uniqueMembers(
+  text: string,
+  at: number,
+  wanted: ReadonlySet<string>,
+):
+  | { readonly end: number; readonly of: Readonly<Record<string, Span | undefined>>; readonly twice?: string }
+  | undefined {
+  const scan = scanObject(text, at, wanted)
+  if (!scan) return undefined
+  const of: Record<string, Span> = {}
+  for (const member of scan.members) {
+    if (of[member.key]) return { end: scan.end, of, twice: member.key }
+    of[member.key] = member
+  }
+  return { end: scan.end, of }
 }
 
 /** The value at a path of keys inside the object at `at`; where a key occurs twice the last counts. */

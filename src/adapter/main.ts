@@ -48,7 +48,7 @@ function readSpec(text: string): AdapterSpec {
     throw new Error('The specification on stdin is not valid JSON. Give one AdapterSpec document.')
   }
   const missing = (
-    ['service', 'group', 'isolation', 'limits', 'scale', 'httpSocket', 'controlSocket', 'server'] as const
+    ['service', 'group', 'isolation', 'era', 'limits', 'scale', 'httpSocket', 'controlSocket', 'server'] as const
   ).filter((name) => spec[name] === undefined)
   if (missing.length > 0) throw new Error(`The specification on stdin lacks ${missing.join(', ')}.`)
   return spec as AdapterSpec

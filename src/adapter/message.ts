@@ -1,6 +1,6 @@
 // JSON-RPC messages as spans of their wire text: what a message is, and where its id and parameters stand.
 
-import { copied, findPath, fromWire, isSpaceFrom, scanObject, type Span } from './json.ts'
+import { copied, findPath, fromWire, isSpaceFrom, uniqueMembers, type Span } from './json.ts'
 
 export type Message = RequestMessage | NotificationMessage | ResponseMessage
 
@@ -30,15 +30,10 @@ const MEMBERS: ReadonlySet<string> = new Set(['jsonrpc', 'id', 'method', 'params
 
 /** A message, or why it is none, in words for the one who sent it. */
 export function readMessage(text: string): Message | { readonly invalid: string } {
-  const scan = scanObject(text, 0, MEMBERS)
+  const scan = uniqueMembers(text, 0, MEMBERS)
   if (!scan || !isSpaceFrom(text, scan.end)) return { invalid: 'A JSON-RPC message is one JSON object.' }
-  const at: Record<string, Span> = {}
-  for (const member of scan.members) {
-    // Parsers disagree on which of two counts: what is checked here must be what the server reads.
-    if (at[member.key]) return { invalid: `The member "${member.key}" occurs twice.` }
-    at[member.key] = member
-  }
-  const { jsonrpc, id, method, params, result, error } = at
+  if (scan.twice !== undefined) return { invalid: `The member "${scan.twice}" occurs twice.` }
+  const { jsonrpc, id, method, params, result, error } = scan.of
   if (!jsonrpc || text.slice(jsonrpc.start, jsonrpc.end) !== '"2.0"') return { invalid: '"jsonrpc" must be "2.0".' }
   if (id && !isId(text, id)) return { invalid: '"id" must be a string or a number.' }
   if (method) {

@@ -1,37 +1,52 @@
 // The requests that a server has not answered yet: by the id that it was given, and by their progress tokens.
 
 import type { Refusal } from './error.ts'
-import type { Exchange } from './exchange.ts'
 import type { ResponseMessage } from './message.ts'
-import type { Session } from './session.ts'
 
 export interface Pending {
   readonly method: string
-  /** Undefined for the adapter's own requests. */
-  readonly call?: { readonly exchange: Exchange; readonly session: Session; readonly id: string }
-  /** The client's progress token as it is written, and its key as the server has it. */
-  readonly token?: string
+  /** The key of its progress token as the server has it. */
   readonly tokenKey?: string
   settle(response: ResponseMessage): void
   fail(refusal: Refusal): void
 }
 
-export class PendingTable {
-  readonly #requests = new Map<number, { readonly pending: Pending; readonly timer: NodeJS.Timeout }>()
-  readonly #tokens = new Map<string, Pending>()
+interface Entry<P> {
+  readonly pending: P
+  timer: NodeJS.Timeout
+  start(): NodeJS.Timeout
+}
+
+export class PendingTable<P extends Pending = Pending> {
+  readonly #requests = new Map<number, Entry<P>>()
+  readonly #tokens = new Map<string, P>()
 
   get size(): number {
     return this.#requests.size
   }
 
   /** `timedOut` is called after `timeoutMs`, unless it was taken before. */
-  add(id: number, pending: Pending, timeoutMs: number, timedOut: () => void): void {
-    this.#requests.set(id, { pending, timer: setTimeout(timedOut, timeoutMs) })
+  add(id: number, pending: P, timeoutMs: number, timedOut: () => void): void {
+    const start = () => setTimeout(timedOut, timeoutMs)
+    this.#requests.set(id, { pending, start, timer: start() })
     if (pending.tokenKey !== undefined) this.#tokens.set(pending.tokenKey, pending)
   }
 
+  /** Stops its clock: the server owes no answer now. */
+  rest(id: number): void {
+    clearTimeout(this.#requests.get(id)?.timer)
+  }
+
+  /** Starts the clock of one that rested, as if it were new. */
+  resume(id: number): void {
+    const request = this.#requests.get(id)
+    if (!request) return
+    clearTimeout(request.timer)
+    request.timer = request.start()
+  }
+
   /** Takes a request out, for whoever settles or fails it; undefined: somebody has already. */
-  take(id: number): Pending | undefined {
+  take(id: number): P | undefined {
     const request = this.#requests.get(id)
     if (!request) return undefined
     const { pending, timer } = request
@@ -42,12 +57,16 @@ export class PendingTable {
     return pending
   }
 
-  ofToken(key: string): Pending | undefined {
+  get(id: number): P | undefined {
+    return this.#requests.get(id)?.pending
+  }
+
+  ofToken(key: string): P | undefined {
     return this.#tokens.get(key)
   }
 
   /** All of them with their ids, oldest first; some may be taken meanwhile. */
-  all(): readonly (readonly [number, Pending])[] {
+  all(): readonly (readonly [number, P])[] {
     return [...this.#requests].map(([id, { pending }]) => [id, pending])
   }
 }

@@ -4,8 +4,11 @@ import { createHash } from 'node:crypto'
 
 import type { Scale } from '../model/service.ts'
 import type { AdapterSpec } from './spec.ts'
-import { restartWait, type Bounds } from './bounds.ts'
-import { CODE, RefusalError, StartFailure, unavailable } from './error.ts'
+import type { Bounds } from './bounds.ts'
+import { canonical } from './capabilities.ts'
+import type { Connection, ConnectionContext } from './connection.ts'
+import { RefusalError, StartFailure, unavailable } from './error.ts'
+import { Health } from './health.ts'
 import { splice } from './json.ts'
 import type { Log } from './log.ts'
 import type { RequestMessage } from './message.ts'
@@ -25,22 +28,14 @@ export interface InitializeRequest {
 /** What the adapter says of itself to a server that all clients share: no client's name, no client's capability. */
 const SHARED_CLIENT = '"capabilities":{},"clientInfo":{"name":"berth","version":"1"}'
 
-/** Deeper than any real declaration; what recurses over a client's JSON needs an end before the stack does. */
-const CAPABILITY_DEPTH = 32
-
 export interface PoolEvents {
   changed(): void
-  /** A process is gone; its sessions are still attached. */
-  ended(process: ServerProcess): void
+  /** A process is gone; who uses it is still attached. */
+  ended(process: Connection): void
 }
 
 export class ProcessPool {
-  /** The end of the last process that ended by itself or could not be started; until one answers again. */
-  lastFailure: string | undefined
-  /** A server failed a short while ago and none has answered since. */
-  failing = false
-  #healing: NodeJS.Timeout | undefined
-
+  readonly health: Health
   readonly #spec: AdapterSpec
   #scale: Scale
   readonly #start: StartStdio
@@ -48,19 +43,17 @@ export class ProcessPool {
   readonly #log: Log
   readonly #events: PoolEvents
   /** With their starts, which reject with a RefusalError. */
-  readonly #all = new Map<ServerProcess, Promise<void>>()
+  readonly #all = new Map<Connection, Promise<void>>()
   /** By key, never an empty set; a process is gone from it as soon as it is ended, given up or could not start. */
   readonly #shared = new Map<string, Set<ServerProcess>>()
   readonly #spares: Spares
+  readonly #probes = new WeakSet<Connection>()
   /** Those that were started, or are being; the others of `#all` wait for a place (`scale.max`). */
-  readonly #placed = new Set<ServerProcess>()
+  readonly #placed = new Set<Connection>()
   /** Resolves when the next process is gone. */
   #oneGone = Promise.withResolvers<void>()
   /** The last handshake of a server that outlives its attachment, with the life that it belongs to. */
   #known: { readonly life: string; readonly handshake: Handshake; readonly process: ServerProcess } | undefined
-  #failures = 0
-  #startedAt = 0
-  #notBefore = 0
   /** At random, because a container may still answer requests of an adapter before this one. */
   #lastId: number
   #closed = false
@@ -71,6 +64,7 @@ export class ProcessPool {
     this.#bounds = bounds
     this.#log = log
     this.#events = events
+    this.health = new Health(bounds, log, () => events.changed())
     const attached = spec.server.kind === 'container'
     this.#lastId = attached ? Math.floor(Math.random() * 2 ** 30) : 0
     this.#scale = spec.scale
@@ -81,7 +75,7 @@ export class ProcessPool {
         hasRoom: () => this.#ceiling === undefined || this.#staying.length < this.#ceiling,
         start: () => this.#startSpare(),
         gaveUp: (reason) => {
-          this.lastFailure = `The processes that scale.warm keeps started keep ending: ${reason}`
+          this.health.lastFailure = `The processes that scale.warm keeps started keep ending: ${reason}`
           events.changed()
         },
       },
@@ -137,17 +131,22 @@ export class ProcessPool {
     try {
       await this.#all.get(process)
       const handshake = await process.handshake(text)
-      if (first) this.#recovered()
+      if (first) this.health.recovered()
       if (first && handshake.version !== undefined) this.#spares.answered()
       if (handshake.version === undefined) this.release(process)
       else if (process.life !== undefined) this.#known = { life: process.life, handshake, process }
       return handshake
     } catch (error) {
-      // One that ended has said so itself; one that lives did not answer.
-      if (process.alive && error instanceof RefusalError) this.#failed(error.message)
-      this.release(process)
+      this.noAnswer(process, error)
       throw error
     }
+  }
+
+  /** Its handshake did not come to an end. */
+  noAnswer(process: Connection, error: unknown): void {
+    // One that ended has said so itself; one that lives did not answer.
+    if (process.alive && error instanceof RefusalError) this.health.failed(error.message)
+    this.release(process)
   }
 
   /** The handshake's response for a request with this id. */
@@ -156,9 +155,32 @@ export class ProcessPool {
   }
 
   /** Stops a process that no session will use again. */
-  release(process: ServerProcess): void {
+  release(process: Connection): void {
     this.#forget(process)
     void process.stop()
+  }
+
+  /**
+   * One more process, for requests that belong to no session. `begun` rejects with a RefusalError when it does not
+   * start. Throws a RefusalError.
+   */
+  open<C extends Connection>(make: (context: ConnectionContext) => C): { connection: C; begun: Promise<void> } {
+    this.#mayStart(true)
+    const connection = this.#add(make(this.#context))
+    return { connection, begun: this.#all.get(connection)! }
+  }
+
+  /** The same, of a process whose end says nothing against the server: who only asks what it speaks. */
+  probe<C extends Connection>(make: (context: ConnectionContext) => C): { connection: C; begun: Promise<void> } {
+    const opened = this.open(make)
+    this.#probes.add(opened.connection)
+    return opened
+  }
+
+  /** It serves from now on. */
+  keep(connection: Connection): void {
+    this.#probes.delete(connection)
+    this.health.recovered()
   }
 
   /** Called every `pingAnswerMs`: finds the servers that do not answer any more. */
@@ -166,13 +188,13 @@ export class ProcessPool {
     for (const process of this.#all.keys()) {
       const wasSilent = process.silent
       if (process.look() !== 'silent') {
-        if (wasSilent && !process.silent) this.#recovered()
+        if (wasSilent && !process.silent) this.health.recovered()
       } else if (this.#spec.server.kind === 'container') {
-        this.#unheard(
-          process,
-          `The server in the container ${this.#spec.server.name} does not answer pings.`,
-          wasSilent,
-        )
+        const reason = `The server in the container ${this.#spec.server.name} does not answer pings.`
+        // One that does not even read is not given ping upon ping.
+        if (process.backlogBytes === 0) process.ping()
+        // What Berth did not start it does not end: the service is ill until the server is heard again.
+        if (!wasSilent) this.health.unheard(`${reason} Restart the container.`)
       } else {
         this.#giveUp(process, 'The server does not answer pings.')
       }
@@ -200,7 +222,7 @@ export class ProcessPool {
   }
 
   /** Processes that nobody has asked to stop. */
-  get #staying(): readonly ServerProcess[] {
+  get #staying(): readonly Connection[] {
     return [...this.#all.keys()].filter(({ leaving }) => !leaving)
   }
 
@@ -212,19 +234,24 @@ export class ProcessPool {
   /** Whether sessions that share these processes get one more; while starts fail, those that run have to do. */
   #mayGrow(running: ReadonlySet<ServerProcess>): boolean {
     if (this.#spec.isolation !== 'shared' || this.#spec.server.kind === 'container') return false
-    return running.size < (this.#scale.max ?? 1) && Date.now() >= this.#notBefore
+    return running.size < (this.#scale.max ?? 1) && this.health.wait <= 0
   }
 
   /** A spare, or a new process. */
   #forSession(): ServerProcess {
+    this.#mayStart(this.shares)
+    return this.#spares.take() ?? this.#create()
+  }
+
+  /** Throws a RefusalError; `backOff`: also while a server that keeps failing has to wait. */
+  #mayStart(backOff: boolean): void {
     if (this.#closed) throw new RefusalError(unavailable('The service is stopping.'))
-    const wait = this.#notBefore - Date.now()
-    if (this.shares && wait > 0) {
-      throw new RefusalError(unavailable(`The server keeps failing: ${this.lastFailure}`, wait / 1000))
+    const { wait, lastFailure } = this.health
+    if (backOff && wait > 0) {
+      throw new RefusalError(unavailable(`The server keeps failing: ${lastFailure}`, wait / 1000))
     }
     this.#makeRoom()
-    this.#startedAt = Date.now()
-    return this.#spares.take() ?? this.#create()
+    this.health.starting()
   }
 
   /**
@@ -233,15 +260,18 @@ export class ProcessPool {
    */
   #makeRoom(): void {
     const max = this.#ceiling
-    const serving = this.#staying.filter((process) => !this.#spares.has(process))
+    const serving = this.#staying.filter((process) => !(process instanceof ServerProcess && this.#spares.has(process)))
     if (max !== undefined) {
       if (serving.length < max) return
+      // One that has no sessions keeps nothing that anybody could miss.
+      const idle = serving.find((process) => !(process instanceof ServerProcess) && process.alive && process.idle)
+      if (idle) return this.release(idle)
       const remedy = this.shares ? 'Restart the service' : 'End a session'
       const words = `There are as many processes as scale.max allows (${max}). ${remedy}, or raise scale.max.`
       throw new RefusalError(unavailable(words, 5))
     }
     if (this.#spec.isolation !== 'client' || serving.length < this.#bounds.sharedProcesses) return
-    const unused = serving.filter((process) => process.alive && process.sessions.size === 0)
+    const unused = serving.filter((process) => process.alive && process.idle)
     const oldest = unused.toSorted((a, b) => a.lastUsed - b.lastUsed)[0]
     if (!oldest) {
       throw new RefusalError(unavailable('Too many sessions with different capabilities are open. End one of them.'))
@@ -257,24 +287,27 @@ export class ProcessPool {
     return { process, begun }
   }
 
+  get #context(): ConnectionContext {
+    return {
+      bounds: this.#bounds,
+      limits: this.#spec.limits,
+      log: this.#log,
+      nextId: () => ++this.#lastId,
+      ended: (process, reason, asked) => this.#ended(process, reason, asked),
+    }
+  }
+
   #create(): ServerProcess {
-    const process = new ServerProcess(
-      {
-        bounds: this.#bounds,
-        limits: this.#spec.limits,
-        isolation: this.#spec.isolation,
-        log: this.#log,
-        nextId: () => ++this.#lastId,
-        ended: (process, reason, asked) => this.#ended(process, reason, asked),
-      },
-      this.shares,
-    )
+    return this.#add(new ServerProcess(this.#context, this.#spec.isolation, this.shares))
+  }
+
+  #add<C extends Connection>(process: C): C {
     this.#all.set(process, this.#begin(process))
     this.#events.changed()
     return process
   }
 
-  async #begin(process: ServerProcess): Promise<void> {
+  async #begin(process: Connection): Promise<void> {
     try {
       await process.start(async (sink) => {
         await this.#place(process)
@@ -283,30 +316,32 @@ export class ProcessPool {
     } catch (error) {
       this.#gone(process)
       if (!(error instanceof StartFailure)) throw error
-      if (!this.#spares.failed(process, error.message)) this.#failed(error.message)
+      if (!this.#spares.failed(process, error.message)) this.health.failed(error.message)
       throw new RefusalError(unavailable(error.message))
     }
     if (this.#closed) void process.stop()
     const known = this.#known
-    if (known && known.life === process.life) process.adopt(known.handshake, known.process.initializedSent)
+    if (known && known.life === process.life && process instanceof ServerProcess) {
+      process.adopt(known.handshake, known.process.initializedSent)
+    }
   }
 
-  #ended(process: ServerProcess, reason: string, asked: boolean): void {
+  #ended(process: Connection, reason: string, asked: boolean): void {
     this.#gone(process)
-    if (!asked && !this.#spares.failed(process, reason)) this.#failed(reason)
+    if (!asked && !this.#probes.has(process) && !this.#spares.failed(process, reason)) this.health.failed(reason)
     this.#events.ended(process)
     this.#spares.refill()
   }
 
   /** Those that are ending still count for `scale.max`: a start waits for as many of them as needed. */
-  async #place(process: ServerProcess): Promise<void> {
+  async #place(process: Connection): Promise<void> {
     const max = this.#ceiling ?? Infinity
     while (this.#placed.size >= max) await this.#oneGone.promise
     if (process.leaving) throw new RefusalError(unavailable('The service is stopping.'))
     this.#placed.add(process)
   }
 
-  #gone(process: ServerProcess): void {
+  #gone(process: Connection): void {
     this.#forget(process)
     this.#all.delete(process)
     this.#placed.delete(process)
@@ -315,68 +350,16 @@ export class ProcessPool {
   }
 
   /** Its sessions end at once, and not only with what is left of it. */
-  #giveUp(process: ServerProcess, reason: string): void {
+  #giveUp(process: Connection, reason: string): void {
     this.release(process)
-    if (!this.#spares.failed(process, reason)) this.#failed(reason)
+    if (!this.#spares.failed(process, reason)) this.health.failed(reason)
     this.#events.ended(process)
   }
 
-  /** What Berth did not start it does not end: the service is ill until the server is heard again. */
-  #unheard(process: ServerProcess, reason: string, known: boolean): void {
-    // One that does not even read is not given ping upon ping.
-    if (process.backlogBytes === 0) process.ping()
-    if (known) return
-    clearTimeout(this.#healing)
-    this.lastFailure = `${reason} Restart the container.`
-    this.failing = true
-    this.#log('warn', 'the server does not answer', { reason })
-    this.#events.changed()
-  }
-
-  /** The first failure costs no wait; the next ones in a row do, up to the longest. */
-  #failed(reason: string): void {
-    const { restartMaxMs } = this.#bounds
-    const now = Date.now()
-    if (now - this.#startedAt > restartMaxMs) this.#failures = 0
-    this.#notBefore = now + restartWait(this.#failures, this.#bounds)
-    this.#failures = Math.min(this.#failures + 1, 16)
-    this.lastFailure = reason
-    this.failing = true
-    clearTimeout(this.#healing)
-    // Who routes by health sends nobody here, so nobody would ever find out that it works again.
-    this.#healing = setTimeout(() => this.#healed(), restartMaxMs).unref()
-    this.#log('warn', 'the server ended', { reason })
-    this.#events.changed()
-  }
-
-  /** A server that answers is a server that works: what was wrong before is over. */
-  #recovered(): void {
-    if (this.lastFailure === undefined) return
-    this.lastFailure = undefined
-    this.#healed()
-  }
-
-  #healed(): void {
-    clearTimeout(this.#healing)
-    this.failing = false
-    this.#events.changed()
-  }
-
-  #forget(process: ServerProcess): void {
+  #forget(process: Connection): void {
+    if (!(process instanceof ServerProcess)) return
     for (const [key, sharing] of this.#shared) {
       if (sharing.delete(process) && sharing.size === 0) this.#shared.delete(key)
     }
   }
-}
-
-/** A value's text with its keys in order, so that equal capabilities are one key. Throws a RefusalError. */
-function canonical(value: unknown, depth = 0): string {
-  if (typeof value !== 'object' || value === null) return JSON.stringify(value)
-  if (depth === CAPABILITY_DEPTH) {
-    const message = `The capabilities are nested deeper than ${CAPABILITY_DEPTH} levels.`
-    throw new RefusalError({ status: 400, code: CODE.invalidRequest, message })
-  }
-  if (Array.isArray(value)) return `[${value.map((item) => canonical(item, depth + 1)).join(',')}]`
-  const members = Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1))
-  return `{${members.map(([key, member]) => `${JSON.stringify(key)}:${canonical(member, depth + 1)}`).join(',')}}`
 }

@@ -1,4 +1,4 @@
-// A POST of a client: its body, what kind of messages it carries, and what becomes of each (mcp.md §1.2).
+// A POST of a client: its body, its era, and what becomes of each message of the legacy era (mcp.md §1.2).
 
 import { isUtf8 } from 'node:buffer'
 import type { IncomingMessage, ServerResponse } from 'node:http'
@@ -10,7 +10,9 @@ import { Parts } from './framing.ts'
 import { scanArray } from './json.ts'
 import { idText, readMessage, type Message, type RequestMessage } from './message.ts'
 import type { InitializeRequest } from './pool.ts'
-import { allowsBatches, BATCH_MESSAGES, isSupported, LATEST_VERSION, MODERN_VERSION_KEY } from './protocol.ts'
+import { receiveModern } from './modern-post.ts'
+import { isModern } from './modern-request.ts'
+import { allowsBatches, BATCH_MESSAGES, isSupported, LATEST_VERSION } from './protocol.ts'
 import type { Session } from './session.ts'
 import type { Slot } from './slot.ts'
 
@@ -38,10 +40,10 @@ function receive(slot: Slot, req: IncomingMessage, res: ServerResponse, text: st
   const read = batch ? readBatch(text) : readMessage(text)
   if ('invalid' in read) return sendRefusal(res, invalid(read.invalid))
   const messages = Array.isArray(read) ? read : [read]
+  if (isModern(req, messages)) return receiveModern(slot, req, res, read)
   const first = messages[0]!
   const firstId = first.kind === 'request' && !batch ? idText(first) : 'null'
 
-  if (sessionId === undefined && isModern(parsed)) return sendRefusal(res, MODERN, firstId)
   if (messages.some(isInitialize)) {
     if (batch) return sendRefusal(res, invalid('initialize must not be in a batch.'))
     if (sessionId === undefined) return void initialize(slot, req, res, first as RequestMessage, parsed)
@@ -52,7 +54,7 @@ function receive(slot: Slot, req: IncomingMessage, res: ServerResponse, text: st
   if (batch && !allowsBatches(session.version)) {
     return sendRefusal(res, invalid(`There are no batches in version ${session.version}. Send one message.`))
   }
-  if (session.process.choked) {
+  if (session.server.choked) {
     return sendRefusal(res, unavailable('The server does not read its input. Try again.'), firstId)
   }
   deliver(slot, res, session, messages, batch, firstId)
@@ -74,9 +76,9 @@ function deliver(
   const onEnd = () => slot.finish(requests)
   const exchange = requests > 0 ? new Exchange(res, { session, requests, batch, onEnd }) : undefined
   for (const message of messages) {
-    if (message.kind === 'request') session.process.request(exchange!, session, message)
-    else if (message.kind === 'notification') session.process.notify(session, message)
-    else session.process.asks.answered(session, message)
+    if (message.kind === 'request') session.server.request(exchange!, session, message)
+    else if (message.kind === 'notification') session.server.notify(session, message)
+    else session.server.answered(session, message)
   }
   // Accepted without an answer: exactly 202 and no body (mcp.md §8).
   if (!exchange) res.writeHead(202, { 'content-length': 0 }).end()
@@ -125,23 +127,6 @@ function readBatch(text: string): Message[] | { readonly invalid: string } {
     messages.push(message)
   }
   return messages
-}
-
-/**
- * Refuses the modern era in the one way that sends every dual-era client back to `initialize`: a 400 whose code is none
- * of that era's (mcp.md §1.4, Dual-era). It is what SDK servers of the legacy era answer to a first request without
- * a session. 404 with -32601 is not used: that is how a server *of* the modern era says that it lacks a method.
- */
-const MODERN: Refusal = {
-  status: 400,
-  code: CODE.server,
-  message: `This server speaks MCP up to ${LATEST_VERSION}. Initialize a session first.`,
-}
-
-function isModern(parsed: unknown): boolean {
-  const params = isRecord(parsed) ? parsed['params'] : undefined
-  const meta = isRecord(params) ? params['_meta'] : undefined
-  return isRecord(meta) && meta[MODERN_VERSION_KEY] !== undefined
 }
 
 function isInitialize(message: Message): boolean {

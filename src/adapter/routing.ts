@@ -17,7 +17,7 @@ import type { ServerProcess } from './process.ts'
 import type { Session } from './session.ts'
 
 /** The capability that a client must have declared to be asked. */
-const NEEDS: Readonly<Record<string, string>> = {
+export const ASK_NEEDS: Readonly<Record<string, string>> = {
   'sampling/createMessage': 'sampling',
   'elicitation/create': 'elicitation',
   'roots/list': 'roots',
@@ -25,7 +25,7 @@ const NEEDS: Readonly<Record<string, string>> = {
 
 /** The declared capabilities to be asked something; what else a client declares is not kept. */
 export function askable(capabilities: Readonly<Record<string, unknown>>): ReadonlySet<string> {
-  return new Set(Object.values(NEEDS).filter((name) => capabilities[name] !== undefined))
+  return new Set(Object.values(ASK_NEEDS).filter((name) => capabilities[name] !== undefined))
 }
 
 const LIST_CHANGED: ReadonlySet<string> = new Set([
@@ -102,7 +102,7 @@ export class AskTable {
     const { sessions, shared, isolation, pending } = this.#process
     if (!shared) return sessions.values().next().value
     if (isolation === 'shared') return undefined
-    const need = NEEDS[method]
+    const need = ASK_NEEDS[method]
     const able = (session: Session) => need === undefined || session.capabilities.has(need)
     for (const [, { call }] of pending.all().toReversed()) {
       if (call?.exchange.reachable && able(call.session)) return call.session

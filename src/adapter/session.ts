@@ -4,10 +4,29 @@ import { randomBytes } from 'node:crypto'
 import type { ServerResponse } from 'node:http'
 
 import type { Bounds } from './bounds.ts'
+import type { Refusal } from './error.ts'
 import type { Exchange } from './exchange.ts'
-import type { ServerProcess } from './process.ts'
+import type { NotificationMessage, RequestMessage, ResponseMessage } from './message.ts'
 import { allowsPriming, LATEST_VERSION } from './protocol.ts'
-import { EventStream, type StreamOwner } from './stream.ts'
+import { EventStream, type OpenStream, type StreamOwner } from './stream.ts'
+
+/** What a session talks to: a process of its own or shared with others, or a bridge to a server of the modern era. */
+export interface SessionServer {
+  /** Several sessions may be attached. */
+  readonly shared: boolean
+  /** Nothing more should be given to it now. */
+  readonly choked: boolean
+  readonly sessions: Set<Session>
+  /** Sends a client's request; the exchange gets the response, or a refusal. */
+  request(exchange: Exchange, session: Session, message: RequestMessage): void
+  notify(session: Session, message: NotificationMessage): void
+  /** A client's response to a request that it got. */
+  answered(session: Session, message: ResponseMessage): void
+  /** Takes a session off: what it still waits for is cancelled and refused. */
+  detach(session: Session, refusal: Refusal): void
+  /** Stops reading the server until the returned function is called. */
+  hold(): () => void
+}
 
 /** What all sessions of an adapter share. */
 export interface SessionContext {
@@ -15,7 +34,7 @@ export interface SessionContext {
   /** Events kept over all sessions. */
   readonly replay: { bytes: number }
   /** Connected streams, for keep-alives and the status. */
-  readonly openStreams: Set<EventStream>
+  readonly openStreams: Set<OpenStream>
   /** A session used a place or gave one back. */
   changed(): void
 }
@@ -31,7 +50,7 @@ export class Session implements StreamOwner {
   readonly id = randomBytes(32).toString('base64url')
   /** The client that it is bound to; another client's use of the id is refused. */
   readonly client: string
-  readonly process: ServerProcess
+  readonly server: SessionServer
   /** What the client declared that it can be asked (routing.ts). */
   readonly capabilities: ReadonlySet<string>
   readonly bounds: Bounds
@@ -50,11 +69,11 @@ export class Session implements StreamOwner {
   #replayBytes = 0
   #lastStream = 0
 
-  constructor(context: SessionContext, client: string, process: ServerProcess, capabilities: ReadonlySet<string>) {
+  constructor(context: SessionContext, client: string, server: SessionServer, capabilities: ReadonlySet<string>) {
     this.#context = context
     this.bounds = context.bounds
     this.client = client
-    this.process = process
+    this.server = server
     this.capabilities = capabilities
   }
 
@@ -186,7 +205,7 @@ export class Session implements StreamOwner {
    * client resumes from the kept events.
    */
   slow(stream: EventStream, waitingBytes: number): (() => void) | undefined {
-    if (!this.process.shared) return this.process.hold()
+    if (!this.server.shared) return this.server.hold()
     if (waitingBytes > this.bounds.slowStreamBytes) stream.cut()
     return undefined
   }

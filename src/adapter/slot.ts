@@ -3,30 +3,37 @@
 import type { Scale } from '../model/service.ts'
 import type { AdapterSpec, AdapterStatus } from './spec.ts'
 import type { Bounds } from './bounds.ts'
+import { BridgeToModern } from './bridge-to-modern.ts'
+import type { Connection } from './connection.ts'
 import { CODE, RefusalError, unavailable, type Refusal } from './error.ts'
 import type { Log } from './log.ts'
 import { idText } from './message.ts'
+import { Modern } from './modern.ts'
+import { errorCodeOf, type ExchangeContext } from './modern-exchange.ts'
 import { ProcessPool, type InitializeRequest } from './pool.ts'
-import type { ServerProcess } from './process.ts'
+import { ServerProcess } from './process.ts'
 import { askable } from './routing.ts'
 import { Session, type SessionContext } from './session.ts'
 import type { StartStdio } from './stdio.ts'
-import type { EventStream } from './stream.ts'
+import type { OpenStream } from './stream.ts'
 
 const SESSION_ENDED: Refusal = {
   status: 404,
   code: CODE.sessionNotFound,
   message: 'The session is unknown or has ended. Initialize again.',
 }
+/** How servers of the modern era refuse `initialize`; also how others refuse what is wrong with it. */
+const NOT_LEGACY: ReadonlySet<number> = new Set([CODE.unsupportedVersion, CODE.methodNotFound, CODE.invalidParams])
 const STOPPING = unavailable('The service is stopping.')
 
 export class Slot {
   readonly spec: AdapterSpec
   readonly bounds: Bounds
   readonly log: Log
+  readonly modern: Modern
   readonly #pool: ProcessPool
   readonly #sessions = new Map<string, Session>()
-  readonly #openStreams = new Set<EventStream>()
+  readonly #openStreams = new Set<OpenStream>()
   readonly #context: SessionContext
   readonly #watchers = new Set<() => void>()
   readonly #timers: NodeJS.Timeout[]
@@ -45,6 +52,7 @@ export class Slot {
     const changed = () => this.#changed()
     this.#context = { bounds, replay: { bytes: 0 }, openStreams: this.#openStreams, changed }
     this.#pool = new ProcessPool(spec, start, bounds, log, { changed, ended: (process) => this.#processEnded(process) })
+    this.modern = new Modern(spec, this.#pool, bounds, changed)
     this.#timers = [
       setInterval(() => this.#keepAlive(), bounds.keepAliveMs),
       setInterval(() => this.#sweep(), bounds.sweepMs),
@@ -53,7 +61,7 @@ export class Slot {
   }
 
   get status(): AdapterStatus {
-    const { lastFailure } = this.#pool
+    const { lastFailure, failing } = this.#pool.health
     return {
       pid: process.pid,
       service: this.spec.service,
@@ -64,8 +72,14 @@ export class Slot {
       processes: this.#pool.size,
       spare: this.#pool.spare,
       ...(lastFailure === undefined ? {} : { lastFailure }),
-      ...(this.#pool.failing ? { failing: true } : {}),
+      ...(failing ? { failing: true } : {}),
+      eras: this.modern.eras.verdict,
     }
+  }
+
+  /** What exchanges of the modern era need of the slot. */
+  get exchanges(): ExchangeContext {
+    return this.#context
   }
 
   rescale(scale: Scale): void {
@@ -128,6 +142,8 @@ export class Slot {
     this.#makeRoom()
     this.#starting++
     try {
+      const { eras } = this.modern
+      if (eras.verdict.legacy === false) return await this.#openBridged(client, request)
       const process = this.#pool.acquire(request)
       const session = new Session(this.#context, client, process, askable(request.capabilities))
       process.sessions.add(session)
@@ -136,13 +152,13 @@ export class Slot {
         const answer = ProcessPool.answer(handshake, idText(request.message))
         if (handshake.version === undefined) {
           this.#end(session)
-          return { answer }
+          const refused = NOT_LEGACY.has(errorCodeOf(handshake.response) ?? 0)
+          return refused && (await eras.isModernOnly()) ? await this.#openBridged(client, request) : { answer }
         }
         if (session.ended) throw new RefusalError(unavailable('The server ended while the session began.'))
         session.version = handshake.version
-        this.#sessions.set(session.id, session)
-        this.#changed()
-        return { session, answer }
+        eras.isLegacy()
+        return this.#opened(session, answer)
       } catch (error) {
         this.#end(session)
         throw error
@@ -150,6 +166,22 @@ export class Slot {
     } finally {
       this.#starting--
     }
+  }
+
+  /** A session whose server is of the modern era and knows nothing of it. */
+  async #openBridged(client: string, request: InitializeRequest): Promise<{ session: Session; answer: string }> {
+    const { server } = this.modern
+    const bridge = new BridgeToModern(server, this.bounds, request, await server.discovered())
+    const session = new Session(this.#context, client, bridge, askable(request.capabilities))
+    bridge.sessions.add(session)
+    session.version = request.version
+    return this.#opened(session, bridge.initializeResult(idText(request.message), this.spec.service))
+  }
+
+  #opened(session: Session, answer: string): { session: Session; answer: string } {
+    this.#sessions.set(session.id, session)
+    this.#changed()
+    return { session, answer }
   }
 
   /** Ends a session, its streams and what it still waits for; a process of its own with it. */
@@ -165,6 +197,7 @@ export class Slot {
   async drain(deadlineMs: number): Promise<void> {
     this.#draining = true
     this.#pool.stopSpares()
+    this.modern.drain()
     if (this.#requests > 0) {
       const idle = new Promise<void>((settle) => (this.#whenIdle = settle))
       this.hurry(deadlineMs)
@@ -186,13 +219,18 @@ export class Slot {
 
   #end(session: Session, refusal = SESSION_ENDED): void {
     if (session.ended) return
-    session.process.detach(session, refusal)
+    const { server } = session
+    server.detach(session, refusal)
     session.end()
-    if (!this.#pool.shares) this.#pool.release(session.process)
+    if (!this.#pool.shares && server instanceof ServerProcess) this.#pool.release(server)
     this.#changed()
   }
 
-  #processEnded(process: ServerProcess): void {
+  #processEnded(process: Connection): void {
+    if (!(process instanceof ServerProcess)) {
+      this.modern.processEnded(process)
+      return this.#changed()
+    }
     for (const session of process.sessions) {
       this.#sessions.delete(session.id)
       session.end()
@@ -218,6 +256,7 @@ export class Slot {
       if (session.idle && now - session.lastUsed >= this.bounds.sessionIdleMs) this.close(session)
       else session.expire(now)
     }
+    this.modern.sweep(now)
   }
 
   #keepAlive(): void {

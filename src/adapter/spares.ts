@@ -1,8 +1,9 @@
 // Servers that are started and not spoken to yet, for sessions to come (`scale.warm`): how many, and when none.
 
 import { restartWait, type Bounds } from './bounds.ts'
+import type { Connection } from './connection.ts'
 import type { Log } from './log.ts'
-import type { ServerProcess } from './process.ts'
+import { ServerProcess } from './process.ts'
 
 export interface SparesContext {
   readonly bounds: Bounds
@@ -66,9 +67,9 @@ export class Spares {
   }
 
   /** A process ended by itself or did not start. True when it was a spare, so that nobody needed it. */
-  failed(process: ServerProcess, reason: string): boolean {
+  failed(process: Connection, reason: string): boolean {
     const { bounds, log } = this.#context
-    if (!this.#processes.delete(process)) {
+    if (!(process instanceof ServerProcess && this.#processes.delete(process))) {
       this.#sound = false
       return false
     }

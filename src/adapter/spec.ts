@@ -1,6 +1,6 @@
 // The wire types between control plane and adapter: the specification on the adapter's stdin, and the control socket.
 
-import type { Isolation, Limits, Scale } from '../model/service.ts'
+import type { Era, Isolation, Limits, Scale } from '../model/service.ts'
 
 /** One JSON document on the adapter's stdin, then end of file. Secrets are in `env` and stand nowhere else. */
 export interface AdapterSpec {
@@ -8,6 +8,10 @@ export interface AdapterSpec {
   /** The client group: a client's name, or `*` for a slot that all clients share. */
   readonly group: string
   readonly isolation: Isolation
+  /** What its server speaks; `auto`: the adapter finds out. */
+  readonly era: Era
+  /** What an earlier adapter found out about the same server; counts where `era` is `auto`. */
+  readonly eras?: ErasKnown
   readonly limits: Limits
   readonly scale: Scale
   /** Unix socket for Envoy. */
@@ -15,6 +19,12 @@ export interface AdapterSpec {
   /** Unix socket for the control plane. */
   readonly controlSocket: string
   readonly server: LocalServer | AttachedServer | ImageServer
+}
+
+/** Eras that a server speaks; a missing member: nobody knows yet. */
+export interface ErasKnown {
+  readonly legacy?: boolean
+  readonly modern?: boolean
 }
 
 /** Started by the adapter: once per session (`session`), or once per declared capabilities (`client`, `shared`). */
@@ -75,6 +85,8 @@ export interface AdapterStatus {
   readonly lastFailure?: string
   /** It was a short while ago, and none has answered since. */
   readonly failing?: boolean
+  /** What is known of the eras that the server speaks. */
+  readonly eras: ErasKnown
 }
 
 /** One line on file descriptor 3 once both sockets listen, then the descriptor is closed. */

@@ -5,6 +5,11 @@ import type { ServerResponse } from 'node:http'
 import type { Bounds } from './bounds.ts'
 import { oneLine } from './json.ts'
 
+/** A connection that carries events, whatever its era. */
+export interface OpenStream {
+  keepAlive(): void
+}
+
 /** What a stream tells its session. */
 export interface StreamOwner {
   readonly bounds: Bounds
@@ -27,7 +32,7 @@ interface KeptEvent {
  * Event ids are `<stream>-<sequence>`: unique in the session, and they name the stream, so that a resumed stream gets
  * its own later messages and no other's (mcp.md §1.2, Resumability).
  */
-export class EventStream {
+export class EventStream implements OpenStream {
   readonly number: number
   /** A GET stream carries what belongs to no request, and has no last message. */
   readonly kind: 'get' | 'post'

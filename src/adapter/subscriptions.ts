@@ -1,54 +1,52 @@
-// Who subscribed to which resource of a server that sessions share, so that updates reach them and no others.
-
-import type { Session } from './session.ts'
+// Who subscribed to which resource of a server that several share, so that updates reach them and no others.
 
 const URI_CHARACTERS = 4096
 
-export class SubscriptionTable {
+export class SubscriptionTable<Owner> {
   readonly #limit: number
-  readonly #sessions = new Map<string, Set<Session>>()
+  readonly #owners = new Map<string, Set<Owner>>()
 
   /** `limit` resources at most. */
   constructor(limit: number) {
     this.#limit = limit
   }
 
-  has(uri: string, session: Session): boolean {
-    return this.#sessions.get(uri)?.has(session) === true
+  has(uri: string, owner: Owner): boolean {
+    return this.#owners.get(uri)?.has(owner) === true
   }
 
   /** False when there is no room for a further resource. */
-  add(uri: string, session: Session): boolean {
-    const sessions = this.#sessions.get(uri)
-    if (sessions) {
-      sessions.add(session)
+  add(uri: string, owner: Owner): boolean {
+    const owners = this.#owners.get(uri)
+    if (owners) {
+      owners.add(owner)
       return true
     }
-    if (this.#sessions.size >= this.#limit || uri.length > URI_CHARACTERS) return false
-    this.#sessions.set(uri, new Set([session]))
+    if (this.#owners.size >= this.#limit || uri.length > URI_CHARACTERS) return false
+    this.#owners.set(uri, new Set([owner]))
     return true
   }
 
   /** True when others are still subscribed, so that the server must not hear of it. */
-  remove(uri: string, session: Session): boolean {
-    const sessions = this.#sessions.get(uri)
-    sessions?.delete(session)
-    if (sessions?.size === 0) this.#sessions.delete(uri)
-    return this.#sessions.has(uri)
+  remove(uri: string, owner: Owner): boolean {
+    const owners = this.#owners.get(uri)
+    owners?.delete(owner)
+    if (owners?.size === 0) this.#owners.delete(uri)
+    return this.#owners.has(uri)
   }
 
-  /** Takes a session off everywhere; the resources that nobody is subscribed to any more. */
-  removeAll(session: Session): string[] {
-    return [...this.#sessions]
-      .filter(([uri, sessions]) => sessions.has(session) && !this.remove(uri, session))
+  /** Takes an owner off everywhere; the resources that nobody is subscribed to any more. */
+  removeAll(owner: Owner): string[] {
+    return [...this.#owners]
+      .filter(([uri, owners]) => owners.has(owner) && !this.remove(uri, owner))
       .map(([uri]) => uri)
   }
 
   /** Whom an update concerns: it may name a part of the resource that was subscribed to. */
-  concerned(uri: string): Set<Session> {
-    const concerned = new Set<Session>()
-    for (const [whole, sessions] of this.#sessions) {
-      if (isPartOf(uri, whole)) for (const session of sessions) concerned.add(session)
+  concerned(uri: string): Set<Owner> {
+    const concerned = new Set<Owner>()
+    for (const [whole, owners] of this.#owners) {
+      if (isPartOf(uri, whole)) for (const owner of owners) concerned.add(owner)
     }
     return concerned
   }

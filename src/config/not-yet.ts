@@ -18,7 +18,6 @@ interface NotYet {
 const REMOVE = 'Remove it.'
 
 const NOT_YET: readonly NotYet[] = [
-  { key: 'services.*.era', words: ['modern', 'dual'], remedy: 'Remove it or write `legacy`.' },
   {
     key: 'services.*.scale.min',
     harmless: (value) => value === '0',

@@ -31,3 +31,9 @@ export interface RefusedResource {
   /** Why, shortened: Envoy quotes whole resources, which may hold secrets. */
   readonly message: string
 }
+
+/** Eras that a server was seen to speak, or not; a missing member: nobody knows. */
+export interface ErasSeen {
+  readonly legacy?: boolean
+  readonly modern?: boolean
+}

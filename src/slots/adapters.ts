@@ -7,13 +7,14 @@ import type { AdapterSpec, EngineAccess } from '../adapter/spec.ts'
 import type { TierLimits } from '../model/client.ts'
 import { CLIENT_LABEL, MANAGED_LABEL, SERVICE_LABEL, SLOT_LABEL } from '../model/container.ts'
 import { clusterName, EVERYONE } from '../model/names.ts'
+import type { ErasSeen } from '../model/record.ts'
 import type { Service } from '../model/service.ts'
 import { containerFor } from '../model/slot.ts'
 import { AdapterProcess, type AdapterProgram } from './adapter-process.ts'
 import { containerBody } from './container.ts'
 import type { Folders } from './folders.ts'
 import { readSecrets } from './secrets.ts'
-import type { Adapter, Adapters } from './slot-parts.ts'
+import type { Adapter, AdapterEvents, Adapters } from './slot-parts.ts'
 
 export interface AdaptersOptions {
   readonly program: AdapterProgram
@@ -26,8 +27,16 @@ export interface AdaptersOptions {
   readonly node: string
   /** What the containers of a client may use. */
   readonly tier: (client: string) => TierLimits | undefined
+  /** What earlier adapters found out about servers, by their definitions. */
+  readonly eras: EraMemory
   /** The control plane's own environment: secrets come from it, and the little that every process gets. */
   readonly env: NodeJS.ProcessEnv
+}
+
+/** Where it is kept which eras the server of a definition speaks, so that no later adapter has to find out. */
+export interface EraMemory {
+  eras(definition: string): ErasSeen
+  setEras(definition: string, eras: ErasSeen): void
 }
 
 /** What a local process gets beside what the configuration names: enough to find programs and a home. */
@@ -40,10 +49,14 @@ export function createAdapters(options: AdaptersOptions): Adapters {
       const id = createHash('sha256').update(`${service.name}|${group}`).digest('hex').slice(0, 10)
       const socket = join(folders.sockets, `${id}-${generation}`)
       const name = clusterName(service.name, group, generation)
+      const definition = definitionOf(service)
+      const eras = definition === undefined ? {} : options.eras.eras(definition)
       const spec: AdapterSpec = {
         service: service.name,
         group,
         isolation: service.isolation,
+        era: service.era,
+        eras,
         limits: service.limits,
         scale: service.scale,
         httpSocket: `${socket}.http`,
@@ -56,7 +69,9 @@ export function createAdapters(options: AdaptersOptions): Adapters {
         spec,
         fingerprint,
         logFile(folders, service.name),
-        events,
+        definition === undefined || service.era !== 'auto'
+          ? events
+          : remembering(events, definition, eras, options.eras),
       )
       return wrap(adapter)
     },
@@ -70,6 +85,30 @@ export function createAdapters(options: AdaptersOptions): Adapters {
 /** One file per service: its adapters' own lines and what its servers write to stderr. */
 export function logFile(folders: Folders, service: string): string {
   return join(folders.logs, `${service}.log`)
+}
+
+/**
+ * What makes a server the one that it is: what is found out about one holds for all slots of the same definition. Of a
+ * container that runs already nothing is found out.
+ */
+function definitionOf({ backend }: Service): string | undefined {
+  if (backend.kind === 'containers') return undefined
+  const { kind, command, env } = backend
+  const what = kind === 'process' ? [kind, command, backend.cwd, env] : [kind, backend.image, command, env]
+  return createHash('sha256').update(JSON.stringify(what)).digest('base64url').slice(0, 22)
+}
+
+/** Keeps what an adapter finds out. */
+function remembering(events: AdapterEvents, definition: string, known: ErasSeen, memory: EraMemory): AdapterEvents {
+  let last = known
+  return {
+    ...events,
+    status: (status) => {
+      const { legacy, modern } = status.eras
+      if (legacy !== last.legacy || modern !== last.modern) memory.setEras(definition, (last = status.eras))
+      events.status(status)
+    },
+  }
 }
 
 function wrap(adapter: AdapterProcess): Adapter {

@@ -427,7 +427,7 @@ function key(service: string, group: string): string {
  * the sessions of the old process end with that process.
  */
 function fingerprintOf(service: Service, group: string, tier: string): string {
-  const { isolation, limits, backend } = service
+  const { isolation, era, limits, backend } = service
   const container = containerFor(service, group)
   const behind = {
     process: backend,
@@ -436,7 +436,7 @@ function fingerprintOf(service: Service, group: string, tier: string): string {
     containers: [container?.engine, container?.id],
   }[backend.kind]
   return createHash('sha256')
-    .update(JSON.stringify([isolation, limits, behind]))
+    .update(JSON.stringify([isolation, era, limits, behind]))
     .digest('base64url')
     .slice(0, 16)
 }

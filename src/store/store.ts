@@ -6,7 +6,13 @@ import { DatabaseSync, type StatementSync } from 'node:sqlite'
 
 import type { LabelledContainer } from '../model/container.ts'
 import type { Definition, Deployment } from '../model/deployment.ts'
-import { PROCESS_KINDS, type ProcessRecord, type RefusedResource, type StoredService } from '../model/record.ts'
+import {
+  PROCESS_KINDS,
+  type ErasSeen,
+  type ProcessRecord,
+  type RefusedResource,
+  type StoredService,
+} from '../model/record.ts'
 
 export interface Store {
   /** This node's id, made once: it marks what this node creates on engines that others use too. */
@@ -23,6 +29,9 @@ export interface Store {
   deployments(): Deployment[]
   setDeployment(deployment: Deployment): void
   removeDeployment(service: string): void
+  /** The eras that a definition's server was last seen to speak; nothing that is older than a day. */
+  eras(definition: string): ErasSeen
+  setEras(definition: string, eras: ErasSeen): void
   refused(): RefusedResource[]
   setRefused(refused: readonly RefusedResource[]): void
   processes(): ProcessRecord[]
@@ -48,6 +57,8 @@ const SCHEMA = `
   CREATE TABLE IF NOT EXISTS deployments (
     service TEXT PRIMARY KEY, definition TEXT NOT NULL, folder TEXT NOT NULL, next_definition TEXT, next_folder TEXT,
     created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL) STRICT;
+  CREATE TABLE IF NOT EXISTS eras (
+    definition TEXT PRIMARY KEY, legacy INTEGER, modern INTEGER, seen_at INTEGER NOT NULL) STRICT;
   CREATE TABLE IF NOT EXISTS refused (
     type_url TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL, message TEXT NOT NULL,
     PRIMARY KEY (type_url, name)) STRICT;
@@ -63,6 +74,8 @@ const APPLICATION_ID = 0x42_45_52_54
 const OWNED_BY =
   'SELECT application_id AS id, (SELECT user_version FROM pragma_user_version) AS version, ' +
   '(SELECT count(*) FROM sqlite_schema) AS tables FROM pragma_application_id'
+/** An image or a package can change behind its name. */
+const ERAS_KEPT_S = 24 * 60 * 60
 /** Of the tables. A change that this SCHEMA cannot make by itself raises it and comes with the statements that make it. */
 const SCHEMA_VERSION = 1
 
@@ -175,6 +188,20 @@ export function openStore(file: string): Store {
     removeDeployment(service) {
       sql('DELETE FROM deployments WHERE service = ?').run(service)
     },
+    eras(definition) {
+      const row = sql('SELECT legacy, modern FROM eras WHERE definition = ? AND seen_at > unixepoch() - ?').get(
+        definition,
+        ERAS_KEPT_S,
+      )
+      return { ...seen('legacy', row?.legacy), ...seen('modern', row?.modern) }
+    },
+    setEras: (definition, { legacy, modern }) =>
+      transaction(() => {
+        sql('DELETE FROM eras WHERE seen_at <= unixepoch() - ?').run(ERAS_KEPT_S)
+        sql(`INSERT INTO eras (definition, legacy, modern, seen_at) VALUES (?, ?, ?, unixepoch())
+             ON CONFLICT (definition) DO UPDATE SET legacy = excluded.legacy, modern = excluded.modern,
+               seen_at = excluded.seen_at`).run(definition, flag(legacy), flag(modern))
+      }),
     refused: () =>
       sql('SELECT type_url, name, version, message FROM refused')
         .all()
@@ -230,6 +257,14 @@ export function openStore(file: string): Store {
     },
     close: () => db.close(),
   }
+}
+
+function seen(era: keyof ErasSeen, value: unknown): ErasSeen {
+  return value === null || value === undefined ? {} : { [era]: Number(value) === 1 }
+}
+
+function flag(value: boolean | undefined): number | null {
+  return value === undefined ? null : Number(value)
 }
 
 function definition(text: unknown, folder: unknown): Definition | undefined {

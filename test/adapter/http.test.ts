@@ -66,16 +66,6 @@ describe('what is wrong with a request', () => {
     expect(answer.status).toBe(404)
     expect(answer.text).toContain('Initialize again')
   })
-
-  it('a request of the modern era sends a dual-era client back to initialize', async () => {
-    const meta = { 'io.modelcontextprotocol/protocolVersion': '2026-07-28' }
-    const discover = { jsonrpc: '2.0', id: 'd', method: 'server/discover', params: { _meta: meta } }
-    const answer = await post(socket, discover, { headers: { 'mcp-protocol-version': '2026-07-28' } })
-    expect(answer.status).toBe(400)
-    const { error, id } = JSON.parse(answer.text) as { error: { code: number }; id: unknown }
-    expect(id).toBe('d')
-    expect([-32020, -32021, -32022, -32601]).not.toContain(error.code)
-  })
 })
 
 describe('a session', () => {

@@ -181,7 +181,7 @@ describe('the control socket', () => {
     const { adapter, socket, control } = await started()
     const { statuses } = await watch(control)
     await until('the first line', () => statuses.length > 0)
-    const nothing = { sessions: 0, requests: 0, streams: 0, processes: 0, spare: 0 }
+    const nothing = { sessions: 0, requests: 0, streams: 0, processes: 0, spare: 0, eras: {} }
     expect(statuses[0]).toEqual({ pid: adapter.child.pid, service: 'fixture', group: 'alice', ...nothing })
     const session = await openSession(socket)
     const get = await stream(socket, 'GET', { session })

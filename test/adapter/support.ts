@@ -34,6 +34,7 @@ export function fixtureSpec(
     service: 'fixture',
     group: 'alice',
     isolation: 'session',
+    era: 'auto',
     limits: DEFAULT_LIMITS,
     scale: DEFAULT_SCALE,
     httpSocket: join(folder, 'h.sock'),
@@ -106,8 +107,7 @@ export function spawned(flags: readonly string[] = [], changes: Partial<AdapterS
 }
 
 export function spawnBundle(stdin: string, fd3 = true): Omit<SpawnedAdapter, 'spec' | 'stop'> {
-  bundle ??= buildBundle()
-  const child = spawn(process.execPath, [bundle], { stdio: ['pipe', 'pipe', 'pipe', fd3 ? 'pipe' : 'ignore'] })
+  const child = spawn(process.execPath, [adapterBundle()], { stdio: ['pipe', 'pipe', 'pipe', fd3 ? 'pipe' : 'ignore'] })
   let output = ''
   child.stdout!.on('data', (chunk) => (output += String(chunk)))
   child.stderr!.on('data', (chunk) => (output += String(chunk)))
@@ -122,6 +122,11 @@ export function spawnBundle(stdin: string, fd3 = true): Omit<SpawnedAdapter, 'sp
   ready.catch(() => undefined)
   child.stdin!.end(stdin)
   return { child, ready, exited }
+}
+
+/** The adapter program as one file. */
+export function adapterBundle(): string {
+  return (bundle ??= buildBundle())
 }
 
 function buildBundle(): string {

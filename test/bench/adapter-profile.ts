@@ -47,6 +47,7 @@ await bench(LIMIT_MS, async ({ quick, signal }) => {
       service: 'instant',
       group: '*',
       isolation: 'shared',
+      era: 'legacy',
       scale: DEFAULT_SCALE,
       limits: { ...DEFAULT_LIMITS, concurrency: 1000 },
       httpSocket: join(folder, 'http'),

@@ -44,6 +44,24 @@ test('a new one remembers nothing', () => {
   expect(store.owner()).toBeUndefined()
 })
 
+describe('eras', () => {
+  test('are there again, and what nobody knows stays unknown', () => {
+    store.setEras('a', { legacy: true, modern: false })
+    store.setEras('b', { modern: true })
+    expect([reopen().eras('a'), store.eras('b'), store.eras('c')]).toEqual([
+      { legacy: true, modern: false },
+      { modern: true },
+      {},
+    ])
+  })
+
+  test('are those that were seen last', () => {
+    store.setEras('a', { modern: false })
+    store.setEras('a', { legacy: false, modern: true })
+    expect(reopen().eras('a')).toEqual({ legacy: false, modern: true })
+  })
+})
+
 describe('services', () => {
   const files: StoredService = { service: 'files', port: 11_100, source: 'config', releasedAt: undefined }
   const gone: StoredService = { service: 'gone', port: 11_101, source: 'docker', releasedAt: 1_700_000_000_123 }

@@ -1,0 +1,301 @@
+// Clients of the modern era before a server of the legacy era (mcp.md §4.1): which process serves a request, what its
+// answer becomes, and what the server asks in the middle of a call.
+
+import type { Bounds } from './bounds.ts'
+import { levelOf, LISTS, urlElicitations, type BridgedCall, type BridgeEvents, type Listen } from './bridged-call.ts'
+import { BridgedProcess } from './bridged-process.ts'
+import { canonical } from './capabilities.ts'
+import { CODE, RefusalError, unavailable, type Refusal } from './error.ts'
+import { modernResult } from './era-wire.ts'
+import { HeldCalls, inputResponses, stateOf } from './held.ts'
+import { findPath, splice, toWire } from './json.ts'
+import { paramSpan, type ResponseMessage } from './message.ts'
+import { LISTEN } from './modern-process.ts'
+import { errorCodeOf, statusOf, type ModernExchange } from './modern-exchange.ts'
+import { invalidParams, methodNotFound, valueAt, type ModernRequest } from './modern-request.ts'
+import type { ProcessPool } from './pool.ts'
+import { META } from './protocol.ts'
+import { ASK_NEEDS } from './routing.ts'
+import type { AdapterSpec } from './spec.ts'
+
+/** Requests whose answer may be that input is required (basic/patterns/mrtr, "Supported Requests"). */
+const MAY_ASK: ReadonlySet<string> = new Set(['tools/call', 'prompts/get', 'resources/read'])
+/** What of a client's capabilities a server of the legacy era knows; its tasks are not those of the modern era. */
+const DECLARED = ['elicitation', 'experimental', 'roots', 'sampling']
+
+/** What a `requestState` opens: a call that goes on, or only that the request may be sent again. */
+type Continuation = { readonly process: BridgedProcess; readonly call: BridgedCall } | undefined
+
+interface Bridged {
+  readonly process: BridgedProcess
+  readonly begun: Promise<void>
+}
+
+export class BridgeToLegacy implements BridgeEvents {
+  readonly #pool: ProcessPool
+  readonly #bounds: Bounds
+  readonly #timeoutMs: number
+  readonly #strict: boolean
+  readonly #all = new Set<Bridged>()
+  readonly #held: HeldCalls<Continuation>
+  /** Resolves when a process may be free. */
+  #freed = Promise.withResolvers<void>()
+
+  constructor(spec: AdapterSpec, pool: ProcessPool, bounds: Bounds) {
+    this.#pool = pool
+    this.#bounds = bounds
+    this.#timeoutMs = spec.limits.timeoutMs
+    this.#strict = spec.isolation === 'shared'
+    this.#held = new HeldCalls(bounds.heldCalls, bounds.heldMs)
+  }
+
+  /** Answers a request. Rejects with a RefusalError, or with NotInitialized when the server is not of this era. */
+  async serve(exchange: ModernExchange, request: ModernRequest): Promise<void> {
+    const { method, logLevel, message, id } = request
+    if (method.startsWith('tasks/')) throw new RefusalError(methodNotFound(method))
+    if (logLevel !== undefined && levelOf(logLevel) < 0) {
+      throw new RefusalError(invalidParams(`${META.logLevel} is no level of logs.`))
+    }
+    const state = MAY_ASK.has(method) ? stateOf(request) : undefined
+    const continued = state === undefined ? undefined : this.#held.open(state, request)
+    if (continued) return this.#goOn(continued, exchange, request)
+    const declared = Object(valueAt(message.text, request.capabilities)) as Record<string, unknown>
+    const key = canonical(
+      Object.fromEntries(DECLARED.flatMap((name) => (name in declared ? [[name, declared[name]]] : []))),
+    )
+    const asks = MAY_ASK.has(method) && Object.values(ASK_NEEDS).some((name) => declared[name] !== undefined)
+    const alone = asks || (logLevel !== undefined && method !== LISTEN)
+    const process = await this.#process(key, alone, exchange)
+    if (!process) return
+    let begun = false
+    try {
+      if (method === 'tools/call') {
+        const refusal = await process.headers.check(request)
+        if (refusal) throw new RefusalError(refusal)
+      }
+      if (exchange.over) return
+      if (process.choked) throw new RefusalError(unavailable('The server does not read its input. Try again.'))
+      if (method === 'server/discover') return exchange.answer(process.discovered(id))
+      if (method === LISTEN) return await this.#listen(process, exchange, request)
+      begun = true
+      process.call(exchange, request, alone)
+    } finally {
+      if (alone && !begun) this.#free(process)
+    }
+  }
+
+  /** A process has ended. */
+  ended(process: BridgedProcess): void {
+    for (const bridged of this.#all) if (bridged.process === process) this.#all.delete(bridged)
+    for (const { exchange } of process.listens) exchange.cut()
+    this.#wake()
+  }
+
+  /** Stops the processes that nobody has used for long. */
+  sweep(now: number): void {
+    for (const { process } of this.#all) {
+      if (process.alive && process.idle && now - process.lastUsed >= this.#bounds.bridgedIdleMs)
+        this.#pool.release(process)
+    }
+  }
+
+  inputRequired(process: BridgedProcess, call: BridgedCall): void {
+    const { exchange, request } = call
+    if (!exchange) return
+    const state = this.#held.hold(request, { process, call }, () => {
+      delete call.outcome
+      process.abandon(call)
+    })
+    if (state === undefined) {
+      exchange.refuse(request.id, tooManyHeld())
+      return process.abandon(call)
+    }
+    const asks = [...call.asks].map(([key, { text }]) => `"${key}":${text}`)
+    call.exchange = undefined
+    process.pending.rest(call.number)
+    // The answer is a whole one: that its client leaves then cancels nothing.
+    exchange.answer(inputRequired(request.id, asks.join(','), state))
+  }
+
+  settled(process: BridgedProcess, call: BridgedCall, response: ResponseMessage): void {
+    this.#pool.health.recovered()
+    this.#over(process, call, (exchange) => this.#answer(process, call.request, exchange, response))
+  }
+
+  failed(process: BridgedProcess, call: BridgedCall, refusal: Refusal): void {
+    this.#over(process, call, (exchange) => exchange.refuse(call.request.id, refusal))
+  }
+
+  /** A server that was told to stop may still ask, and then for nobody: on a shared slot the next one is another's. */
+  abandoned(process: BridgedProcess): void {
+    if (!this.#strict || !process.leased) return
+    for (const bridged of this.#all) if (bridged.process === process) this.#all.delete(bridged)
+    this.#pool.release(process)
+  }
+
+  #over(process: BridgedProcess, call: BridgedCall, outcome: (exchange: ModernExchange) => void): void {
+    clearTimeout(call.gathering)
+    if (call.exchange) outcome(call.exchange)
+    // Its client is still being asked; it will hear when it comes back.
+    else call.outcome = outcome
+    if (process.leased) this.#free(process)
+  }
+
+  #goOn({ process, call }: NonNullable<Continuation>, exchange: ModernExchange, request: ModernRequest): void {
+    if (!call.outcome) return process.goOn(call, exchange, request, inputResponses(request))
+    call.request = request
+    call.outcome(exchange)
+  }
+
+  #answer(process: BridgedProcess, request: ModernRequest, exchange: ModernExchange, response: ResponseMessage): void {
+    const { id, method } = request
+    if (!response.isError) {
+      const result = findPath(response.text, 0, 'result')!
+      return exchange.answer(
+        modernResult(response.text, [response.id, id], result, { method, serverInfo: process.serverInfo }),
+      )
+    }
+    const code = errorCodeOf(response.text)
+    if (code === CODE.urlElicitation) return this.#askUrl(process, request, exchange, response)
+    const changes: [{ start: number; end: number }, string][] = [[response.id, id]]
+    if (code === CODE.resourceNotFound) {
+      changes.push([findPath(response.text, 0, 'error', 'code')!, String(CODE.invalidParams)])
+    }
+    const text = splice(response.text, ...changes.toSorted(([a], [b]) => a.start - b.start))
+    exchange.answer(text, statusOf(response))
+  }
+
+  /** The user has to visit a page first; the retry is the same request once more (mcp.md §4.1). */
+  #askUrl(process: BridgedProcess, request: ModernRequest, exchange: ModernExchange, response: ResponseMessage): void {
+    if (!process.declared('elicitation', 'url') || !MAY_ASK.has(request.method)) {
+      return exchange.refuse(request.id, {
+        status: 400,
+        code: CODE.missingCapability,
+        message: 'The user has to visit a page first, and the client has not declared that it can show one.',
+        data: { requiredCapabilities: { elicitation: { url: {} } } },
+      })
+    }
+    const state = this.#held.hold(request, undefined, () => undefined)
+    if (state === undefined) return exchange.refuse(request.id, tooManyHeld())
+    const asks = urlElicitations(response).map(
+      (params, i) => `"input-${i + 1}":{"method":"elicitation/create","params":${params}}`,
+    )
+    exchange.answer(inputRequired(request.id, asks.join(','), state))
+  }
+
+  async #listen(process: BridgedProcess, exchange: ModernExchange, request: ModernRequest): Promise<void> {
+    const { message, id } = request
+    const span = paramSpan(message, 'notifications')
+    const wanted: unknown = span && valueAt(message.text, span)
+    if (typeof wanted !== 'object' || wanted === null)
+      throw new RefusalError(invalidParams('params.notifications must be an object.'))
+    const filter = wanted as Record<string, unknown>
+    const lists = Object.entries(LISTS).filter(
+      ([name, list]) => filter[name] === true && process.offers(list, 'listChanged'),
+    )
+    const methods = new Set(lists.map(([, list]) => `notifications/${list}/list_changed`))
+    const listen: Listen = { exchange, id, methods }
+    exchange.left = () => process.endListen(listen)
+    exchange.begin()
+    const uris = filter['resourceSubscriptions']
+    const asked =
+      Array.isArray(uris) && process.offers('resources', 'subscribe')
+        ? uris.filter((uri) => typeof uri === 'string')
+        : []
+    const taken = await process.subscribe(listen, [...new Set(asked)])
+    if (exchange.over) return process.endListen(listen)
+    const honoured = {
+      ...Object.fromEntries(lists.map(([name]) => [name, true])),
+      ...(taken.length > 0 ? { resourceSubscriptions: taken } : {}),
+    }
+    const meta = `{"${META.subscription}":${id}}`
+    exchange.push(
+      `{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"_meta":${meta},"notifications":${toWire(JSON.stringify(honoured))}}}`,
+    )
+    if (!process.alive) return exchange.cut()
+    process.listens.add(listen)
+  }
+
+  /**
+   * A process whose server was told what this client declares; `alone`: for nobody else until it is freed. Undefined
+   * when the client has left meanwhile.
+   */
+  async #process(key: string, alone: boolean, exchange: ModernExchange): Promise<BridgedProcess | undefined> {
+    const deadline = Date.now() + this.#timeoutMs
+    for (;;) {
+      const bridged = this.#usable(key, alone) ?? this.#open(key)
+      if (bridged) {
+        const { process, begun } = bridged
+        process.leased ||= alone
+        try {
+          await process.ready(begun)
+          return process
+        } catch (error) {
+          this.#all.delete(bridged)
+          this.#pool.noAnswer(process, error)
+          throw error
+        }
+      }
+      const left = deadline - Date.now()
+      if (exchange.over) return undefined
+      if (left <= 0) throw new RefusalError(unavailable('All processes of the server are busy. Try again.'))
+      await this.#nextFreed(left)
+    }
+  }
+
+  /** Who may be asked runs alone, so that no question reaches another's user (mcp.md §3.2). */
+  #usable(key: string, alone: boolean): Bridged | undefined {
+    return [...this.#all].find(
+      ({ process }) =>
+        process.key === key && !process.leased && !process.leaving && !(alone && process.busy) && !process.endReason,
+    )
+  }
+
+  /** One more; undefined when somebody has to finish first. Throws a RefusalError. */
+  #open(key: string): Bridged | undefined {
+    if (this.#all.size >= this.#bounds.bridgedProcesses) {
+      const unused = [...this.#all].filter(({ process }) => process.alive && process.idle)
+      const oldest = unused.toSorted((a, b) => a.process.lastUsed - b.process.lastUsed)[0]
+      if (!oldest) return undefined
+      this.#all.delete(oldest)
+      this.#pool.release(oldest.process)
+    }
+    try {
+      const { connection, begun } = this.#pool.open((context) => new BridgedProcess(context, key, this))
+      const bridged = { process: connection, begun }
+      this.#all.add(bridged)
+      return bridged
+    } catch (error) {
+      const others = [...this.#all].some(({ process }) => process.key === key && process.alive)
+      if (error instanceof RefusalError && others) return undefined
+      throw error
+    }
+  }
+
+  #free(process: BridgedProcess): void {
+    process.leased = false
+    process.lastUsed = Date.now()
+    this.#wake()
+  }
+
+  #wake(): void {
+    this.#freed.resolve()
+    this.#freed = Promise.withResolvers()
+  }
+
+  async #nextFreed(ms: number): Promise<void> {
+    const timer = setTimeout(() => this.#wake(), ms)
+    await this.#freed.promise
+    clearTimeout(timer)
+  }
+}
+
+function inputRequired(id: string, asks: string, state: string): string {
+  const members = `"resultType":"input_required","inputRequests":{${asks}},"requestState":"${state}"`
+  return `{"jsonrpc":"2.0","id":${id},"result":{${members}}}`
+}
+
+function tooManyHeld(): Refusal {
+  const message = 'Too many calls wait for the input of their clients. Try again.'
+  return { status: 429, code: CODE.server, message, retryAfterS: 5 }
+}

@@ -1,0 +1,102 @@
+// The modern era's side of a slot: which server answers a request of it, and the streams that stay open.
+
+import type { AdapterSpec } from './spec.ts'
+import type { Bounds } from './bounds.ts'
+import { BridgeToLegacy } from './bridge-to-legacy.ts'
+import { NotInitialized } from './bridged-call.ts'
+import { BridgedProcess } from './bridged-process.ts'
+import type { Connection } from './connection.ts'
+import { Eras } from './era.ts'
+import { CODE, RefusalError, unavailable, type Refusal } from './error.ts'
+import { LISTEN, listenEnd } from './modern-process.ts'
+import type { ModernExchange } from './modern-exchange.ts'
+import type { ModernRequest } from './modern-request.ts'
+import { ModernServer } from './modern-server.ts'
+import type { ProcessPool } from './pool.ts'
+import { LATEST_VERSION } from './protocol.ts'
+
+/**
+ * Refuses the modern era in the one way that sends every dual-era client back to `initialize`: a 400 whose code is none
+ * of that era's (mcp.md §1.4, Dual-era). It is what SDK servers of the legacy era answer to a first request without
+ * a session. 404 with -32601 is not used: that is how a server *of* the modern era says that it lacks a method.
+ */
+const LEGACY_ONLY: Refusal = {
+  status: 400,
+  code: CODE.server,
+  message: `This server speaks MCP up to ${LATEST_VERSION}. Initialize a session first.`,
+}
+
+export class Modern {
+  readonly eras: Eras
+  readonly server: ModernServer
+  readonly #bridge: BridgeToLegacy
+  readonly #attached: boolean
+  readonly #bounds: Bounds
+  /** Open subscriptions with the ids of their requests. */
+  readonly #listens = new Map<ModernExchange, string>()
+  /** How many there are or are being opened, by client. */
+  readonly #places = new Map<string, number>()
+  #listening = 0
+  #draining = false
+
+  constructor(spec: AdapterSpec, pool: ProcessPool, bounds: Bounds, changed: () => void) {
+    this.#bounds = bounds
+    this.#attached = spec.server.kind === 'container'
+    this.#bridge = new BridgeToLegacy(spec, pool, bounds)
+    this.server = new ModernServer(pool, bounds)
+    this.eras = new Eras(spec, pool, bounds, changed, (process) => this.server.use(process))
+  }
+
+  /** Answers a request. Rejects with a RefusalError. */
+  async serve(exchange: ModernExchange, request: ModernRequest): Promise<void> {
+    if (request.method === LISTEN) this.#listens.set(exchange, request.id)
+    if (await this.eras.modern()) return this.server.serve(exchange, request)
+    // Its one stdin has its one handshake with sessions of the legacy era; a dual-era client begins one.
+    if (this.#attached) throw new RefusalError(LEGACY_ONLY)
+    try {
+      await this.#bridge.serve(exchange, request)
+      this.eras.isLegacy()
+    } catch (error) {
+      if (!(error instanceof NotInitialized)) throw error
+      if (await this.eras.again()) return this.server.serve(exchange, request)
+      const message = 'The server refuses to be initialized.'
+      throw new RefusalError({ status: 502, code: CODE.internal, message })
+    }
+  }
+
+  processEnded(process: Connection): void {
+    if (process instanceof BridgedProcess) this.#bridge.ended(process)
+  }
+
+  sweep(now: number): void {
+    this.#bridge.sweep(now)
+  }
+
+  /** Takes a place for a subscription, or says that there is none; it is given back with `finishListen`. */
+  beginListen(client: string): Refusal | undefined {
+    if (this.#draining) return unavailable('The service is stopping.')
+    const own = this.#places.get(client) ?? 0
+    if (own >= this.#bounds.listensPerClient || this.#listening >= this.#bounds.listens) {
+      const message = 'Too many subscriptions are open. End one of them.'
+      return { status: 429, code: CODE.server, message, retryAfterS: 1 }
+    }
+    this.#places.set(client, own + 1)
+    this.#listening++
+    return undefined
+  }
+
+  finishListen(client: string): void {
+    const left = (this.#places.get(client) ?? 1) - 1
+    if (left > 0) this.#places.set(client, left)
+    else this.#places.delete(client)
+    this.#listening--
+    for (const exchange of this.#listens.keys()) if (exchange.over) this.#listens.delete(exchange)
+  }
+
+  /** Ends all subscriptions as what they are, and takes none any more. */
+  drain(): void {
+    this.#draining = true
+    for (const [exchange, id] of this.#listens) exchange.answer(listenEnd(id))
+    this.#listens.clear()
+  }
+}

@@ -1,0 +1,85 @@
+// Adapters as the control plane starts them: real programs, and what is remembered of what they find out.
+
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+
+import type { AdapterStatus } from '../../src/adapter/spec.ts'
+import type { Era, Service } from '../../src/model/service.ts'
+import { createAdapters } from '../../src/slots/adapters.ts'
+import { makeFolders } from '../../src/slots/folders.ts'
+import type { Adapter, Adapters } from '../../src/slots/slot-parts.ts'
+import { openStore, type Store } from '../../src/store/store.ts'
+import { modern } from '../adapter/modern-support.ts'
+import { adapterBundle, initializeMessage, post, until } from '../adapter/support.ts'
+import { service } from '../fixtures/world.ts'
+
+const FIXTURE = join(import.meta.dirname, '..', 'conformance', 'fixture', 'server.ts')
+
+let folder: string
+let store: Store
+let adapters: Adapters
+let started: Adapter[]
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'bad-'))
+  store = openStore(join(folder, 'berth.db'))
+  started = []
+  adapters = createAdapters({
+    program: { command: [process.execPath, adapterBundle()], records: store },
+    folders: makeFolders(folder),
+    engine: () => undefined,
+    node: 'node',
+    tier: () => undefined,
+    cores: () => Promise.resolve(undefined),
+    eras: store,
+    env: process.env,
+  })
+})
+
+afterEach(async () => {
+  await Promise.all(started.map((adapter) => adapter.drain(0)))
+  store.close()
+  rmSync(folder, { recursive: true, force: true })
+})
+
+function speaking(variant: string, era: Era = 'auto'): Service {
+  const command = [process.execPath, FIXTURE, variant] as const
+  return service('s', { era, backend: { kind: 'process', command, cwd: folder, env: {}, secrets: {} } })
+}
+
+/** Starts an adapter; its status is always the newest. */
+async function start(definition: Service): Promise<{ socket: string; status: () => AdapterStatus }> {
+  const statuses: AdapterStatus[] = []
+  const events = { status: (status: AdapterStatus) => void statuses.push(status), ended: () => undefined }
+  const adapter = await adapters.start(definition, 'alice', started.length + 1, 'fingerprint', events)
+  started.push(adapter)
+  await until('the first status', () => statuses.length > 0)
+  return { socket: adapter.httpSocket, status: () => statuses.at(-1)! }
+}
+
+describe('the eras of a server', () => {
+  test('that one adapter finds out, the next one knows', async () => {
+    const first = await start(speaking('dual'))
+    expect(first.status().eras).toEqual({})
+    expect((await modern(first.socket, 'tools/list')).status).toBe(200)
+    expect((await post(first.socket, initializeMessage())).status).toBe(200)
+    await until('both are told', () => first.status().eras.legacy === true && first.status().eras.modern === true)
+    expect((await start(speaking('dual'))).status().eras).toEqual({ legacy: true, modern: true })
+  })
+
+  test('are those of its definition', async () => {
+    const first = await start(speaking('modern'))
+    expect((await modern(first.socket, 'tools/list')).status).toBe(200)
+    await until('it is told', () => first.status().eras.modern === true)
+    expect((await start(speaking('legacy'))).status().eras).toEqual({})
+  })
+
+  test('are not remembered where the configuration says them', async () => {
+    const first = await start(speaking('legacy', 'dual'))
+    expect(first.status().eras).toEqual({ legacy: true, modern: true })
+    expect((await start(speaking('legacy'))).status().eras).toEqual({})
+  })
+})
