@@ -15,7 +15,7 @@ describeWithDocker('a container of its own', (docker) => {
     const start = imageStarter({
       server: { kind: 'image', engine: { socketPath: relay.socketPath }, image, create: { Image: image }, env: {} },
       messageBytes: 1024,
-      bounds: { ...DEFAULT_BOUNDS, engineCallMs: 500 },
+      bounds: { ...DEFAULT_BOUNDS, engineCallMs: 500, engineWorkMs: 500 },
       log: () => undefined,
     })
     return start(sink).then(
