@@ -32,10 +32,11 @@ export function imageStarter(options: ImageOptions): StartStdio {
     const engine = new EngineApi(server.engine, bounds.engineCallMs, `the image ${server.image}`)
     // A name of our own: the engine may make the container although its answer comes too late.
     const name = `berth-${randomBytes(8).toString('hex')}`
+    const body = await withLabelledVolumes(engine, server)
     const created = await engine
-      .call('POST', `/containers/create?name=${name}`, server.create, bounds.engineWorkMs)
+      .call('POST', `/containers/create?name=${name}`, body, bounds.engineWorkMs)
       .catch(async (error: Error) => {
-        await remove(engine, name, options.log)
+        await remove(engine, name, options.log, () => removeVolumes(engine, server))
         throw error
       })
     if (created.status !== 201) throw new StartFailure(refusal(server, created))
@@ -54,6 +55,27 @@ export function imageStarter(options: ImageOptions): StartStdio {
       throw error
     }
   }
+}
+
+/**
+ * The body of the container's creation, with the volumes that its image declares: an engine that is killed meanwhile
+ * leaves them behind, and only by their labels can they be told from those of others.
+ */
+async function withLabelledVolumes(engine: EngineApi, server: ImageServer): Promise<ImageServer['create']> {
+  const { create } = server
+  const { body } = await engine.call('GET', `/images/${encodeURI(server.image)}/json`)
+  const declared = Object.keys((body as ImageInspection | undefined)?.Config?.Volumes ?? {})
+  if (declared.length === 0) return create
+  const host = (create['HostConfig'] ?? {}) as { readonly Mounts?: readonly { readonly Target: string }[] }
+  const mounts = host.Mounts ?? []
+  const own = declared
+    .filter((path) => !mounts.some(({ Target }) => Target === path))
+    .map((path) => ({ Type: 'volume', Target: path, VolumeOptions: { Labels: create['Labels'] ?? {} } }))
+  return { ...create, HostConfig: { ...host, Mounts: [...mounts, ...own] } }
+}
+
+interface ImageInspection {
+  readonly Config?: { readonly Volumes?: Readonly<Record<string, unknown>> | null }
 }
 
 class OwnContainer extends ContainerStream implements StdioServer {
@@ -132,10 +154,17 @@ interface State {
  * its labels, once the slot's life has ended.
  *
  * @param container its id or name
+ * @param then called when it is gone
  */
-async function remove(engine: EngineApi, container: string, log: Log, attempt = 0): Promise<void> {
+async function remove(
+  engine: EngineApi,
+  container: string,
+  log: Log,
+  then = (): unknown => undefined,
+  attempt = 0,
+): Promise<void> {
   const answer = await engine.call('DELETE', `/containers/${container}?force=1&v=1`).catch((error: Error) => error)
-  if (!(answer instanceof Error) && (answer.status === 204 || answer.status === 404)) return
+  if (!(answer instanceof Error) && (answer.status === 204 || answer.status === 404)) return void then()
   const wait = REMOVE_AGAIN_MS[attempt]
   if (wait === undefined) {
     log('warn', 'a container could not be removed', {
@@ -144,7 +173,16 @@ async function remove(engine: EngineApi, container: string, log: Log, attempt = 
     })
     return
   }
-  setTimeout(() => void remove(engine, container, log, attempt + 1), wait).unref()
+  setTimeout(() => void remove(engine, container, log, then, attempt + 1), wait).unref()
+}
+
+/** Those of this slot that no container uses: an engine that was killed while it made one. */
+async function removeVolumes(engine: EngineApi, { create }: ImageServer): Promise<void> {
+  const labels = Object.entries((create['Labels'] ?? {}) as Readonly<Record<string, string>>)
+  if (labels.length === 0) return
+  const filters = JSON.stringify({ label: labels.map(([name, value]) => `${name}=${value}`) })
+  // What is left all the same is removed when the next control plane starts.
+  await engine.call('POST', `/volumes/prune?filters=${encodeURIComponent(filters)}`).catch(() => undefined)
 }
 
 function refusal({ image }: ImageServer, { status, words }: EngineAnswer): string {

@@ -82,6 +82,13 @@ export class EngineClient {
     return this.call(signal, (docker) => docker.listContainers(options))
   }
 
+  /** Removes volumes without a name of their own that no container uses. Resolves to how many went. */
+  async pruneVolumes(filters: Filters, signal: AbortSignal): Promise<number> {
+    const options = { filters: JSON.stringify(filters), abortSignal: signal }
+    const { VolumesDeleted } = await this.call(signal, (docker) => docker.pruneVolumes(options))
+    return VolumesDeleted?.length ?? 0
+  }
+
   /** Undefined when there is no such container any more. */
   async inspect(id: string, signal: AbortSignal): Promise<ContainerInspection | undefined> {
     try {

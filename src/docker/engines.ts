@@ -11,7 +11,7 @@ import { DindEngine, type DindStatus } from './dind.ts'
 import { engineProblem, isTunnelled, type EngineAddress } from './engine.ts'
 import { Images } from './images.ts'
 import { watchEngine, type EngineState } from './provider.ts'
-import { reap, removeAll } from './reaper.ts'
+import { reap, reapVolumes, removeAll } from './reaper.ts'
 
 export interface EnginesOptions {
   readonly env: Readonly<Record<string, string | undefined>>
@@ -181,6 +181,12 @@ export class Engines {
     this.#reaping.delete(name)
   }
 
+  /** What a killed engine left while a killed adapter waited for it; what lives on cleans up behind itself. */
+  async #reapVolumes(address: EngineAddress): Promise<void> {
+    const count = await reapVolumes(address, this.#options.node).catch((error: Error) => error.message)
+    if (count !== 0) this.#options.log('removed volumes without a container', { engine: address.name, count })
+  }
+
   /** Watches nothing any more. */
   close(): void {
     this.#stopped.abort()
@@ -290,8 +296,11 @@ export class Engines {
     if (managed) {
       await this.#upFirst(managed, () => seen({ engine: managed.name, reachable: false, starting: true }))
     }
+    let isThere = false
     for await (const state of watchEngine(address, { named: managed !== undefined }, signal)) {
       seen(state)
+      if (state.reachable && !isThere) void this.#reapVolumes(address)
+      isThere = state.reachable
       // Its container may have been stopped or removed by hand, or its host was away; what failed has its own next time.
       if (managed && !state.reachable && !managed.problem) void this.#up(managed)
     }

@@ -28,6 +28,23 @@ export async function reap(engine: EngineAddress, node: string, keep: () => Read
   }
 }
 
+/**
+ * Removes volumes that an engine left when it was killed while it made a container of this node. Those of containers that
+ * are there stay, and so do those that have a name. Resolves to how many went.
+ *
+ * @throws when the engine does not answer
+ */
+export async function reapVolumes(engine: EngineAddress, node: string): Promise<number> {
+  const client = new EngineClient(engine)
+  try {
+    // Volumes of the managed engine have no slot.
+    const filters = { label: [`${MANAGED_LABEL}=${node}`, SLOT_LABEL] }
+    return await client.pruneVolumes(filters, AbortSignal.timeout(DEADLINE_MS))
+  } finally {
+    client.close()
+  }
+}
+
 /** Removes all containers of this node; an engine that does not answer keeps them until the next start. */
 export async function removeAll(engines: readonly EngineAddress[], node: string): Promise<number> {
   const counts = await Promise.all(engines.map((engine) => reap(engine, node, () => new Set()).catch(() => 0)))

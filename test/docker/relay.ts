@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer, request, type IncomingMessage, type OutgoingHttpHeaders, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
+import { buffer } from 'node:stream/consumers'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -121,6 +122,8 @@ export class Relay {
     })
     upstream.on('error', () => answer.destroy())
     answer.on('close', () => upstream.destroy())
-    call.pipe(upstream)
+    // In one piece where it is known to be small: a refusal may come before the rest of it, which could not be written then.
+    if (Number(headers['content-length']) < 65_536) upstream.end(await buffer(call))
+    else call.pipe(upstream)
   }
 }

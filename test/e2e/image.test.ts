@@ -22,6 +22,7 @@ const FOREIGN_IMAGE = 'berth-test/foreign:1'
 const ELF_X86_64 = 0x3e
 const ELF_AARCH64 = 0xb7
 
+const WITH_VOLUME = 'berth-test/with-volume:1'
 const list = { jsonrpc: '2.0', id: 2, method: 'tools/list' }
 
 describeWithDocker('a service of an image', (docker) => {
@@ -31,6 +32,9 @@ describeWithDocker('a service of an image', (docker) => {
     berth = await Berth.make()
     await importForeign(join(berth.folder, 'foreign.tar'))
     const image = NODE_IMAGE
+    const made = await docker.cli('create', image)
+    await docker.cli('commit', '--change', 'VOLUME /kept', made, WITH_VOLUME)
+    await docker.cli('rm', made)
     berth.write({
       docker: [{ name: 'host', host: docker.host }],
       services: {
@@ -62,6 +66,7 @@ describeWithDocker('a service of an image', (docker) => {
           port: berth.port + 8,
           limits: { timeout: '2s' },
         },
+        keeping: { image: WITH_VOLUME, command: ['mcp-server-everything'], port: berth.port + 9 },
         silent: { image: SMALL_IMAGE, command: ['sh', '-c', 'echo a banner; exit 4'], port: berth.port + 4 },
       },
       clients: { small: { tier: 'free' } },
@@ -73,7 +78,7 @@ describeWithDocker('a service of an image', (docker) => {
 
   afterAll(async () => {
     await berth[Symbol.asyncDispose]()
-    await docker.cli('rmi', FOREIGN_IMAGE)
+    await docker.cli('rmi', FOREIGN_IMAGE, WITH_VOLUME)
   })
 
   /** An image whose program is the beginning of one for another processor: this machine's kernel refuses it. */
@@ -212,6 +217,32 @@ describeWithDocker('a service of an image', (docker) => {
     } finally {
       await docker.cli('rmi', 'berth-test/never-built:1')
     }
+  })
+
+  test('volumes that an image declares are known by their labels and go with their containers', async () => {
+    const volumes = async (...more: string[]): Promise<string[]> => {
+      const out = await docker.cli('volume', 'ls', '-q', '--filter', 'label=berth.service=keeping', ...more)
+      return out.split('\n').filter((name) => name !== '')
+    }
+    const session = await open(berth.port + 9, 'codex')
+    const [node] = JSON.parse(await docker.cli('inspect', ...(await ids('keeping')))) as {
+      Config: { Labels: object }
+    }[]
+    expect(await volumes()).toHaveLength(1)
+    const headers = { ...session.headers, 'x-mcp-client': session.client }
+    await berth.call(berth.port + 9, '/mcp', { method: 'DELETE', headers })
+    await eventually(async () => expect(await volumes()).toEqual([]))
+
+    // As an engine leaves it that is killed in between: no container, and so nobody who removes it.
+    const labels = Object.entries(node!.Config.Labels).flatMap(([name, value]) => [
+      'volume-label=' + name + '=' + value,
+    ])
+    const left = await docker.cli('create', '--mount', ['type=volume', 'dst=/kept', ...labels].join(','), SMALL_IMAGE)
+    await docker.cli('rm', left)
+    expect(await volumes()).toHaveLength(1)
+    await berth.signal('SIGKILL')
+    await berth.up()
+    await eventually(async () => expect(await volumes()).toEqual([]))
   })
 
   test('an adapter that is killed leaves no container', async () => {
