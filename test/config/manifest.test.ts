@@ -160,6 +160,11 @@ describe('mistakes', () => {
       '`secrets.K.env` names a variable that is for Berth itself',
     ],
     [
+      'no path',
+      `services: {a: {image: x, volumes: ["./${'x/'.repeat(3000)}:/data"]}}`,
+      '`volumes\\[0\\]` is longer than any path',
+    ],
+    [
       'the network of the machine',
       'services:\n  a:\n    image: x\n    network_mode: host',
       'm.yaml:4: .*`network_mode` would be that of the machine',
@@ -204,7 +209,7 @@ describe('mistakes', () => {
   })
 
   test('more services than anybody has', () => {
-    const many = Array.from({ length: 101 }, (_, index) => `s${index}: {image: x}`).join(', ')
+    const many = Array.from({ length: 101 }, (_, index) => `s${index}: {imge: x}`).join(', ')
     expect(mistakes(`services: {${many}}`)).toEqual([expect.stringContaining('has more than 100 services')])
   })
 })
