@@ -73,6 +73,16 @@ services:
     })
   })
 
+  test("the sign $ is written twice in Compose's variables, and once in Berth's own", () => {
+    const envs = services(
+      'services: {a: {image: x, environment: {A: "$${b}$$1$"}}, b: {image: x, env: {A: "${b}$1$"}}}',
+    )
+    expect(envs.map(({ service }) => (service.backend as ImageBackend).env)).toEqual([
+      { A: '${b}$1$' },
+      { A: '${b}$1$' },
+    ])
+  })
+
   test('a definition says everything, whatever the order of its keys', () => {
     const [a] = services('services: {a: {image: x, env: {B: "1", A: "2"}, port: null}}')
     const [b] = services('services: {a: {env: {A: "2", B: "1"}, image: x}}')
@@ -195,6 +205,12 @@ describe('mistakes', () => {
       'services:\n  a:\n    image: x\n    environment: [A]',
       'm.yaml:4: .*`environment.A` has no value',
     ],
+    [
+      'a variable of Compose',
+      'services:\n  a:\n    image: x\n    environment: {A: b, KEY: "${KEY:-none}"}',
+      'm.yaml:4: .*`environment.KEY` names a variable, which nobody fills in',
+    ],
+    ['one in a list', 'services: {a: {image: x, environment: ["KEY=$OTHER"]}}', '`environment.KEY` names a variable'],
     ['a broken command', 'services: {a: {image: x, command: "a \'b"}}', '`command` .*quote'],
     ['a list', 'services: [a]', 'm.yaml:1: '],
     ['text', 'hello', 'm.yaml:1: '],
