@@ -145,7 +145,11 @@ function* confined(service: unknown, folder: string, paths: AllowedPaths): Gener
   const volumes = valueAt(service, ['volumes'])
   for (const [index, volume] of (Array.isArray(volumes) ? volumes : []).entries()) {
     const source = typeof volume === 'string' ? volume.split(':')[0]! : ''
-    if (source !== '' && !isNamedVolume(source)) yield* outsidePaths(resolve(folder, source), ['volumes', index], paths)
+    if (source.startsWith(ENGINE_VOLUMES)) {
+      const wrong = mistake("belongs to Berth's own engine.", 'Choose another name.')
+      yield { path: ['volumes', index], message: wrong }
+    } else if (source !== '' && !isNamedVolume(source))
+      yield* outsidePaths(resolve(folder, source), ['volumes', index], paths)
   }
   const network = valueAt(service, ['network'])
   if (typeof network === 'string' && /^(?:host$|[a-z]+:)/.test(network)) {
@@ -169,6 +173,9 @@ function* confined(service: unknown, folder: string, paths: AllowedPaths): Gener
 
 /** Variables that only Berth should know (contract, "Files and environment"). */
 const BERTHS_OWN = /^(?:BERTH_.*|MCP_JWT_SECRET|MCP_ENCRYPTION_KEY)$/
+
+/** What the names of the volumes begin with that hold a managed engine's data and keys (docker/dind-definition.ts). */
+const ENGINE_VOLUMES = 'berth-dind-'
 
 function* outsidePaths(path: string, at: Path, paths: AllowedPaths): Generator<Mistake> {
   if (path.length > PATH_CHARS) {

@@ -7,6 +7,7 @@ import { manifestOfEntry, manifestOfImage } from '../../src/catalog/manifest.ts'
 import { imageOf } from '../../src/catalog/recipe.ts'
 import { loadConfig } from '../../src/config/load.ts'
 import { loadManifest, manifestOf, within } from '../../src/config/manifest.ts'
+import { defaultDefinition, volumesOf } from '../../src/docker/dind-definition.ts'
 import { problemLine } from '../../src/model/problem.ts'
 import type { ImageBackend } from '../../src/model/service.ts'
 
@@ -168,6 +169,11 @@ describe('mistakes', () => {
       'a key of Berth',
       'services: {a: {image: x, secrets: {K: {env: MCP_ENCRYPTION_KEY}}}}',
       '`secrets.K.env` names a variable that is for Berth itself',
+    ],
+    [
+      'the keys of the engine',
+      `services: {a: {image: x, volumes: ["${volumesOf(defaultDefinition('n', {}))[1]!.name}:/data"]}}`,
+      "`volumes\\[0\\]` belongs to Berth's own engine",
     ],
     [
       'no path',
