@@ -4,7 +4,7 @@
 import { realpathSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 
-import { isAllowed, isWithin, type AllowedPaths } from './config/manifest.ts'
+import { isAllowed, type AllowedPaths } from './config/manifest.ts'
 import { FILES_FOLDER } from './docker/dind-definition.ts'
 import type { Problem } from './model/problem.ts'
 import type { Service } from './model/service.ts'
@@ -37,27 +37,29 @@ export function outsideByLinks(service: Service, { roots, own }: AllowedPaths): 
  */
 export function* changeable(deployed: readonly Service[], others: readonly Service[]): Generator<Problem> {
   const all = [...others, ...deployed]
-  for (const service of deployed) {
-    const about = `service ${service.name}`
-    for (const path of pathsOf(service))
-      for (const writer of all)
-        for (const folder of writable(writer).filter((each) => isBelow(path, each)))
-          yield {
-            about,
-            where: service.where,
-            message: `${path} is in ${folder}, where the container of service ${writer.name} may put links to anywhere.`,
-            remedy: `Name ${folder} itself, one outside it, or write \`:ro\` behind that of ${writer.name}.`,
-          }
-    for (const other of others.filter((each) => each.source === 'deployed'))
-      for (const path of pathsOf(other))
-        for (const folder of writable(service).filter((each) => isBelow(path, each)))
-          yield {
-            about,
-            where: service.where,
-            message: `${folder} may be written to, and service ${other.name} has ${path} in it, which could become a link to anywhere.`,
-            remedy: 'Write `:ro` behind it, or name another folder.',
-          }
+  const writers = new Map(all.flatMap((service) => writable(service).map((folder) => [folder, service])))
+  for (const service of all) {
+    // The operator's own may do more.
+    if (service.source === 'config') continue
+    for (const path of pathsOf(service)) {
+      for (const folder of above(path)) {
+        const writer = writers.get(folder)
+        const about = [service, writer].find((each) => each !== undefined && deployed.includes(each))
+        if (!writer || !about) continue
+        yield {
+          about: `service ${about.name}`,
+          where: about.where,
+          message: `The container of service ${writer.name} may write to ${folder}, so ${path} of service ${service.name} could become a link to anywhere.`,
+          remedy: `Write \`:ro\` behind the volume of ${writer.name}, or name a folder that is not in another one.`,
+        }
+      }
+    }
   }
+}
+
+/** The folders that a path is in. */
+function* above(path: string): Generator<string> {
+  for (let folder = dirname(path); folder !== dirname(folder); folder = dirname(folder)) yield folder
 }
 
 /** What a container gets of this machine or of its engine's. */
@@ -71,10 +73,6 @@ function pathsOf({ backend }: Service): string[] {
 function writable({ backend }: Service): string[] {
   if (backend.kind !== 'image') return []
   return backend.volumes.flatMap(({ source, readOnly }) => (readOnly || !source.startsWith('/') ? [] : [source]))
-}
-
-function isBelow(path: string, folder: string): boolean {
-  return path !== folder && isWithin(path, folder)
 }
 
 /** The path without symbolic links; what is not there yet would be where its folder is. */

@@ -37,8 +37,12 @@ export function createDeploying(options: DeployingOptions): Deploying {
     })
   }
   const one = async (service: string, definition: unknown, folder: string): Promise<DeployedRow | Refusal> => {
-    const text = manifestOf(service, JSON.stringify(definition))
-    const outcome = await deploy({ text, file: 'definition', folder })
+    const written = textOfJson(definition)
+    if (written === undefined) {
+      const remedy = 'A definition has two levels, or three.'
+      return { status: 400, problems: [problemOf(service, 'The values are nested too deeply.', remedy)] }
+    }
+    const outcome = await deploy({ text: manifestOf(service, written), file: 'definition', folder })
     if ('problems' in outcome) return outcome
     return outcome[0] ?? missing(service, rows())
   }
@@ -61,6 +65,16 @@ export function createDeploying(options: DeployingOptions): Deploying {
       const { scale, ...rest } = found.value
       return one(service, { ...rest, scale: { ...Object(scale), ...wanted } }, found.folder)
     },
+  }
+}
+
+/** Undefined: it is nested more deeply than can be written; reading knows no such bound. */
+function textOfJson(value: unknown): string | undefined {
+  try {
+    return JSON.stringify(value)
+  } catch (error) {
+    if (error instanceof RangeError) return undefined
+    throw error
   }
 }
 

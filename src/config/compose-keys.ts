@@ -69,7 +69,9 @@ export function fromCompose(service: unknown): Translated {
       mistakes.push({ path: from, message: mistake(`says the same as \`${to.join('.')}\`.`, 'Remove one of the two.') })
       continue
     }
-    result = put(without(result, from), to, to[0] === 'env' ? variables(value) : inUnits(to, value))
+    const isVariables = to[0] === 'env'
+    if (isVariables) mistakes.push(...unfilled(value))
+    result = put(without(result, from), to, isVariables ? variables(value) : inUnits(to, value))
     moved.push([from, to])
   }
   if (typeof result['command'] === 'string') {
@@ -89,14 +91,29 @@ export function fromCompose(service: unknown): Translated {
 
 /** Variables as a list, `NAME=value`, become a mapping; one without a value is the schema's to refuse. */
 function variables(value: unknown): unknown {
-  if (!Array.isArray(value)) return value
-  return Object.fromEntries(
-    value.map((item) => {
-      const text = String(item)
-      const equals = text.indexOf('=')
-      return equals < 0 ? [text, null] : [text.slice(0, equals), text.slice(equals + 1)]
-    }),
-  )
+  if (!Array.isArray(value) && !isKeys(value)) return value
+  // Compose's way to write the sign itself.
+  const plain = (text: unknown): unknown => (typeof text === 'string' ? text.replaceAll('$$', '$') : text)
+  return Object.fromEntries(namesAndValues(value).map(([name, text]) => [name, plain(text)]))
+}
+
+function namesAndValues(value: Keys | readonly unknown[]): (readonly [name: string, value: unknown])[] {
+  if (!Array.isArray(value)) return Object.entries(value)
+  return value.map((item) => {
+    const text = String(item)
+    const equals = text.indexOf('=')
+    return equals < 0 ? [text, null] : [text.slice(0, equals), text.slice(equals + 1)]
+  })
+}
+
+/** Compose would put variables of whoever runs it into these; a server that gets `${KEY}` itself fails much later. */
+function* unfilled(value: unknown): Generator<Mistake> {
+  if (!Array.isArray(value) && !isKeys(value)) return
+  for (const [name, text] of namesAndValues(value)) {
+    if (typeof text !== 'string' || !/\$[{A-Za-z_]/.test(text.replaceAll('$$', ''))) continue
+    const remedy = 'Write the value, or secrets: {NAME: {env: VARIABLE}}; $$ stands for the sign $.'
+    yield { path: ['environment', name], message: mistake('names a variable, which nobody fills in here.', remedy) }
+  }
 }
 
 /** Compose's `512m` counts in powers of two. */

@@ -37,6 +37,8 @@ export interface ManifestService {
 
 /** More in one manifest than there are ports by default. */
 const MAX_SERVICES = 100
+/** What Linux takes. */
+const PATH_CHARS = 4096
 
 /** Reads no file, environment or clock, and never throws, whatever the text is. Problems are sorted by line. */
 export function loadManifest(
@@ -51,13 +53,21 @@ export function loadManifest(
   if (!source.readable) return { problems: problemsInOrder(found) }
 
   const { services: written, ...others } = Object(source.value) as Record<string, unknown>
+  const tell = (mistakes: readonly Mistake[]): void => {
+    for (const each of mistakes) {
+      const offset = source.offsetOf(each.path)
+      found.push({ offset, problem: problemAt(each, `${file}:${source.lineOf(offset)}`, source.value) })
+    }
+  }
+  tell([...outside(others), ...count(written)])
+  // Each of very many would have to be looked at, while nothing else is answered.
+  if (Object.keys(Object(written) as object).length > MAX_SERVICES) return { problems: problemsInOrder(found) }
+
   const translated = new Map(Object.entries(Object(written) as object).map(([name, each]) => [name, fromCompose(each)]))
   const services = Object.fromEntries([...translated].map(([name, { service }]) => [name, inOrder(service)]))
   const document = { services }
   const parsed = fileSchema.safeParse(document)
-  const mistakes = [
-    ...outside(others),
-    ...count(written),
+  tell([
     ...[...translated].flatMap(([name, { mistakes }]) => inService(name, mistakes)),
     ...inOriginal(translated, [
       ...(parsed.error ? mistakesOf(parsed.error, document) : []),
@@ -67,11 +77,7 @@ export function loadManifest(
         : brokenServiceRules(document, folder)),
       ...[...translated].flatMap(([name, { service }]) => inService(name, confined(service, folder, around))),
     ]),
-  ]
-  for (const each of mistakes) {
-    const offset = source.offsetOf(each.path)
-    found.push({ offset, problem: problemAt(each, `${file}:${source.lineOf(offset)}`, source.value) })
-  }
+  ])
   if (!parsed.success || found.length > 0) return { problems: problemsInOrder(found) }
   return {
     services: configOf(parsed.data ?? {}, source, file, folder).services.map((service) => ({
@@ -139,7 +145,11 @@ function* confined(service: unknown, folder: string, paths: AllowedPaths): Gener
   const volumes = valueAt(service, ['volumes'])
   for (const [index, volume] of (Array.isArray(volumes) ? volumes : []).entries()) {
     const source = typeof volume === 'string' ? volume.split(':')[0]! : ''
-    if (source !== '' && !isNamedVolume(source)) yield* outsidePaths(resolve(folder, source), ['volumes', index], paths)
+    if (source.startsWith(ENGINE_VOLUMES)) {
+      const wrong = mistake("belongs to Berth's own engine.", 'Choose another name.')
+      yield { path: ['volumes', index], message: wrong }
+    } else if (source !== '' && !isNamedVolume(source))
+      yield* outsidePaths(resolve(folder, source), ['volumes', index], paths)
   }
   const network = valueAt(service, ['network'])
   if (typeof network === 'string' && /^(?:host$|[a-z]+:)/.test(network)) {
@@ -164,7 +174,14 @@ function* confined(service: unknown, folder: string, paths: AllowedPaths): Gener
 /** Variables that only Berth should know (contract, "Files and environment"). */
 const BERTHS_OWN = /^(?:BERTH_.*|MCP_JWT_SECRET|MCP_ENCRYPTION_KEY)$/
 
+/** What the names of the volumes begin with that hold a managed engine's data and keys (docker/dind-definition.ts). */
+const ENGINE_VOLUMES = 'berth-dind-'
+
 function* outsidePaths(path: string, at: Path, paths: AllowedPaths): Generator<Mistake> {
+  if (path.length > PATH_CHARS) {
+    yield { path: at, message: mistake('is longer than any path.', 'Name a folder or file that there is.') }
+    return
+  }
   if (isAllowed(path, paths)) return
   const isOutside = !within(path, paths.roots)
   const message = isOutside
@@ -179,7 +196,7 @@ export function isAllowed(path: string, { roots, own }: AllowedPaths): boolean {
 }
 
 /** Whether an absolute path is a folder or below it. */
-export function isWithin(path: string, folder: string): boolean {
+function isWithin(path: string, folder: string): boolean {
   const way = relative(folder, path)
   return !isAbsolute(way) && way.split('/')[0] !== '..'
 }

@@ -1,7 +1,8 @@
 // Values of secrets, read when a process starts and kept nowhere else (contract, "Configuration").
 
 import { execFile, type ExecFileException } from 'node:child_process'
-import { createReadStream } from 'node:fs'
+import { constants } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { buffer } from 'node:stream/consumers'
 import { promisify } from 'node:util'
 
@@ -45,7 +46,7 @@ async function valueOf(source: SecretSource, cwd: string, env: NodeJS.ProcessEnv
     return value
   }
   if (source.from === 'file') {
-    const bytes = await buffer(createReadStream(source.path, { end: SECRET_BYTES }))
+    const bytes = await bytesOf(source.path)
     if (bytes.length > SECRET_BYTES) throw new Error(`${source.path} has more than ${SECRET_BYTES} bytes`)
     return withoutNewline(bytes.toString('utf8'))
   }
@@ -53,6 +54,17 @@ async function valueOf(source: SecretSource, cwd: string, env: NodeJS.ProcessEnv
   const limits = { timeout: EXEC_DEADLINE_MS, killSignal: 'SIGKILL', maxBuffer: SECRET_BYTES } as const
   const { stdout } = await run(program!, args, { cwd, env, ...limits })
   return withoutNewline(stdout)
+}
+
+/** Of a pipe nobody knows when it ends, or begins. */
+async function bytesOf(path: string): Promise<Buffer> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  try {
+    if ((await file.stat()).isFIFO()) throw new Error(`${path} is a pipe`)
+    return await buffer(file.createReadStream({ end: SECRET_BYTES, autoClose: false }))
+  } finally {
+    await file.close()
+  }
 }
 
 function withoutNewline(text: string): string {

@@ -7,6 +7,7 @@ import { manifestOfEntry, manifestOfImage } from '../../src/catalog/manifest.ts'
 import { imageOf } from '../../src/catalog/recipe.ts'
 import { loadConfig } from '../../src/config/load.ts'
 import { loadManifest, manifestOf, within } from '../../src/config/manifest.ts'
+import { defaultDefinition, volumesOf } from '../../src/docker/dind-definition.ts'
 import { problemLine } from '../../src/model/problem.ts'
 import type { ImageBackend } from '../../src/model/service.ts'
 
@@ -71,6 +72,16 @@ services:
       ],
       resources: { cpus: 0.5, memoryBytes: 512 * 1024 ** 2, pids: 64 },
     })
+  })
+
+  test("the sign $ is written twice in Compose's variables, and once in Berth's own", () => {
+    const envs = services(
+      'services: {a: {image: x, environment: {A: "$${b}$$1$"}}, b: {image: x, env: {A: "${b}$1$"}}}',
+    )
+    expect(envs.map(({ service }) => (service.backend as ImageBackend).env)).toEqual([
+      { A: '${b}$1$' },
+      { A: '${b}$1$' },
+    ])
   })
 
   test('a definition says everything, whatever the order of its keys', () => {
@@ -160,6 +171,16 @@ describe('mistakes', () => {
       '`secrets.K.env` names a variable that is for Berth itself',
     ],
     [
+      'the keys of the engine',
+      `services: {a: {image: x, volumes: ["${volumesOf(defaultDefinition('n', {}))[1]!.name}:/data"]}}`,
+      "`volumes\\[0\\]` belongs to Berth's own engine",
+    ],
+    [
+      'no path',
+      `services: {a: {image: x, volumes: ["./${'x/'.repeat(3000)}:/data"]}}`,
+      '`volumes\\[0\\]` is longer than any path',
+    ],
+    [
       'the network of the machine',
       'services:\n  a:\n    image: x\n    network_mode: host',
       'm.yaml:4: .*`network_mode` would be that of the machine',
@@ -190,6 +211,12 @@ describe('mistakes', () => {
       'services:\n  a:\n    image: x\n    environment: [A]',
       'm.yaml:4: .*`environment.A` has no value',
     ],
+    [
+      'a variable of Compose',
+      'services:\n  a:\n    image: x\n    environment: {A: b, KEY: "${KEY:-none}"}',
+      'm.yaml:4: .*`environment.KEY` names a variable, which nobody fills in',
+    ],
+    ['one in a list', 'services: {a: {image: x, environment: ["KEY=$OTHER"]}}', '`environment.KEY` names a variable'],
     ['a broken command', 'services: {a: {image: x, command: "a \'b"}}', '`command` .*quote'],
     ['a list', 'services: [a]', 'm.yaml:1: '],
     ['text', 'hello', 'm.yaml:1: '],
@@ -204,7 +231,7 @@ describe('mistakes', () => {
   })
 
   test('more services than anybody has', () => {
-    const many = Array.from({ length: 101 }, (_, index) => `s${index}: {image: x}`).join(', ')
+    const many = Array.from({ length: 101 }, (_, index) => `s${index}: {imge: x}`).join(', ')
     expect(mistakes(`services: {${many}}`)).toEqual([expect.stringContaining('has more than 100 services')])
   })
 })

@@ -71,7 +71,7 @@ describeWithDocker('deployments', (docker) => {
   }
 
   test('a manifest is served when the command is done, and again changes nothing', async () => {
-    const first = await deploy({ shop: everything({ COLOUR: 'red' }) })
+    const first = await deploy({ shop: everything({ COLOUR: 'red', BERRY: 'cherry' }) })
     expect(first).toMatchObject({ code: 0, out: `shop is deployed: ${berth.url(berth.port + 5)}\n` })
     expect(await environment()).toContain('red')
     expect(await berth.service('shop')).toMatchObject({
@@ -79,7 +79,7 @@ describeWithDocker('deployments', (docker) => {
       runtime: 'container',
       port: berth.port + 5,
     })
-    const again = await deploy({ shop: everything({ COLOUR: 'red' }) })
+    const again = await deploy({ shop: everything({ BERRY: 'cherry', COLOUR: 'red' }) })
     expect(again).toMatchObject({ code: 0, out: expect.stringContaining('was deployed already') })
   })
 
@@ -99,8 +99,10 @@ describeWithDocker('deployments', (docker) => {
   })
 
   test('the control plane is killed: what works is served by the next one, and what does not is tried again', async () => {
+    const client = await berth.connect(berth.url(berth.port + 5), 'codex')
     await berth.signal('SIGKILL')
     await berth.up()
+    expect((await client.listTools()).tools.length).toBeGreaterThan(3)
     expect(await environment()).toContain('red')
     await berth.until('shop', ({ rollout }) => rollout?.state === 'failed')
     expect(await environment()).toContain('red')

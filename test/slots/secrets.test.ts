@@ -1,5 +1,6 @@
 // Secrets from their sources, and errors that name the secret and never hold a value.
 
+import { execFileSync } from 'node:child_process'
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -75,6 +76,13 @@ describe('a value', () => {
     const most = 'x'.repeat(65_536)
     expect(await read(file('long', most))).toBe(most)
     await failure(file('longer', `${most}x`))
+  })
+
+  test('of a pipe is not waited for', async () => {
+    const path = join(folder, 'pipe')
+    execFileSync('mkfifo', [path])
+    const error = await failure({ from: 'file', path })
+    expect(error.message).toContain(`${path} is a pipe`)
   })
 
   test('each stands under its name', async () => {
