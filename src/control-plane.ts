@@ -256,7 +256,7 @@ async function start(
   const applyConfig = (next: Config): void => {
     const consul = next.consul
     if (consul !== config.consul || (consul !== undefined && !registrar)) {
-      void registrar?.close(true)
+      const after = registrar?.close(true)
       registrar =
         consul === undefined
           ? undefined
@@ -266,6 +266,7 @@ async function start(
               version,
               log: (message, fields) => log.info(fields, message),
               changed: () => events.emit('changed'),
+              after,
             })
     }
     config = next
