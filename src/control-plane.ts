@@ -257,7 +257,7 @@ async function start(
   const applyConfig = (next: Config): void => {
     const consul = next.consul
     if (consul !== config.consul || (consul !== undefined && !registrar)) {
-      void registrar?.close(true)
+      const after = registrar?.close(true)
       registrar =
         consul === undefined
           ? undefined
@@ -267,6 +267,7 @@ async function start(
               version,
               log: (message, fields) => log.info(fields, message),
               changed: () => events.emit('changed'),
+              after,
             })
     }
     config = next

@@ -6,7 +6,7 @@ import { join, resolve } from 'node:path'
 
 import type { DindStatus } from '../api/view.ts'
 import { carrierOf, certificatesOf } from '../docker/addresses.ts'
-import { engineCertificates } from '../docker/certificates.ts'
+import { engineCertificates, type EngineCertificates } from '../docker/certificates.ts'
 import { defaultDefinition } from '../docker/dind-definition.ts'
 import { DindEngine } from '../docker/dind.ts'
 import { OperatorError } from '../model/operator-error.ts'
@@ -57,14 +57,25 @@ const LONG = { authorityDays: 3650, leafDays: 825 }
 function certificates({ options: { out, names }, json, print }: CommandContext): number {
   if (typeof out !== 'string') throw new UsageError('dind certificates needs --out DIR.')
   const hosts = String(names ?? 'localhost,127.0.0.1').split(',')
-  const wrong = hosts.find((host) => isIP(host) === 0 && !HOST_NAME.test(host))
+  // An address with a zone is one of this machine alone, and none that a certificate can have.
+  const wrong = hosts.find((host) => (isIP(host) === 0 || host.includes('%')) && !HOST_NAME.test(host))
   if (wrong !== undefined) throw new UsageError(`--names: ${JSON.stringify(wrong)} is no host name and no IP address.`)
   const folder = resolve(out)
-  const { client, server } = engineCertificates(folder, hosts, LONG)
+  const { client, server } = madeIn(folder, hosts)
   print(
     json ? JSON.stringify({ client, server }, null, 2) : `The certificates for ${hosts.join(', ')} are in ${folder}.`,
   )
   return 0
+}
+
+function madeIn(folder: string, hosts: readonly string[]): EngineCertificates {
+  try {
+    return engineCertificates(folder, hosts, LONG)
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code === undefined) throw error
+    throw new OperatorError(`The certificates cannot be written to ${folder} (${message}).`, { cause: error })
+  }
 }
 
 const HOST_NAME = /^[A-Za-z0-9](?:[A-Za-z0-9-.]*[A-Za-z0-9])?$/

@@ -17,6 +17,8 @@ export interface RegistrarOptions {
   readonly log: (message: string, fields?: object) => void
   /** `problems()` is different now. */
   readonly changed: () => void
+  /** Settles when the one before has left: its agent may be the same at another address, and its ids are the same. */
+  readonly after?: Promise<void> | undefined
 }
 
 /** At least this long from the end of one look to the next. */
@@ -98,6 +100,7 @@ export class Registrar {
 
   /** Events only say "look again" (design §4); each look compares everything. */
   async #run(): Promise<void> {
+    await this.#options.after
     let retry = FIRST_RETRY_MS
     while (!this.#closed) {
       this.#dirty = false

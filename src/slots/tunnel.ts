@@ -62,13 +62,16 @@ export class Tunnel {
   /** Settles when nothing is done any more. */
   readonly #running: Promise<void>
 
-  /** @param adopted the client of an earlier control plane */
-  constructor(engine: TunnelledEngine, options: TunnelOptions, adopted?: Identity) {
+  /**
+   * @param adopted the client of an earlier control plane
+   * @param free settles when nobody else uses the socket any more
+   */
+  constructor(engine: TunnelledEngine, options: TunnelOptions, adopted?: Identity, free?: Promise<unknown>) {
     this.#engine = engine
     this.#options = options
     this.#identity = adopted
     if (adopted) this.#first.resolve()
-    this.#running = this.#run()
+    this.#running = this.#run(free)
   }
 
   /** Resolves when it is open, or the first attempt has failed. */
@@ -98,8 +101,9 @@ export class Tunnel {
     this.#forget()
   }
 
-  async #run(): Promise<void> {
+  async #run(free: Promise<unknown> | undefined): Promise<void> {
     const { signal } = this.#closed
+    await free?.catch(() => undefined)
     while (!signal.aborted) {
       const begun = performance.now()
       try {

@@ -13,6 +13,8 @@ export class Tunnels {
   /** By the socket on this machine. */
   readonly #all = new Map<string, Tunnel>()
   readonly #ending = new Set<Promise<unknown>>()
+  /** The last of them by its socket, which it removes: the next one there waits for that. */
+  readonly #closing = new Map<string, Promise<void>>()
   /** Clients of an earlier control plane, until it is known which engines there are. */
   #found: readonly ProcessRecord[] = []
 
@@ -31,7 +33,13 @@ export class Tunnels {
     for (const [socketPath, tunnel] of this.#all) {
       if (wanted.has(socketPath)) continue
       this.#all.delete(socketPath)
-      this.#later(tunnel.close())
+      const closing = tunnel.close()
+      const forget = (): void => {
+        if (this.#closing.get(socketPath) === closing) this.#closing.delete(socketPath)
+      }
+      this.#closing.set(socketPath, closing)
+      closing.then(forget, forget)
+      this.#later(closing)
     }
     const found = new Set(this.#found)
     this.#found = []
@@ -39,7 +47,8 @@ export class Tunnels {
       if (this.#all.has(engine.socketPath)) continue
       const adopted = adoptable(engine, [...found])
       if (adopted) found.delete(adopted)
-      this.#all.set(engine.socketPath, new Tunnel(engine, this.#options, adopted))
+      const free = this.#closing.get(engine.socketPath)
+      this.#all.set(engine.socketPath, new Tunnel(engine, this.#options, adopted, free))
     }
     for (const record of found) this.#later(this.#end(record))
   }

@@ -45,11 +45,19 @@ describe('berth dind certificates', () => {
     expect(await read()).toEqual(first)
   })
 
-  test.for([[], ['--out', 'certs', '--names', 'a b'], ['--out', 'certs', '--names', '']])(
-    '%j: wrong usage',
-    async (args) => {
-      expect((await run('dind', 'certificates', ...args)).code).toBe(2)
-      expect(await readdir(cwd)).toEqual([])
-    },
-  )
+  test('a folder that cannot be made is said in words', async () => {
+    const { code, err } = await run('dind', 'certificates', '--out', '/dev/null/certs')
+    expect(code).toBe(1)
+    expect(err).toMatch(/^The certificates cannot be written to \/dev\/null\/certs \(.*\)\.\n$/)
+  })
+
+  test.for([
+    [],
+    ['--out', 'certs', '--names', 'fe80::1%eth0'],
+    ['--out', 'certs', '--names', 'a b'],
+    ['--out', 'certs', '--names', ''],
+  ])('%j: wrong usage', async (args) => {
+    expect((await run('dind', 'certificates', ...args)).code).toBe(2)
+    expect(await readdir(cwd)).toEqual([])
+  })
 })

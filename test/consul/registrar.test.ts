@@ -149,6 +149,22 @@ describeWithConsul('a registrar', () => {
     ])
   })
 
+  test('at another address of the same agent registers what the one before it took away', async () => {
+    await using relay = await Relay.before(consul.address)
+    const services = [registration('moved')]
+    const first = new TestRegistrar(consul.address, 'n11')
+    first.sync(services)
+    await instances(consul, 'mcp-moved', ({ length }) => length === 1)
+    const left = Promise.withResolvers<void>()
+    await using second = new TestRegistrar(relay.address, 'n11', left.promise)
+    second.sync(services)
+    await first.close(true)
+    expect(relay.calls, 'what is about to go would pass for there').toEqual([])
+    left.resolve()
+    await relay.came(1, 'PUT /v1/agent/service/register')
+    await instances(consul, 'mcp-moved', ({ length }) => length === 1)
+  })
+
   test('makes one look of many changes, with the last list', async () => {
     await using relay = await Relay.before(consul.address)
     await using registrar = new TestRegistrar(relay.address, 'n8')

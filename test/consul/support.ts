@@ -26,13 +26,13 @@ export class TestRegistrar extends Registrar {
   readonly reasons: readonly unknown[]
   readonly #signals: EventEmitter<{ changed: [] }>
 
-  constructor(address: string, node: string) {
+  constructor(address: string, node: string, after?: Promise<void>) {
     const signals = new EventEmitter<{ changed: [] }>()
     const changed = (): void => void signals.emit('changed')
     const reasons: unknown[] = []
     const log = (_: string, fields: { reason?: unknown } = {}): void =>
       void (fields.reason && reasons.push(fields.reason))
-    super({ address, node, version: '1.2.3', log, changed })
+    super({ address, node, version: '1.2.3', log, changed, after })
     this.reasons = reasons
     this.#signals = signals
   }

@@ -1,6 +1,6 @@
 // Ways to engines behind ssh: the real OpenSSH client, a real engine at their end.
 
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
@@ -134,6 +134,26 @@ describeWithDocker('an engine behind ssh', (docker) => {
       .toHaveLength(1)
     await expect.poll(() => ask(far)).toBe('number')
     expect(tunnels.problems()).toEqual([])
+  })
+
+  test('leaves the configuration and comes back before its client has ended: open, and stays so', async () => {
+    const far = engine()
+    const stubborn = join(machine.folder, 'stubborn')
+    mkdirSync(stubborn)
+    // One that is ended only by KILL: a signal that is ignored stays so for the program that the shell becomes.
+    const script = `#!/bin/sh\ntrap '' TERM\nexec ${join(machine.folder, 'bin', 'ssh')} "$@"\n`
+    writeFileSync(join(stubborn, 'ssh'), script, { mode: 0o755 })
+    tunnels = make({ ...process.env, PATH: `${stubborn}:${machine.path}` })
+    tunnels.keep([far])
+    await tunnels.tried(far)
+    const [first] = store.processes()
+    tunnels.keep([])
+    tunnels.keep([far])
+    await tunnels.tried(far)
+    await expect.poll(() => runs(first!), { timeout: 10_000 }).toBe(false)
+    await expect.poll(() => store.processes()).toHaveLength(1)
+    expect(tunnels.isOpen(far)).toBe(true)
+    expect(await ask(far)).toBe('number')
   })
 
   test('comes back with its machine', async () => {
