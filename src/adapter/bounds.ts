@@ -37,6 +37,8 @@ export const DEFAULT_BOUNDS = {
   /** Between starts of a process that keeps failing: doubling from the first to the second. */
   restartMinMs: 1000,
   restartMaxMs: 30_000,
+  /** The longest between starts while nothing but the engine is missing. */
+  engineRetryMs: 2000,
   /** Spare processes that may fail in a row before none is started any more. */
   spareFailures: 4,
   /** `subscriptions/listen` streams of the modern era, over all clients and of one. */

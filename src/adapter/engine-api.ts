@@ -6,7 +6,7 @@ import { request as tlsRequest } from 'node:https'
 import { readFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
 
-import { StartFailure } from './error.ts'
+import { EngineAway, StartFailure } from './error.ts'
 import type { EngineAccess } from './spec.ts'
 
 const ANSWER_BYTES = 1024 * 1024
@@ -72,7 +72,10 @@ export class EngineApi {
         reject(
           error instanceof StartFailure
             ? error
-            : new StartFailure(`The engine of ${this.#subject} cannot be used: ${error.message}.`, { cause: error }),
+            : new (isRefused(error) ? EngineAway : StartFailure)(
+                `The engine of ${this.#subject} cannot be used: ${error.message}.`,
+                { cause: error },
+              ),
         )
       }
       const limit = setTimeout(() => fail(new Error(`it did not answer within ${deadlineMs / 1000} s`)), deadlineMs)
@@ -126,4 +129,9 @@ async function readAnswer(res: IncomingMessage): Promise<EngineAnswer> {
   }
   const message = (body as { message?: unknown } | undefined)?.message
   return { status: res.statusCode ?? 0, body, words: (typeof message === 'string' ? message : text).slice(0, 300) }
+}
+
+/** Nobody listens where the engine was. */
+function isRefused(error: NodeJS.ErrnoException): boolean {
+  return error.code === 'ECONNREFUSED' || error.code === 'ENOENT'
 }

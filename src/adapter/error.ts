@@ -49,6 +49,9 @@ export class RefusalError extends Error {
 /** A server that did not start, with the reason in words for the client: never the environment or a secret. */
 export class StartFailure extends Error {}
 
+/** An engine did not take the call at all: nothing was begun, so that trying again soon costs nobody anything. */
+export class EngineAway extends StartFailure {}
+
 export function unavailable(message: string, retryAfterS = 1): Refusal {
   return { status: 503, code: CODE.server, message, retryAfterS }
 }

@@ -31,13 +31,17 @@ export class Health {
     this.#startedAt = Date.now()
   }
 
-  /** The first failure costs no wait; the next ones in a row do, up to the longest. */
-  failed(reason: string): void {
+  /**
+   * The first failure costs no wait; the next ones in a row do, up to the longest.
+   *
+   * @param longest in milliseconds, where less is enough; such a failure says nothing of the server
+   */
+  failed(reason: string, longest = Infinity): void {
     const { restartMaxMs } = this.#bounds
     const now = Date.now()
     if (now - this.#startedAt > restartMaxMs) this.#failures = 0
-    this.#notBefore = now + restartWait(this.#failures, this.#bounds)
-    this.#failures = Math.min(this.#failures + 1, 16)
+    this.#notBefore = now + Math.min(longest, restartWait(this.#failures, this.#bounds))
+    if (longest === Infinity || this.#failures === 0) this.#failures = Math.min(this.#failures + 1, 16)
     this.lastFailure = reason
     this.failing = true
     clearTimeout(this.#healing)

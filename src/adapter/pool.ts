@@ -7,7 +7,7 @@ import type { AdapterSpec } from './spec.ts'
 import type { Bounds } from './bounds.ts'
 import { canonical } from './capabilities.ts'
 import type { Connection, ConnectionContext } from './connection.ts'
-import { RefusalError, StartFailure, unavailable } from './error.ts'
+import { EngineAway, RefusalError, StartFailure, unavailable } from './error.ts'
 import { Health } from './health.ts'
 import { splice } from './json.ts'
 import type { Log } from './log.ts'
@@ -316,7 +316,9 @@ export class ProcessPool {
     } catch (error) {
       this.#gone(process)
       if (!(error instanceof StartFailure)) throw error
-      if (!this.#spares.failed(process, error.message)) this.health.failed(error.message)
+      if (!this.#spares.failed(process, error.message)) {
+        this.health.failed(error.message, error instanceof EngineAway ? this.#bounds.engineRetryMs : undefined)
+      }
       throw new RefusalError(unavailable(error.message))
     }
     if (this.#closed) void process.stop()
