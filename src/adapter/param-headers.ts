@@ -4,7 +4,7 @@ import type { IncomingMessage } from 'node:http'
 
 import type { Bounds } from './bounds.ts'
 import type { Refusal } from './error.ts'
-import { findPath, fromWire } from './json.ts'
+import { findPath, fromWire, isRecord } from './json.ts'
 import { paramSpan, stringParam, type ResponseMessage } from './message.ts'
 import { decodedHeader, mismatchOf, valueAt, type ModernRequest } from './modern-request.ts'
 
@@ -144,8 +144,4 @@ function agrees(req: IncomingMessage, name: string, value: unknown): boolean {
   if (typeof value === 'number') return said.trim() !== '' && Number(said) === value
   // What is no such type is the server's to refuse, by its schema.
   return true
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

@@ -7,7 +7,7 @@ import { CODE, RefusalError, sendRefusal, unavailable, type Refusal } from './er
 import { Exchange } from './exchange.ts'
 import { clientOf, sessionOf, singleHeader } from './headers.ts'
 import { Parts } from './framing.ts'
-import { scanArray } from './json.ts'
+import { isRecord, scanArray } from './json.ts'
 import { idText, readMessage, type Message, type RequestMessage } from './message.ts'
 import type { InitializeRequest } from './pool.ts'
 import { receiveModern } from './modern-post.ts'
@@ -131,10 +131,6 @@ function readBatch(text: string): Message[] | { readonly invalid: string } {
 
 function isInitialize(message: Message): boolean {
   return message.kind === 'request' && message.method === 'initialize'
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 function invalid(message: string): Refusal {

@@ -5,7 +5,7 @@ import { createServer } from 'node:net'
 import type { ServiceRow, Status } from '../api/view.ts'
 import type { Config } from '../config/load.ts'
 import { carrierOf, engineAddresses } from '../docker/addresses.ts'
-import { EngineClient } from '../docker/client.ts'
+import { withEngine } from '../docker/client.ts'
 import { type EngineAddress, engineProblem, isTunnelled } from '../docker/engine.ts'
 import { withoutHost } from '../docker/engines.ts'
 import { sshAddress, sshCommand, type TunnelledEngine } from '../model/engine.ts'
@@ -123,14 +123,12 @@ async function isRunning(context: CommandContext): Promise<boolean> {
 }
 
 async function engine(check: string, address: EngineAddress): Promise<Finding> {
-  const client = new EngineClient(address)
+  const filters = { label: ['berth.service'] }
   try {
-    await client.list({ label: ['berth.service'] }, AbortSignal.timeout(ENGINE_TIMEOUT_MS))
+    await withEngine(address, (client) => client.list(filters, AbortSignal.timeout(ENGINE_TIMEOUT_MS)))
     return { check, state: 'ok', message: `engine ${address.name} answers.` }
   } catch (error) {
     return { check, state: 'failure', ...words(engineProblem(address, error)) }
-  } finally {
-    client.close()
   }
 }
 

@@ -290,3 +290,13 @@ function inOwnWords(error: unknown): unknown {
 function reasonIn(said: string): string {
   return said.replace(/\s+/g, ' ').trim().slice(0, LONGEST_REASON)
 }
+
+/** One piece of work with an engine, with a client that is gone behind it. */
+export async function withEngine<T>(address: EngineAddress, work: (client: EngineClient) => Promise<T>): Promise<T> {
+  const client = new EngineClient(address)
+  try {
+    return await work(client)
+  } finally {
+    client.close()
+  }
+}

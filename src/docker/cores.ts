@@ -1,6 +1,6 @@
 // How many cores the engines have: each refuses a container that may use more.
 
-import { EngineClient } from './client.ts'
+import { withEngine } from './client.ts'
 import type { EngineAddress } from './engine.ts'
 
 const DEADLINE_MS = 5000
@@ -19,17 +19,13 @@ export class Cores {
 }
 
 async function ask(address: EngineAddress): Promise<number | undefined> {
-  const client = new EngineClient(address)
   try {
     // Its types know no options; closing the client ends it as well as the signal would.
-    const { NCPU } = await client.call(
-      AbortSignal.timeout(DEADLINE_MS),
-      (docker) => docker.info() as Promise<{ readonly NCPU?: number }>,
+    const { NCPU } = await withEngine(address, (client) =>
+      client.call(AbortSignal.timeout(DEADLINE_MS), (docker) => docker.info() as Promise<{ readonly NCPU?: number }>),
     )
     return typeof NCPU === 'number' && NCPU > 0 ? NCPU : undefined
   } catch {
     return undefined
-  } finally {
-    client.close()
   }
 }

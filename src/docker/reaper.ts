@@ -1,7 +1,7 @@
 // Removes containers that Berth created and nobody needs any more: those of slots whose adapter could not do it.
 
 import { MANAGED_LABEL, SERVICE_LABEL, SLOT_LABEL } from '../model/container.ts'
-import { EngineClient } from './client.ts'
+import { withEngine } from './client.ts'
 import type { EngineAddress } from './engine.ts'
 
 const DEADLINE_MS = 20_000
@@ -12,9 +12,8 @@ const DEADLINE_MS = 20_000
  * @param keep cluster names of lives; asked for after the list, so that a container of a new life is not taken for an old one
  * @throws when the engine does not answer
  */
-export async function reap(engine: EngineAddress, node: string, keep: () => ReadonlySet<string>): Promise<number> {
-  const client = new EngineClient(engine)
-  try {
+export function reap(engine: EngineAddress, node: string, keep: () => ReadonlySet<string>): Promise<number> {
+  return withEngine(engine, async (client) => {
     const signal = AbortSignal.timeout(DEADLINE_MS)
     const own = await client.list({ label: [SERVICE_LABEL, `${MANAGED_LABEL}=${node}`] }, signal)
     const kept = keep()
@@ -23,9 +22,7 @@ export async function reap(engine: EngineAddress, node: string, keep: () => Read
     const failed = removed.find((each) => each.status === 'rejected')
     if (failed) throw failed.reason
     return unneeded.length
-  } finally {
-    client.close()
-  }
+  })
 }
 
 /**
@@ -34,15 +31,10 @@ export async function reap(engine: EngineAddress, node: string, keep: () => Read
  *
  * @throws when the engine does not answer
  */
-export async function reapVolumes(engine: EngineAddress, node: string): Promise<number> {
-  const client = new EngineClient(engine)
-  try {
-    // Volumes of the managed engine have no slot.
-    const filters = { label: [`${MANAGED_LABEL}=${node}`, SLOT_LABEL] }
-    return await client.pruneVolumes(filters, AbortSignal.timeout(DEADLINE_MS))
-  } finally {
-    client.close()
-  }
+export function reapVolumes(engine: EngineAddress, node: string): Promise<number> {
+  // Volumes of the managed engine have no slot.
+  const filters = { label: [`${MANAGED_LABEL}=${node}`, SLOT_LABEL] }
+  return withEngine(engine, (client) => client.pruneVolumes(filters, AbortSignal.timeout(DEADLINE_MS)))
 }
 
 /** Removes all containers of this node; an engine that does not answer keeps them until the next start. */
