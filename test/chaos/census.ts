@@ -151,8 +151,9 @@ function mounts(...folders: readonly string[]): Counts {
   const points = readFileSync('/proc/self/mounts', 'latin1')
     .split('\n')
     .map((line) => line.split(' ')[1] ?? '')
-    // Each crash of dockerd leaves its bind mount of its data folder on itself under that of the next start.
-    .filter((point) => folders.some((folder) => point.startsWith(`${folder}/`)))
+    // Each crash of dockerd leaves its bind mount of its data folder on itself under that of the next start; and one while
+    // it creates a container, the layer in which it prepares `/etc/hosts` and the like: nobody but dockerd can tell whose.
+    .filter((point) => folders.some((folder) => point.startsWith(`${folder}/`)) && !point.endsWith('-init/merged'))
   return counted(points.map(withoutIds))
 }
 
