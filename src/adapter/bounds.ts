@@ -16,6 +16,10 @@ export const DEFAULT_BOUNDS = {
   replayTotalBytes: 64 * 1024 * 1024,
   /** Bytes of request bodies that are being read, over all requests; at least two of the largest always fit. */
   bodyBytes: 64 * 1024 * 1024,
+  /** Bytes of requests that wait for their turn, over all processes of a slot (their number: limits.queue). */
+  queueBytes: 64 * 1024 * 1024,
+  /** A client that has waited this long for its turn, or a tenth of limits.timeout, counts as of the next higher tier. */
+  ageMs: 5000,
   /** Messages of the server that wait until a session opens a stream. */
   waitingMessages: 100,
   waitingBytes: 1024 * 1024,

@@ -1,6 +1,7 @@
 // A session of the legacy era before a server of the modern era (mcp.md §4.2): all that such a session has, the server
 // knows nothing of, so it is kept here, and put into each request that needs it.
 
+import { needsPlace } from './admission.ts'
 import type { Bounds } from './bounds.ts'
 import { CODE, errorMessage, RefusalError, type Refusal } from './error.ts'
 import { modernRequest, without, type LegacyClient } from './era-wire.ts'
@@ -19,7 +20,7 @@ import {
   type RequestMessage,
   type ResponseMessage,
 } from './message.ts'
-import { LISTEN, withOwnId } from './modern-process.ts'
+import { LISTEN, withOwnId, type Caller, type ModernProcess } from './modern-process.ts'
 import type { ModernServer } from './modern-server.ts'
 import type { InitializeRequest } from './pool.ts'
 import { LOG_LEVELS, META } from './protocol.ts'
@@ -38,6 +39,8 @@ export interface Leg {
   readonly id: string
   /** It was answered, or nobody waits for it. */
   over: boolean
+  /** It waits for its turn: the server has not got this part of it. */
+  waits: boolean
   /** Tells the server that nobody waits any more. */
   cancel: () => void
 }
@@ -103,7 +106,8 @@ export class BridgeToModern implements SessionServer {
   }
 
   request(exchange: Exchange, session: Session, message: RequestMessage): void {
-    const leg: Leg = { exchange, session, message, id: idText(message), over: false, cancel: () => undefined }
+    const id = idText(message)
+    const leg: Leg = { exchange, session, message, id, over: false, waits: false, cancel: () => undefined }
     this.#legs.add(leg)
     const done = this.#answered(leg).catch((error: unknown) => {
       if (!(error instanceof RefusalError)) throw error
@@ -125,7 +129,8 @@ export class BridgeToModern implements SessionServer {
   detach(session: Session, refusal: Refusal): void {
     this.sessions.delete(session)
     this.#listen.close()
-    for (const leg of this.#legs) {
+    // Those that wait first, so that none of them gets the place of one that is cancelled.
+    for (const leg of [...this.#legs].toSorted((a, b) => Number(b.waits) - Number(a.waits))) {
       leg.cancel()
       this.#refuse(leg, refusal)
     }
@@ -177,28 +182,64 @@ export class BridgeToModern implements SessionServer {
   async #send(leg: Leg, more: string): Promise<ResponseMessage | undefined> {
     const process = await this.#server.process()
     if (leg.over) return undefined
+    return new Promise((settle) => {
+      const placed = needsPlace(leg.message.method)
+      if (!placed || process.admission.enter()) return this.#pass(process, leg, more, { placed, settle })
+      const refuse = (refusal: Refusal) => {
+        leg.waits = false
+        this.#refuse(leg, refusal)
+        settle(undefined)
+      }
+      const go = (timeoutMs: number) => {
+        leg.waits = false
+        this.#pass(process, leg, more, { placed, settle, timeoutMs })
+      }
+      const { client, tier } = leg.session
+      // What a client was asked for is not lost because others wait, too.
+      const comer = { client, tier, bytes: leg.message.text.length + more.length, again: more !== '' }
+      const place = process.admission.wait({ go, refuse }, comer)
+      if (!place) return
+      leg.waits = true
+      leg.cancel = () => {
+        process.admission.withdraw(place)
+        leg.waits = false
+        settle(undefined)
+      }
+    })
+  }
+
+  #pass(
+    process: ModernProcess,
+    leg: Leg,
+    more: string,
+    {
+      placed,
+      settle,
+      timeoutMs,
+    }: { placed: boolean; settle: (response: ResponseMessage | undefined) => void; timeoutMs?: number },
+  ): void {
     const message = readMessage(modernRequest(leg.message, this.#client, more)) as RequestMessage
     const token = paramSpan(message, '_meta', 'progressToken')
     const own = token && isId(message.text, token) ? message.text.slice(token.start, token.end) : undefined
     if (own !== undefined) leg.exchange.openStream()
-    return new Promise((settle) => {
-      const number = process.send(message, own === undefined ? undefined : token, {
-        logs: this.#client.logLevel !== undefined,
-        notified: ({ text }, span) => void leg.exchange.push(span ? withOwnId(text, span, own!) : text),
-        settled: (response) => {
-          this.#server.answered()
-          settle(response)
-        },
-        failed: (refusal) => {
-          this.#refuse(leg, refusal)
-          settle(undefined)
-        },
-      })
-      leg.cancel = () => {
-        process.cancel(number)
+    const caller: Caller = {
+      logs: this.#client.logLevel !== undefined,
+      placed,
+      notified: ({ text }, span) => void leg.exchange.push(span ? withOwnId(text, span, own!) : text),
+      settled: (response) => {
+        this.#server.answered()
+        settle(response)
+      },
+      failed: (refusal) => {
+        this.#refuse(leg, refusal)
         settle(undefined)
-      }
-    })
+      },
+    }
+    const number = process.send(message, own === undefined ? undefined : token, caller, timeoutMs)
+    leg.cancel = () => {
+      process.cancel(number)
+      settle(undefined)
+    }
   }
 
   #setLevel(leg: Leg): void {

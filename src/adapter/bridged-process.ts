@@ -1,6 +1,7 @@
 // One running server of the legacy era for clients of the modern one: a handshake without a client, and what the server
 // asks in the middle of a call, which becomes a question in that call's answer (mcp.md §4.1).
 
+import { needsPlace } from './admission.ts'
 import { levelOf, NotInitialized, type BridgedCall, type BridgeEvents, type Listen } from './bridged-call.ts'
 import { Connection, type ConnectionContext } from './connection.ts'
 import { CODE, errorMessage, RefusalError, unavailable, type Refusal } from './error.ts'
@@ -108,8 +109,28 @@ export class BridgedProcess extends Connection<BridgedPending> {
     return found !== undefined && (part === undefined || Object(found)[part] !== undefined)
   }
 
-  /** Sends a client's request; `alone`: the process is leased for it. */
+  /** Sends a client's request when it is its turn, at once if the process is leased for it (`alone`). */
   call(exchange: ModernExchange, request: ModernRequest, alone: boolean): void {
+    if (!needsPlace(request.method)) return this.#send(exchange, request, { alone, placed: false })
+    if (this.admission.enter()) return this.#send(exchange, request, { alone, placed: true })
+    const place = this.admission.wait(
+      {
+        go: (timeoutMs) => this.#send(exchange, request, { alone, placed: true, timeoutMs }),
+        refuse: (refusal) => exchange.refuse(request.id, refusal),
+      },
+      { client: request.client, tier: request.tier, bytes: request.message.text.length },
+    )
+    if (!place) return
+    exchange.left = () => this.admission.withdraw(place)
+    exchange.begin()
+  }
+
+  /** `placed`: it has a place at the server. */
+  #send(
+    exchange: ModernExchange,
+    request: ModernRequest,
+    { alone, placed, timeoutMs }: { alone: boolean; placed: boolean; timeoutMs?: number },
+  ): void {
     this.lastUsed = Date.now()
     const number = this.context.nextId()
     const call: BridgedCall = { number, method: request.method, request, exchange, asks: new Map() }
@@ -119,13 +140,15 @@ export class BridgedProcess extends Connection<BridgedPending> {
       this.#level = logLevel
       void this.#request('logging/setLevel', { level: logLevel })
     }
-    this.track(number, {
+    const pending: BridgedPending = {
       method: request.method,
+      placed,
       call,
       tokenKey: String(number),
       settle: (response) => this.#events.settled(this, call, response),
       fail: (refusal) => this.#events.failed(this, call, refusal),
-    })
+    }
+    this.track(number, pending, timeoutMs)
     exchange.left = () => this.abandon(call)
     exchange.begin()
     this.write(legacyRequest(message, number, token))

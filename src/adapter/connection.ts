@@ -1,6 +1,7 @@
 // The JSON-RPC traffic with one running server, whatever its era: lines, ids, time-outs, cancellation, its end.
 
 import type { Limits } from '../model/service.ts'
+import { Admission, type Turn } from './admission.ts'
 import type { Bounds } from './bounds.ts'
 import { CODE, unavailable, type Refusal } from './error.ts'
 import { copied, oneLine, scanArray } from './json.ts'
@@ -16,20 +17,24 @@ import {
 import { PendingTable, type Pending } from './pending.ts'
 import { BATCH_MESSAGES } from './protocol.ts'
 import { Pulse, type Finding } from './pulse.ts'
+import type { WaitingRoom } from './queue.ts'
 import type { StartStdio, StdioServer } from './stdio.ts'
 
 export interface ConnectionContext {
   readonly bounds: Bounds
   readonly limits: Limits
   readonly log: Log
+  /** For requests that wait for any of the slot's servers. */
+  readonly room: WaitingRoom
   /** An id that no other request of this adapter has: a re-attached server may still answer an earlier one. */
   nextId(): number
   /** Called once when it has ended; who uses it is still attached. `asked`: by `stop`. */
   ended(connection: Connection, reason: string, asked: boolean): void
 }
 
-export abstract class Connection<P extends Pending = Pending> {
-  readonly pending = new PendingTable<P>()
+export abstract class Connection<P extends Pending = Pending, T extends Turn = Turn> {
+  readonly admission: Admission<T>
+  readonly pending: PendingTable<P>
   lastUsed = Date.now()
 
   protected readonly context: ConnectionContext
@@ -45,6 +50,8 @@ export abstract class Connection<P extends Pending = Pending> {
 
   constructor(context: ConnectionContext) {
     this.context = context
+    this.admission = new Admission(context.limits, context.bounds, context.room, () => this.choked)
+    this.pending = new PendingTable(this.admission)
     this.#pulse = new Pulse(context.bounds)
   }
 
@@ -119,6 +126,7 @@ export abstract class Connection<P extends Pending = Pending> {
 
   /** Ends it; resolves when it is gone. */
   stop(): Promise<void> {
+    this.admission.close(unavailable('The server was stopped before it got the request. Try again.'))
     this.#stopping ??= this.#stop()
     return this.#stopping
   }
@@ -143,12 +151,15 @@ export abstract class Connection<P extends Pending = Pending> {
   /** A request of the server was dropped because of its size. */
   protected abstract oversizedRequest(id: string, message: string): void
 
-  /** Waits for a response until the time is up (limits.timeout). */
-  protected track(id: number, pending: P): void {
+  /** Waits for a response until the time is up (limits.timeout, but for what the request has waited already). */
+  protected track(id: number, pending: P, timeoutMs = this.context.limits.timeoutMs): void {
     const reason = this.#endReason
     // It can end while a request is on its way to it; nobody would answer.
-    if (reason !== undefined) return queueMicrotask(() => pending.fail(this.endRefusal(reason, pending.method)))
-    this.pending.add(id, pending, this.context.limits.timeoutMs, () => this.#timedOut(id))
+    if (reason !== undefined) {
+      if (pending.placed) this.admission.leave()
+      return queueMicrotask(() => pending.fail(this.endRefusal(reason, pending.method)))
+    }
+    this.pending.add(id, pending, timeoutMs, () => this.#timedOut(id))
   }
 
   protected tellCancelled(id: number, reason: string): void {
@@ -223,6 +234,7 @@ export abstract class Connection<P extends Pending = Pending> {
 
   #ended(reason: string): void {
     this.#endReason = reason
+    this.admission.close(unavailable(`The server ended before it got the request: ${reason} Try again.`))
     for (const [id, pending] of this.pending.all()) {
       this.pending.take(id)
       pending.fail(this.endRefusal(reason, pending.method))

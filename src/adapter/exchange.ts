@@ -15,6 +15,8 @@ import type { EventStream } from './stream.ts'
  * A lost connection is not a cancellation in this era: the request goes on, and a stream's events are kept.
  */
 export class Exchange {
+  /** Whether the server got a request of it. */
+  sent = false
   readonly #res: ServerResponse
   readonly #session: Session | undefined
   readonly #batch: boolean

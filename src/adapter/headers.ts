@@ -4,6 +4,7 @@ import type { IncomingMessage } from 'node:http'
 
 import { CODE, type Refusal } from './error.ts'
 import { isSupported, VERSIONS } from './protocol.ts'
+import { TIERS, type Tier } from './queue.ts'
 import type { Session } from './session.ts'
 import type { Slot } from './slot.ts'
 
@@ -13,10 +14,17 @@ export function clientOf(req: IncomingMessage): string {
   return typeof name === 'string' ? name : ''
 }
 
+/** The client's tier, which Envoy sets, too; `pro` where it sets none that is known. */
+export function tierOf(req: IncomingMessage): Tier {
+  const name = req.headers['x-mcp-tier']
+  return TIERS.find((tier) => tier === name) ?? 'pro'
+}
+
 /** The session that a request names, with a version that fits it, or why it cannot be served. */
 export function sessionOf(slot: Slot, req: IncomingMessage): Session | Refusal {
   const found = slot.session(singleHeader(req, 'mcp-session-id'), clientOf(req))
   if ('status' in found) return found
+  found.tier = tierOf(req)
   const version = singleHeader(req, 'mcp-protocol-version')
   // Any version that is served will do: some clients send another than the negotiated one (mcp.md §1.2).
   if (version === undefined || isSupported(version) || version === found.version) return found

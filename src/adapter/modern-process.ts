@@ -22,6 +22,8 @@ export interface Caller {
   readonly logs: boolean
   /** It is the adapter itself. */
   readonly own?: boolean
+  /** It has a place at the server. */
+  readonly placed?: boolean
   /** A notification; where the server names the request in it, the name stands at `own`. */
   notified(message: NotificationMessage, own: Span | undefined): void
   settled(response: ResponseMessage): void
@@ -43,18 +45,20 @@ export class ModernProcess extends Connection<ModernPending> {
   }
 
   /** Sends a request under an id of its own. @returns that id */
-  send(message: RequestMessage, token: Span | undefined, caller: Caller): number {
+  send(message: RequestMessage, token: Span | undefined, caller: Caller, timeoutMs?: number): number {
     this.lastUsed = Date.now()
     const id = this.context.nextId()
     const changes: [Span, string][] = [[message.id, String(id)]]
     if (token) changes.push([token, String(id)])
-    this.track(id, {
+    const pending: ModernPending = {
       method: message.method,
+      placed: caller.placed === true,
       caller,
       ...(token ? { tokenKey: String(id) } : {}),
       settle: (response) => caller.settled(response),
       fail: (refusal) => caller.failed(refusal),
-    })
+    }
+    this.track(id, pending, timeoutMs)
     this.write(splice(message.text, ...changes.toSorted(([a], [b]) => a.start - b.start)))
     return id
   }

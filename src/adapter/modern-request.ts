@@ -3,10 +3,11 @@
 import type { IncomingMessage } from 'node:http'
 
 import { CODE, type Refusal } from './error.ts'
-import { clientOf } from './headers.ts'
+import { clientOf, tierOf } from './headers.ts'
 import { fromWire, uniqueMembers, type Span } from './json.ts'
 import { idText, isId, stringAt, type Message, type RequestMessage } from './message.ts'
 import { isModernVersion, META, MODERN_VERSION, REMOVED_METHODS } from './protocol.ts'
+import type { Tier } from './queue.ts'
 
 export interface ModernRequest {
   readonly message: RequestMessage
@@ -15,6 +16,7 @@ export interface ModernRequest {
   readonly id: string
   /** Who sends it; what the adapter keeps for a client is bound to this. */
   readonly client: string
+  readonly tier: Tier
   /** What the client can be asked: where it stands in the message. */
   readonly capabilities: Span
   readonly logLevel: string | undefined
@@ -81,6 +83,7 @@ export function readModernRequest(req: IncomingMessage, message: RequestMessage)
     method,
     id: idText(message),
     client: clientOf(req),
+    tier: tierOf(req),
     capabilities,
     logLevel: level && (stringAt(text, level) ?? ''),
     token: token && isId(text, token) ? token : undefined,

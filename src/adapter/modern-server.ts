@@ -1,11 +1,12 @@
 // The slot's server of the modern era over its processes: one at a time, whatever the isolation, because the
 // specification makes such servers stateless. One that has ended is started again by the next request (mcp.md §3.2).
 
+import { needsPlace } from './admission.ts'
 import type { Bounds } from './bounds.ts'
 import { CODE, RefusalError } from './error.ts'
 import { askModern } from './era.ts'
 import type { ResponseMessage } from './message.ts'
-import { LISTEN, ModernProcess, listenEnd, listenResponse, withOwnId } from './modern-process.ts'
+import { LISTEN, ModernProcess, listenEnd, listenResponse, withOwnId, type Caller } from './modern-process.ts'
 import { ModernExchange, statusOf } from './modern-exchange.ts'
 import type { ModernRequest } from './modern-request.ts'
 import { ownRequest } from './own-request.ts'
@@ -79,11 +80,34 @@ export class ModernServer {
       const message = 'The server does not read its input. Try again.'
       throw new RefusalError({ status: 503, code: CODE.server, message, retryAfterS: 1 })
     }
+    if (!needsPlace(request.method)) return this.#send(process, exchange, request, false)
+    if (process.admission.enter()) return this.#send(process, exchange, request, true)
+    const place = process.admission.wait(
+      {
+        go: (timeoutMs) => this.#send(process, exchange, request, true, timeoutMs),
+        refuse: (refusal) => exchange.refuse(request.id, refusal),
+      },
+      { client: request.client, tier: request.tier, bytes: request.message.text.length },
+    )
+    if (!place) return
+    exchange.left = () => process.admission.withdraw(place)
+    exchange.begin()
+  }
+
+  /** `placed`: it has a place at the server. */
+  #send(
+    process: ModernProcess,
+    exchange: ModernExchange,
+    request: ModernRequest,
+    placed: boolean,
+    timeoutMs?: number,
+  ): void {
     const { id, message, token } = request
     const listens = request.method === LISTEN
     const ownToken = token && message.text.slice(token.start, token.end)
-    const number = process.send(message, token, {
+    const caller: Caller = {
       logs: request.logLevel !== undefined,
+      placed,
       notified: ({ text }, own) => exchange.push(own ? withOwnId(text, own, listens ? id : ownToken!) : text),
       settled: (response) => {
         this.answered()
@@ -93,7 +117,8 @@ export class ModernServer {
       // A stream that just ends tells its client to listen again; that is what helps.
       failed: (refusal) => (listens && refusal.status === 502 ? exchange.cut() : exchange.refuse(id, refusal)),
       closed: () => exchange.answer(listenEnd(id)),
-    })
+    }
+    const number = process.send(message, token, caller, timeoutMs)
     exchange.left = () => process.cancel(number)
     exchange.begin()
   }

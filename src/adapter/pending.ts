@@ -7,6 +7,8 @@ export interface Pending {
   readonly method: string
   /** The key of its progress token as the server has it. */
   readonly tokenKey?: string
+  /** It holds a place at the server (limits.concurrency). */
+  readonly placed?: boolean
   settle(response: ResponseMessage): void
   fail(refusal: Refusal): void
 }
@@ -14,12 +16,25 @@ export interface Pending {
 interface Entry<P> {
   readonly pending: P
   timer: NodeJS.Timeout
+  /** It has no place, or has given it back. */
+  placeless: boolean
   start(): NodeJS.Timeout
+}
+
+/** The places at the server that requests hold. */
+export interface Places {
+  reenter(): void
+  leave(): void
 }
 
 export class PendingTable<P extends Pending = Pending> {
   readonly #requests = new Map<number, Entry<P>>()
   readonly #tokens = new Map<string, P>()
+  readonly #places: Places
+
+  constructor(places: Places) {
+    this.#places = places
+  }
 
   get size(): number {
     return this.#requests.size
@@ -28,32 +43,41 @@ export class PendingTable<P extends Pending = Pending> {
   /** `timedOut` is called after `timeoutMs`, unless it was taken before. */
   add(id: number, pending: P, timeoutMs: number, timedOut: () => void): void {
     const start = () => setTimeout(timedOut, timeoutMs)
-    this.#requests.set(id, { pending, start, timer: start() })
+    this.#requests.set(id, { pending, start, timer: start(), placeless: !pending.placed })
     if (pending.tokenKey !== undefined) this.#tokens.set(pending.tokenKey, pending)
   }
 
-  /** Stops its clock: the server owes no answer now. */
+  /** Stops its clock and gives its place back: the server owes no answer now. */
   rest(id: number): void {
-    clearTimeout(this.#requests.get(id)?.timer)
+    const request = this.#requests.get(id)
+    if (!request) return
+    clearTimeout(request.timer)
+    if (request.placeless) return
+    request.placeless = true
+    this.#places.leave()
   }
 
-  /** Starts the clock of one that rested, as if it were new. */
+  /** Starts the clock of one that rested, as if it were new; it has a place again, as the server goes on with it. */
   resume(id: number): void {
     const request = this.#requests.get(id)
     if (!request) return
     clearTimeout(request.timer)
     request.timer = request.start()
+    if (!request.placeless || !request.pending.placed) return
+    request.placeless = false
+    this.#places.reenter()
   }
 
   /** Takes a request out, for whoever settles or fails it; undefined: somebody has already. */
   take(id: number): P | undefined {
     const request = this.#requests.get(id)
     if (!request) return undefined
-    const { pending, timer } = request
+    const { pending, timer, placeless } = request
     clearTimeout(timer)
     this.#requests.delete(id)
     const { tokenKey } = pending
     if (tokenKey !== undefined && this.#tokens.get(tokenKey) === pending) this.#tokens.delete(tokenKey)
+    if (!placeless) this.#places.leave()
     return pending
   }
 

@@ -12,6 +12,7 @@ import { Health } from './health.ts'
 import { splice } from './json.ts'
 import type { Log } from './log.ts'
 import type { RequestMessage } from './message.ts'
+import { WaitingRoom } from './queue.ts'
 import { ServerProcess, type Handshake } from './process.ts'
 import { Spares } from './spares.ts'
 import type { StartStdio } from './stdio.ts'
@@ -36,6 +37,8 @@ export interface PoolEvents {
 
 export class ProcessPool {
   readonly health: Health
+  /** For requests that wait for any of the processes. */
+  readonly room: WaitingRoom
   readonly #spec: AdapterSpec
   #scale: Scale
   readonly #start: StartStdio
@@ -65,6 +68,9 @@ export class ProcessPool {
     this.#log = log
     this.#events = events
     this.health = new Health(bounds, log, () => events.changed())
+    const { queue, messageBytes } = spec.limits
+    const clients = spec.isolation === 'shared' || spec.group === '*'
+    this.room = new WaitingRoom(queue, Math.max(2 * messageBytes, bounds.queueBytes), clients)
     const attached = spec.server.kind === 'container'
     this.#lastId = attached ? Math.floor(Math.random() * 2 ** 30) : 0
     this.#scale = spec.scale
@@ -292,6 +298,7 @@ export class ProcessPool {
       bounds: this.#bounds,
       limits: this.#spec.limits,
       log: this.#log,
+      room: this.room,
       nextId: () => ++this.#lastId,
       ended: (process, reason, asked) => this.#ended(process, reason, asked),
     }

@@ -1,6 +1,7 @@
 // One running server of the legacy era and its sessions: the handshake, who asked what, who subscribed to what.
 
 import type { Isolation } from '../model/service.ts'
+import { needsPlace, type Turn } from './admission.ts'
 import { Connection, type ConnectionContext } from './connection.ts'
 import { CODE, errorMessage, RefusalError, unavailable, type Refusal } from './error.ts'
 import type { Exchange } from './exchange.ts'
@@ -38,9 +39,17 @@ export interface Handshake {
   readonly version: string | undefined
 }
 
+/** A session's request that waits for its turn. */
+interface SessionTurn extends Turn {
+  readonly exchange: Exchange
+  readonly session: Session
+  /** The client's own id, as it is written. */
+  readonly id: string
+}
+
 const META_TOKEN = ['_meta', 'progressToken'] as const
 
-export class ServerProcess extends Connection<SessionPending> implements SessionServer {
+export class ServerProcess extends Connection<SessionPending, SessionTurn> implements SessionServer {
   /** Several sessions may be attached. */
   readonly shared: boolean
   readonly isolation: Isolation
@@ -97,12 +106,31 @@ export class ServerProcess extends Connection<SessionPending> implements Session
     this.write(text)
   }
 
-  /** Sends a client's request under an id of its own; the exchange gets the response, or a refusal. */
+  /** Sends a client's request when it is its turn; the exchange gets the response, or a refusal. */
   request(exchange: Exchange, session: Session, message: RequestMessage): void {
+    if (!needsPlace(message.method)) return this.#send(exchange, session, message, false)
+    if (this.admission.enter()) return this.#send(exchange, session, message, true)
+    const id = idText(message)
+    const turn: SessionTurn = {
+      exchange,
+      session,
+      id,
+      go: (timeoutMs) => this.#send(exchange, session, message, true, timeoutMs),
+      refuse: (refusal) => exchange.refuse(id, refusal),
+    }
+    this.admission.wait(turn, { client: session.client, tier: session.tier, bytes: message.text.length })
+  }
+
+  /** Sends it under an id of its own; `placed`: it has a place at the server. */
+  #send(exchange: Exchange, session: Session, message: RequestMessage, placed: boolean, timeoutMs?: number): void {
     this.lastUsed = Date.now()
+    exchange.sent = true
     const uri = this.shared && message.method.startsWith('resources/') ? stringParam(message, 'uri') : undefined
     const known = uri !== undefined && this.subscriptions.has(uri, session)
-    if (uri !== undefined && this.#subscribed(exchange, session, message, uri)) return
+    if (uri !== undefined && this.#subscribed(exchange, session, message, uri)) {
+      if (placed) this.admission.leave()
+      return
+    }
     const id = this.context.nextId()
     const clientId = idText(message)
     const changes: [Span, string][] = [[message.id, String(id)]]
@@ -114,8 +142,9 @@ export class ServerProcess extends Connection<SessionPending> implements Session
       tokens = { token, tokenKey: this.shared ? String(id) : idKey(token) }
       if (this.shared) changes.push([tokenSpan, String(id)])
     }
-    this.track(id, {
+    const pending: SessionPending = {
       method: message.method,
+      placed,
       call: { exchange, session, id: clientId },
       ...tokens,
       settle: (response) => {
@@ -124,7 +153,8 @@ export class ServerProcess extends Connection<SessionPending> implements Session
         exchange.answer(splice(response.text, [response.id, clientId]))
       },
       fail: (refusal) => exchange.refuse(clientId, refusal),
-    })
+    }
+    this.track(id, pending, timeoutMs)
     this.write(splice(message.text, ...changes.toSorted(([a], [b]) => a.start - b.start)))
     if (tokens) exchange.openStream()
   }
@@ -142,6 +172,12 @@ export class ServerProcess extends Connection<SessionPending> implements Session
   detach(session: Session, refusal: Refusal): void {
     if (!this.sessions.delete(session)) return
     this.lastUsed = Date.now()
+    // These first, so that none of them gets the place of one that ends below.
+    for (const place of this.admission.all()) {
+      if (place.value.turn.session !== session) continue
+      this.admission.withdraw(place)
+      place.value.turn.refuse(refusal)
+    }
     for (const [id, pending] of this.pending.all()) {
       if (pending.call?.session !== session) continue
       this.pending.take(id)
@@ -199,13 +235,22 @@ export class ServerProcess extends Connection<SessionPending> implements Session
     const span = paramSpan(message, 'requestId')
     if (!span || !isId(message.text, span)) return
     const key = idKey(message.text.slice(span.start, span.end))
+    const words = 'The request was cancelled by the client.'
+    const waits = this.admission
+      .all()
+      .findLast(({ value: { turn } }) => turn.session === session && idKey(turn.id) === key)
+    if (waits) {
+      const { exchange, id } = waits.value.turn
+      this.admission.withdraw(waits)
+      return exchange.answer(errorMessage(id, CODE.server, words))
+    }
     for (const [id, pending] of this.pending.all().toReversed()) {
       const { call } = pending
       if (!call || call.session !== session || idKey(call.id) !== key) continue
       this.write(splice(message.text, [span, String(id)]))
       // The server may answer all the same; nobody waits for that any more, so the POST ends here.
       this.pending.take(id)
-      call.exchange.answer(errorMessage(call.id, CODE.server, 'The request was cancelled by the client.'))
+      call.exchange.answer(errorMessage(call.id, CODE.server, words))
       return
     }
   }

@@ -8,6 +8,7 @@ import type { Refusal } from './error.ts'
 import type { Exchange } from './exchange.ts'
 import type { NotificationMessage, RequestMessage, ResponseMessage } from './message.ts'
 import { allowsPriming, LATEST_VERSION } from './protocol.ts'
+import type { Tier } from './queue.ts'
 import { EventStream, type OpenStream, type StreamOwner } from './stream.ts'
 
 /** What a session talks to: a process of its own or shared with others, or a bridge to a server of the modern era. */
@@ -55,6 +56,8 @@ export class Session implements StreamOwner {
   readonly capabilities: ReadonlySet<string>
   readonly bounds: Bounds
   version: string = LATEST_VERSION
+  /** Its client's, as the newest request says. */
+  tier: Tier = 'pro'
   ended = false
   lastUsed = Date.now()
   /** POSTs with a request that has no answer yet, oldest first. */
@@ -238,9 +241,10 @@ export class Session implements StreamOwner {
     while (stream.forgetOldest());
   }
 
-  /** The newest POST under way whose client is still there. */
+  /** The newest POST under way whose client is still there; one that only waits has caused nothing yet. */
   #newestExchange(): Exchange | undefined {
-    return [...this.exchanges].findLast((exchange) => exchange.reachable)
+    const reachable = [...this.exchanges].filter((exchange) => exchange.reachable)
+    return reachable.findLast((exchange) => exchange.sent) ?? reachable.at(-1)
   }
 
   #newestGet(): EventStream | undefined {

@@ -68,6 +68,8 @@ export class Slot {
       group: this.spec.group,
       sessions: this.#sessions.size,
       requests: this.#requests,
+      running: this.#pool.room.running,
+      waiting: this.#pool.room.waiting,
       streams: this.#openStreams.size,
       processes: this.#pool.size,
       spare: this.#pool.spare,
@@ -104,10 +106,14 @@ export class Slot {
     return session
   }
 
-  /** Takes `count` places for requests, or says that there are none; each is given back with `finish`. */
+  /**
+   * Lets `count` requests in, or says that there are too many; each is told of with `finish`. How many run and wait is
+   * each server's to say (admission.ts); this bounds those that do neither: before their server has started, and after
+   * its answer, for as long as their clients do not read it.
+   */
   begin(count: number): Refusal | undefined {
     const { concurrency, queue } = this.spec.limits
-    if (this.#requests + count > concurrency + queue) {
+    if (this.#requests - this.#pool.room.running + count > concurrency + queue) {
       const message = `Too many requests are under way (limits.concurrency ${concurrency} + limits.queue ${queue}).`
       return { status: 429, code: CODE.server, message: `${message} Try again.`, retryAfterS: 1 }
     }

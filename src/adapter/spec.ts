@@ -75,6 +75,9 @@ export interface AdapterStatus {
   readonly sessions: number
   /** Requests that have no answer yet. */
   readonly requests: number
+  /** Those of them that have a place at a server (`limits.concurrency`) and those that wait for one (`limits.queue`). */
+  readonly running: number
+  readonly waiting: number
   /** Streams open to clients, GET and POST. */
   readonly streams: number
   /** Those that wait for a session (`scale.warm`) and those that are ending among them. */

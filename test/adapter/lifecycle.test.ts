@@ -181,12 +181,12 @@ describe('the control socket', () => {
     const { adapter, socket, control } = await started()
     const { statuses } = await watch(control)
     await until('the first line', () => statuses.length > 0)
-    const nothing = { sessions: 0, requests: 0, streams: 0, processes: 0, spare: 0, eras: {} }
+    const nothing = { sessions: 0, requests: 0, running: 0, waiting: 0, streams: 0, processes: 0, spare: 0, eras: {} }
     expect(statuses[0]).toEqual({ pid: adapter.child.pid, service: 'fixture', group: 'alice', ...nothing })
     const session = await openSession(socket)
     const get = await stream(socket, 'GET', { session })
     const wait = stream(socket, 'POST', { session }, toolCall(1, 'wait', { name: 'x' }))
-    const busy = { sessions: 1, requests: 1, streams: 1, processes: 1 }
+    const busy = { sessions: 1, requests: 1, running: 1, waiting: 0, streams: 1, processes: 1 }
     await until('all of it is told', () => JSON.stringify(statuses).includes(JSON.stringify(busy).slice(1, -1)))
     expect(JSON.parse((await call(control, 'GET', '/status')).text)).toMatchObject({ sessions: 1, requests: 1 })
     get.close()

@@ -1,0 +1,152 @@
+// The way of clients' requests to one server: as many as limits.concurrency are with it, the others wait (queue.ts).
+//
+// A request holds its place from when it is written to the server until its answer, its time-out or its cancellation.
+// One whose client is asked in the middle of it, by a request of the server that stdio cannot relate to it, holds its
+// place, because the server works on it as far as anybody can tell; the client's answer is a response, which never
+// waits. One that rests, because its client was told to come back with input, holds none meanwhile.
+
+import type { Limits } from '../model/service.ts'
+import type { Bounds } from './bounds.ts'
+import { CODE, unavailable, type Refusal } from './error.ts'
+import { RequestQueue, type Tier, type WaitingRoom, type Waiter } from './queue.ts'
+
+/**
+ * Requests that hold no place and wait for none: signs of life, of which a late one would be taken for a server that is
+ * dead or of the other era; streams that stay open (bounded elsewhere); and what a task that runs already, without
+ * a place, is waited for, given and ended with.
+ */
+const FREE: ReadonlySet<string> = new Set([
+  'ping',
+  'server/discover',
+  'subscriptions/listen',
+  'tasks/result',
+  'tasks/update',
+  'tasks/cancel',
+])
+
+export function needsPlace(method: string): boolean {
+  return !FREE.has(method)
+}
+
+/** What waits for its turn. Exactly one of the two is called, unless it is withdrawn. */
+export interface Turn {
+  /** It has a place at the server now, and this long for the rest (milliseconds). */
+  go(timeoutMs: number): void
+  /** It never reaches the server. */
+  refuse(refusal: Refusal): void
+}
+
+export interface Comer {
+  readonly client: string
+  readonly tier: Tier
+  /** What it keeps in memory while it waits. */
+  readonly bytes: number
+  /** A further part of a request that was let in before: it is not turned away for want of room. */
+  readonly again?: boolean
+}
+
+interface Lined<T> {
+  readonly turn: T
+  readonly timer: NodeJS.Timeout
+}
+
+/** One that waits, for `withdraw`. */
+export type Place<T> = Waiter<Lined<T>>
+
+export class Admission<T extends Turn = Turn> {
+  readonly #limits: Limits
+  readonly #room: WaitingRoom
+  readonly #queue: RequestQueue<Lined<T>>
+  readonly #choked: () => boolean
+  /** Turns are being given: one that ends at once must not begin the next inside it. */
+  #turning = false
+  #closed: Refusal | undefined
+
+  /** `choked`: the server does not read its input. */
+  constructor(limits: Limits, bounds: Bounds, room: WaitingRoom, choked: () => boolean) {
+    this.#limits = limits
+    this.#room = room
+    this.#choked = choked
+    // A request of the lowest tier has to get its turn before its time is up.
+    this.#queue = new RequestQueue(limits.concurrency, Math.min(bounds.ageMs, limits.timeoutMs / 10), room)
+  }
+
+  /** Takes a place at the server; false: the request has to wait. */
+  enter(): boolean {
+    return this.#queue.enter()
+  }
+
+  /** Takes a place for a request that the server has already. */
+  reenter(): void {
+    this.#queue.reenter()
+  }
+
+  /** Gives a place back, to who is next. */
+  leave(): void {
+    this.#queue.leave()
+    if (this.#turning || this.#queue.waiting === 0) return
+    this.#turning = true
+    const now = performance.now()
+    for (let next = this.#queue.next(now); next; next = this.#queue.next(now)) {
+      const { turn, timer } = next.value
+      clearTimeout(timer)
+      if (this.#choked()) {
+        this.#queue.leave()
+        turn.refuse(unavailable('The server does not read its input. Try again.'))
+      } else turn.go(Math.max(1, this.#limits.timeoutMs - (now - next.since)))
+    }
+    this.#turning = false
+  }
+
+  /** Waits for a place. Undefined: there is no room; it was refused. */
+  wait(turn: T, comer: Comer): Place<T> | undefined {
+    const refusal = this.#closed ?? (comer.again ? undefined : this.#full(comer))
+    if (refusal) {
+      turn.refuse(refusal)
+      return undefined
+    }
+    const timer = setTimeout(() => this.#timedOut(place), this.#limits.timeoutMs)
+    const place = this.#queue.wait({ turn, timer }, { ...comer, now: performance.now() })
+    return place
+  }
+
+  /** Its client does not wait any more; the server never hears of it. */
+  withdraw(place: Place<T>): void {
+    clearTimeout(place.value.timer)
+    this.#queue.remove(place)
+  }
+
+  /** All that wait, each client's in their order. */
+  all(): Place<T>[] {
+    return this.#queue.waiting === 0 ? [] : this.#queue.all()
+  }
+
+  /** Nobody has a turn any more: who waits is refused, and who comes to wait. */
+  close(refusal: Refusal): void {
+    this.#closed ??= refusal
+    for (const place of this.all()) {
+      this.withdraw(place)
+      place.value.turn.refuse(refusal)
+    }
+  }
+
+  #full({ client, bytes }: Comer): Refusal | undefined {
+    const lacking = this.#room.lacks(client, bytes)
+    if (lacking === undefined) return undefined
+    const { concurrency, queue } = this.#limits
+    const words = {
+      places: `Too many requests wait (limits.queue ${queue}) beside those that run (limits.concurrency ${concurrency}).`,
+      bytes: 'The requests that wait are too large together to keep one more.',
+      share: `Too many requests of this client wait: the rest of limits.queue (${queue}) is kept for other clients.`,
+    }[lacking]
+    return { status: 429, code: CODE.server, message: `${words} Try again.`, retryAfterS: 1 }
+  }
+
+  #timedOut(place: Place<T>): void {
+    this.#queue.remove(place)
+    const { concurrency, timeoutMs } = this.#limits
+    const waited = `The request waited ${timeoutMs / 1000} s (limits.timeout) for its turn`
+    const message = `${waited} and was not run: the server runs ${concurrency} at once (limits.concurrency). Try again.`
+    place.value.turn.refuse({ status: 504, code: CODE.server, message })
+  }
+}
