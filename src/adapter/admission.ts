@@ -43,10 +43,20 @@ export interface Comer {
   readonly bytes: number
   /** A further part of a request that was let in before: it is not turned away for want of room. */
   readonly again?: boolean
+  /** What is left of limits.timeout, if it has waited elsewhere before. */
+  readonly timeoutMs?: number | undefined
+}
+
+export interface ServerState {
+  /** It does not read its input. */
+  readonly choked: boolean
+  /** Why there is no turn for somebody who waits, in a sentence. */
+  readonly busy: string
 }
 
 interface Lined<T> {
   readonly turn: T
+  readonly timeoutMs: number
   readonly timer: NodeJS.Timeout
 }
 
@@ -57,16 +67,15 @@ export class Admission<T extends Turn = Turn> {
   readonly #limits: Limits
   readonly #room: WaitingRoom
   readonly #queue: RequestQueue<Lined<T>>
-  readonly #choked: () => boolean
+  readonly #server: ServerState
   /** Turns are being given: one that ends at once must not begin the next inside it. */
   #turning = false
   #closed: Refusal | undefined
 
-  /** `choked`: the server does not read its input. */
-  constructor(limits: Limits, bounds: Bounds, room: WaitingRoom, choked: () => boolean) {
+  constructor(limits: Limits, bounds: Bounds, room: WaitingRoom, server: ServerState) {
     this.#limits = limits
     this.#room = room
-    this.#choked = choked
+    this.#server = server
     // A request of the lowest tier has to get its turn before its time is up.
     this.#queue = new RequestQueue(limits.concurrency, Math.min(bounds.ageMs, limits.timeoutMs / 10), room)
   }
@@ -88,14 +97,26 @@ export class Admission<T extends Turn = Turn> {
     this.#turning = true
     const now = performance.now()
     for (let next = this.#queue.next(now); next; next = this.#queue.next(now)) {
-      const { turn, timer } = next.value
-      clearTimeout(timer)
-      if (this.#choked()) {
+      if (this.#server.choked) {
+        clearTimeout(next.value.timer)
         this.#queue.leave()
-        turn.refuse(unavailable('The server does not read its input. Try again.'))
-      } else turn.go(Math.max(1, this.#limits.timeoutMs - (now - next.since)))
+        next.value.turn.refuse(unavailable('The server does not read its input. Try again.'))
+      } else this.#go(next, now)
     }
     this.#turning = false
+  }
+
+  /** Where a turn is more than a place: whoever waits and can take one goes, in the order of their turns. */
+  offer(takes: (turn: T) => boolean): void {
+    if (this.#queue.waiting === 0) return
+    const now = performance.now()
+    const taken: Place<T>[] = []
+    this.#queue.offer(now, (place) => takes(place.value.turn) && taken.push(place) > 0)
+    for (const place of taken) this.#go(place, now)
+  }
+
+  get waiting(): number {
+    return this.#queue.waiting
   }
 
   /** Waits for a place. Undefined: there is no room; it was refused. */
@@ -105,8 +126,9 @@ export class Admission<T extends Turn = Turn> {
       turn.refuse(refusal)
       return undefined
     }
-    const timer = setTimeout(() => this.#timedOut(place), this.#limits.timeoutMs)
-    const place = this.#queue.wait({ turn, timer }, { ...comer, now: performance.now() })
+    const timeoutMs = comer.timeoutMs ?? this.#limits.timeoutMs
+    const timer = setTimeout(() => this.#timedOut(place), timeoutMs)
+    const place = this.#queue.wait({ turn, timeoutMs, timer }, { ...comer, now: performance.now() })
     return place
   }
 
@@ -130,6 +152,11 @@ export class Admission<T extends Turn = Turn> {
     }
   }
 
+  #go({ value: { turn, timeoutMs, timer }, since }: Place<T>, now: number): void {
+    clearTimeout(timer)
+    turn.go(Math.max(1, timeoutMs - (now - since)))
+  }
+
   #full({ client, bytes }: Comer): Refusal | undefined {
     const lacking = this.#room.lacks(client, bytes)
     if (lacking === undefined) return undefined
@@ -144,9 +171,8 @@ export class Admission<T extends Turn = Turn> {
 
   #timedOut(place: Place<T>): void {
     this.#queue.remove(place)
-    const { concurrency, timeoutMs } = this.#limits
-    const waited = `The request waited ${timeoutMs / 1000} s (limits.timeout) for its turn`
-    const message = `${waited} and was not run: the server runs ${concurrency} at once (limits.concurrency). Try again.`
+    const waited = `The request waited ${this.#limits.timeoutMs / 1000} s (limits.timeout) for its turn`
+    const message = `${waited} and was not run: ${this.#server.busy} Try again.`
     place.value.turn.refuse({ status: 504, code: CODE.server, message })
   }
 }

@@ -1,6 +1,7 @@
 // Clients of the modern era before a server of the legacy era (mcp.md §4.1): which process serves a request, what its
 // answer becomes, and what the server asks in the middle of a call.
 
+import { Admission, type Turn } from './admission.ts'
 import type { Bounds } from './bounds.ts'
 import { levelOf, LISTS, urlElicitations, type BridgedCall, type BridgeEvents, type Listen } from './bridged-call.ts'
 import { BridgedProcess } from './bridged-process.ts'
@@ -31,6 +32,14 @@ interface Bridged {
   readonly begun: Promise<void>
 }
 
+/** A request that waits for a process that it can have. */
+interface LeaseTurn extends Turn {
+  readonly key: string
+  readonly alone: boolean
+  /** What it gets. */
+  found?: Bridged | RefusalError
+}
+
 export class BridgeToLegacy implements BridgeEvents {
   readonly #pool: ProcessPool
   readonly #bounds: Bounds
@@ -38,8 +47,8 @@ export class BridgeToLegacy implements BridgeEvents {
   readonly #strict: boolean
   readonly #all = new Set<Bridged>()
   readonly #held: HeldCalls<Continuation>
-  /** Resolves when a process may be free. */
-  #freed = Promise.withResolvers<void>()
+  /** Requests that wait for a process. */
+  readonly #line: Admission<LeaseTurn>
 
   constructor(spec: AdapterSpec, pool: ProcessPool, bounds: Bounds) {
     this.#pool = pool
@@ -47,6 +56,8 @@ export class BridgeToLegacy implements BridgeEvents {
     this.#timeoutMs = spec.limits.timeoutMs
     this.#strict = spec.isolation === 'shared'
     this.#held = new HeldCalls(bounds.heldCalls, bounds.heldMs)
+    const state = { choked: false, busy: 'all processes of the server are busy.' }
+    this.#line = new Admission(spec.limits, bounds, pool.room, state)
   }
 
   /** Answers a request. Rejects with a RefusalError, or with NotInitialized when the server is not of this era. */
@@ -65,8 +76,9 @@ export class BridgeToLegacy implements BridgeEvents {
     )
     const asks = MAY_ASK.has(method) && Object.values(ASK_NEEDS).some((name) => declared[name] !== undefined)
     const alone = asks || (logLevel !== undefined && method !== LISTEN)
-    const process = await this.#process(key, alone, exchange)
-    if (!process) return
+    const found = await this.#process(key, alone, exchange, request)
+    if (!found) return
+    const { process, timeoutMs } = found
     let begun = false
     try {
       if (method === 'tools/call') {
@@ -78,7 +90,7 @@ export class BridgeToLegacy implements BridgeEvents {
       if (method === 'server/discover') return exchange.answer(process.discovered(id))
       if (method === LISTEN) return await this.#listen(process, exchange, request)
       begun = true
-      process.call(exchange, request, alone)
+      process.call(exchange, request, alone, timeoutMs)
     } finally {
       if (alone && !begun) this.#free(process)
     }
@@ -88,7 +100,7 @@ export class BridgeToLegacy implements BridgeEvents {
   ended(process: BridgedProcess): void {
     for (const bridged of this.#all) if (bridged.process === process) this.#all.delete(bridged)
     for (const { exchange } of process.listens) exchange.cut()
-    this.#wake()
+    this.#offer()
   }
 
   /** Stops the processes that nobody has used for long. */
@@ -139,6 +151,7 @@ export class BridgeToLegacy implements BridgeEvents {
     // Its client is still being asked; it will hear when it comes back.
     else call.outcome = outcome
     if (process.leased) this.#free(process)
+    else this.#offer()
   }
 
   #goOn({ process, call }: NonNullable<Continuation>, exchange: ModernExchange, request: ModernRequest): void {
@@ -195,7 +208,10 @@ export class BridgeToLegacy implements BridgeEvents {
     )
     const methods = new Set(lists.map(([, list]) => `notifications/${list}/list_changed`))
     const listen: Listen = { exchange, id, methods }
-    exchange.left = () => process.endListen(listen)
+    exchange.left = () => {
+      process.endListen(listen)
+      this.#offer()
+    }
     exchange.begin()
     const uris = filter['resourceSubscriptions']
     const asked =
@@ -217,37 +233,103 @@ export class BridgeToLegacy implements BridgeEvents {
   }
 
   /**
-   * A process whose server was told what this client declares; `alone`: for nobody else until it is freed. Undefined
-   * when the client has left meanwhile.
+   * A process whose server was told what this client declares, and what is left of the request's time; `alone`: for
+   * nobody else until it is freed. Undefined when the client has left meanwhile.
    */
-  async #process(key: string, alone: boolean, exchange: ModernExchange): Promise<BridgedProcess | undefined> {
-    const deadline = Date.now() + this.#timeoutMs
-    for (;;) {
-      const bridged = this.#usable(key, alone) ?? this.#open(key)
-      if (bridged) {
-        const { process, begun } = bridged
-        process.leased ||= alone
-        try {
-          await process.ready(begun)
-          return process
-        } catch (error) {
-          this.#all.delete(bridged)
-          this.#pool.noAnswer(process, error)
-          throw error
-        }
-      }
-      const left = deadline - Date.now()
-      if (exchange.over) return undefined
-      if (left <= 0) throw new RefusalError(unavailable('All processes of the server are busy. Try again.'))
-      await this.#nextFreed(left)
+  async #process(
+    key: string,
+    alone: boolean,
+    exchange: ModernExchange,
+    request: ModernRequest,
+  ): Promise<{ process: BridgedProcess; timeoutMs: number } | undefined> {
+    const turn = this.#now(key, alone) ?? (await this.#turn(key, alone, exchange, request))
+    if (!turn) return undefined
+    const { bridged, timeoutMs } = turn
+    const { process, begun } = bridged
+    try {
+      await process.ready(begun)
+      return { process, timeoutMs }
+    } catch (error) {
+      this.#all.delete(bridged)
+      this.#pool.noAnswer(process, error)
+      this.#offer()
+      throw error
     }
   }
 
-  /** Who may be asked runs alone, so that no question reaches another's user (mcp.md §3.2). */
-  #usable(key: string, alone: boolean): Bridged | undefined {
+  /** One that can be had at once; nobody overtakes who waits. */
+  #now(key: string, alone: boolean): { bridged: Bridged; timeoutMs: number } | undefined {
+    const bridged = this.#line.waiting === 0 ? (this.#usable(key, alone) ?? this.#open(key)) : undefined
+    if (!bridged) return undefined
+    bridged.process.leased ||= alone
+    return { bridged, timeoutMs: this.#timeoutMs }
+  }
+
+  /** Waits for one. Resolves with undefined when the client leaves. */
+  #turn(
+    key: string,
+    alone: boolean,
+    exchange: ModernExchange,
+    { client, tier, message }: ModernRequest,
+  ): Promise<{ bridged: Bridged; timeoutMs: number } | undefined> {
+    return new Promise((settle, reject) => {
+      const turn: LeaseTurn = {
+        key,
+        alone,
+        go: (timeoutMs) => {
+          if (turn.found instanceof RefusalError) reject(turn.found)
+          else settle({ bridged: turn.found!, timeoutMs })
+        },
+        refuse: (refusal) => reject(new RefusalError(refusal)),
+      }
+      const place = this.#line.wait(turn, { client, tier, bytes: message.text.length })
+      if (!place) return
+      exchange.left = () => {
+        this.#line.withdraw(place)
+        settle(undefined)
+      }
+      exchange.begin()
+      this.#offer()
+    })
+  }
+
+  /**
+   * A process may be free: whoever can have one gets it. One that cannot needs a process that others do not use any
+   * more: those behind it must not go on using it.
+   */
+  #offer(): void {
+    const stuck = new Set<string>()
+    this.#line.offer((turn) => {
+      try {
+        const bridged = this.#usable(turn.key, turn.alone, stuck) ?? (stuck.size > 0 ? undefined : this.#open(turn.key))
+        if (!bridged) {
+          stuck.add(turn.key)
+          return false
+        }
+        bridged.process.leased ||= turn.alone
+        turn.found = bridged
+      } catch (error) {
+        if (!(error instanceof RefusalError)) throw error
+        turn.found = error
+      }
+      return true
+    })
+  }
+
+  /**
+   * Who may be asked runs alone, so that no question reaches another's user (mcp.md §3.2). While requests with the keys
+   * `stuck` wait: only one that they could not have, as it has another key and is kept by a subscription.
+   */
+  #usable(key: string, alone: boolean, stuck: ReadonlySet<string> = new Set()): Bridged | undefined {
+    if (stuck.has(key)) return undefined
     return [...this.#all].find(
       ({ process }) =>
-        process.key === key && !process.leased && !process.leaving && !(alone && process.busy) && !process.endReason,
+        process.key === key &&
+        !process.leased &&
+        !process.leaving &&
+        !(alone && process.inUse) &&
+        !process.endReason &&
+        (stuck.size === 0 || process.listens.size > 0),
     )
   }
 
@@ -275,18 +357,7 @@ export class BridgeToLegacy implements BridgeEvents {
   #free(process: BridgedProcess): void {
     process.leased = false
     process.lastUsed = Date.now()
-    this.#wake()
-  }
-
-  #wake(): void {
-    this.#freed.resolve()
-    this.#freed = Promise.withResolvers()
-  }
-
-  async #nextFreed(ms: number): Promise<void> {
-    const timer = setTimeout(() => this.#wake(), ms)
-    await this.#freed.promise
-    clearTimeout(timer)
+    this.#offer()
   }
 }
 

@@ -64,7 +64,7 @@ export class BridgedProcess extends Connection<BridgedPending> {
   }
 
   /** Runs requests of clients. */
-  get busy(): boolean {
+  get inUse(): boolean {
     return this.pending.all().some(([, { call }]) => call !== undefined)
   }
 
@@ -110,15 +110,15 @@ export class BridgedProcess extends Connection<BridgedPending> {
   }
 
   /** Sends a client's request when it is its turn, at once if the process is leased for it (`alone`). */
-  call(exchange: ModernExchange, request: ModernRequest, alone: boolean): void {
-    if (!needsPlace(request.method)) return this.#send(exchange, request, { alone, placed: false })
-    if (this.admission.enter()) return this.#send(exchange, request, { alone, placed: true })
+  call(exchange: ModernExchange, request: ModernRequest, alone: boolean, timeoutMs: number): void {
+    if (!needsPlace(request.method)) return this.#send(exchange, request, { alone, placed: false, timeoutMs })
+    if (this.admission.enter()) return this.#send(exchange, request, { alone, placed: true, timeoutMs })
     const place = this.admission.wait(
       {
         go: (timeoutMs) => this.#send(exchange, request, { alone, placed: true, timeoutMs }),
         refuse: (refusal) => exchange.refuse(request.id, refusal),
       },
-      { client: request.client, tier: request.tier, bytes: request.message.text.length },
+      { client: request.client, tier: request.tier, bytes: request.message.text.length, timeoutMs },
     )
     if (!place) return
     exchange.left = () => this.admission.withdraw(place)
@@ -129,7 +129,7 @@ export class BridgedProcess extends Connection<BridgedPending> {
   #send(
     exchange: ModernExchange,
     request: ModernRequest,
-    { alone, placed, timeoutMs }: { alone: boolean; placed: boolean; timeoutMs?: number },
+    { alone, placed, timeoutMs }: { alone: boolean; placed: boolean; timeoutMs: number },
   ): void {
     this.lastUsed = Date.now()
     const number = this.context.nextId()

@@ -50,7 +50,7 @@ export abstract class Connection<P extends Pending = Pending, T extends Turn = T
 
   constructor(context: ConnectionContext) {
     this.context = context
-    this.admission = new Admission(context.limits, context.bounds, context.room, () => this.choked)
+    this.admission = new Admission(context.limits, context.bounds, context.room, this)
     this.pending = new PendingTable(this.admission)
     this.#pulse = new Pulse(context.bounds)
   }
@@ -84,6 +84,11 @@ export abstract class Connection<P extends Pending = Pending, T extends Turn = T
   /** Whether the server is so far behind with its input that nothing more should be given to it. */
   get choked(): boolean {
     return this.backlogBytes > this.context.limits.messageBytes
+  }
+
+  /** Why who waits for a place has none. */
+  get busy(): string {
+    return `the server runs ${this.context.limits.concurrency} at once (limits.concurrency).`
   }
 
   /** Why it has ended, in words for the client; undefined: it has not. */

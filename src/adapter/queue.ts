@@ -1,5 +1,5 @@
 // Who is next at a server: what is beyond limits.concurrency waits by tier, in rounds of its clients, with ageing
-// (design §5). No clock and no I/O: times are given in, in milliseconds, and never go back. Each step is O(1).
+// (design §5). No clock and no I/O: times are given in, in milliseconds, and never go back. Steps are O(1).
 
 /** From the tier that is served first to the last. */
 export const TIERS = ['enterprise', 'pro', 'free'] as const
@@ -186,6 +186,19 @@ export class RequestQueue<T> {
     return entry
   }
 
+  /**
+   * Gives places that are not the same for all, and that nobody counts here: in the order of their turns, to those who
+   * can take one. Each look at a waiting request is a step.
+   */
+  offer(now: number, takes: (waiter: Waiter<T>) => boolean): void {
+    this.#age(now)
+    for (let taker = this.#taker(takes); taker; taker = this.#taker(takes)) {
+      const lane = taker.lane!
+      this.#remove(taker, lane)
+      if (lane.entries.first) this.#line(lane, lane.home, now)
+    }
+  }
+
   /** Takes one out that waits; false: it waits no more. */
   remove(waiter: Waiter<T>): boolean {
     const entry = waiter as Entry<T>
@@ -203,6 +216,15 @@ export class RequestQueue<T> {
       }
     }
     return all
+  }
+
+  #taker(takes: (waiter: Waiter<T>) => boolean): Entry<T> | undefined {
+    for (const round of this.#rounds) {
+      for (let lane = round.first; lane; lane = lane.after) {
+        for (let entry = lane.entries.first; entry; entry = entry.after) if (takes(entry)) return entry
+      }
+    }
+    return undefined
   }
 
   #remove(entry: Entry<T>, lane: Lane<T>): void {

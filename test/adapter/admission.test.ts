@@ -31,7 +31,7 @@ const runs = (count: number) => until(`${count} run`, () => status().running ===
 /** The names of the calls that servers got, in their order. */
 const reached = () =>
   test.servers.flatMap(({ received }) =>
-    received.flatMap(({ method, params }) => (method === 'tools/call' ? [params!['name']] : [])),
+    received.flatMap(({ params }) => (params && 'name' in params ? [params['name']] : [])),
   )
 
 /** The server gives the answer to a call. */
@@ -380,6 +380,143 @@ describe('a call whose client is asked for input', () => {
   })
 })
 
+describe('a process that one call has for itself', () => {
+  const CAN = { roots: {} }
+  const alone = (name: string, client = 'alice', tier = 'pro') => {
+    const options = { id: name, client, capabilities: CAN, headers: { 'x-mcp-tier': tier } }
+    return modern(test.socket, 'tools/call', { name, arguments: {} }, options)
+  }
+
+  it('goes to who is next by tier and in rounds of the clients', async () => {
+    await start('legacy', {}, {}, { bridgedProcesses: 1 })
+    const answers = [alone('first')]
+    await runs(1)
+    const calls = [
+      ['free', 'ann', 'free'],
+      ['pro 1', 'bob', 'pro'],
+      ['pro 2', 'bob', 'pro'],
+      ['pro 3', 'cy', 'pro'],
+      ['best', 'dan', 'enterprise'],
+    ] as const
+    for (const [i, [name, client, tier]] of calls.entries()) {
+      answers.push(alone(name, client, tier))
+      await waits(i + 1)
+    }
+    const order = ['first', 'best', 'pro 1', 'pro 3', 'pro 2', 'free']
+    for (const [i, name] of order.entries()) {
+      await until(`${name} runs`, () => reached().length === i + 1)
+      expect(reached().at(-1)).toBe(name)
+      finish(name)
+    }
+    for (const answer of answers) expect((await answer).status).toBe(200)
+    expect(test.servers).toHaveLength(1)
+  })
+
+  it('is waited for with the bounds of the queue, and no longer than its client does', async () => {
+    await start('legacy', { queue: 1 }, { isolation: 'client' }, { bridgedProcesses: 1 })
+    const first = alone('first')
+    await runs(1)
+    const params = { name: 'gone', arguments: {} }
+    const leave = modernAbandoned(test.socket, 'tools/call', params, { capabilities: CAN })
+    await waits(1)
+    const full = await alone('full')
+    expect([full.status, full.headers['retry-after']]).toEqual([429, '1'])
+    leave()
+    await waits(0)
+    finish('first')
+    expect((await first).status).toBe(200)
+    expect(reached()).toEqual(['first'])
+    expect(status()).toMatchObject({ running: 0, waiting: 0 })
+  })
+
+  it('is not kept from it by those who would share one', async () => {
+    await start('legacy', { concurrency: 2 }, { isolation: 'client', scale: { max: 1, warm: 0 } })
+    const shares = (name: string) => modern(test.socket, 'prompts/list', { name }, { capabilities: CAN })
+    const answers = [shares('a')]
+    await runs(1)
+    answers.push(alone('alone'))
+    await waits(1)
+    // It could run beside the first, and the next one beside it, and so on.
+    answers.push(shares('b'))
+    await waits(2)
+    finish('a')
+    await until('it has a process', () => reached().includes('alone'))
+    expect(reached()).toEqual(['a', 'alone'])
+    finish('alone')
+    await until('the last runs', () => reached().includes('b'))
+    finish('b')
+    for (const answer of answers) expect((await answer).status).toBe(200)
+  })
+
+  it('rests while its client is asked, and goes on without a turn', async () => {
+    await start('legacy')
+    const call = alone('a')
+    await runs(1)
+    const [server] = test.servers
+    server!.say({ id: 'r-1', method: 'roots/list' })
+    const { result } = JSON.parse((await call).text) as {
+      result: { requestState: string; inputRequests: Record<string, unknown> }
+    }
+    expect(status()).toMatchObject({ running: 0, waiting: 0 })
+    const inputResponses = Object.fromEntries(Object.keys(result.inputRequests).map((key) => [key, { roots: [] }]))
+    const retry = modern(
+      test.socket,
+      'tools/call',
+      { name: 'a', arguments: {}, inputResponses, requestState: result.requestState },
+      { id: 'a', capabilities: CAN },
+    )
+    await runs(1)
+    finish('a')
+    expect((await retry).status).toBe(200)
+    expect(status()).toMatchObject({ running: 0, waiting: 0 })
+  })
+})
+
+describe('a place is given back', () => {
+  it('by what the adapter answers itself', async () => {
+    await start('legacy')
+    const about = (method: string) => ({ jsonrpc: '2.0', id: 1, method, params: { uri: 'a:1' } })
+    const people = await Promise.all(['ann', 'bob'].map((client) => openSession(test.socket, { client })))
+    for (const [i, session] of people.entries()) {
+      const client = ['ann', 'bob'][i]!
+      const answer = post(test.socket, about('resources/subscribe'), { client, session })
+      await runs(1)
+      const { id } = test.servers[0]!.received.findLast(({ method }) => method === 'resources/subscribe')!
+      test.servers[0]!.say({ id, result: {} })
+      expect((await answer).status).toBe(200)
+    }
+    const answer = await post(test.socket, about('resources/unsubscribe'), { client: 'ann', session: people[0]! })
+    expect(answer.status).toBe(200)
+    expect(status()).toMatchObject({ running: 0, waiting: 0 })
+  })
+
+  it('by a request whose server ended on its way to it', async () => {
+    await start('modern')
+    const warm = CLIENTS.modern('warm')
+    await runs(1)
+    const [server] = test.servers
+    finish('warm')
+    await warm
+    // The list of tools is read again before the call goes on; the server ends meanwhile.
+    server!.say({
+      method: 'notifications/tools/list_changed',
+      params: { _meta: { [KEY.subscription]: server!.received[0]!.id } },
+    })
+    const say = server!.say.bind(server)
+    let died = false
+    server!.say = (...messages) => {
+      if (JSON.stringify(messages).includes('"tools":[')) {
+        died = true
+        return server!.die()
+      }
+      say(...messages)
+    }
+    expect((await CLIENTS.modern('late')).status).toBeGreaterThanOrEqual(502)
+    expect(died).toBe(true)
+    expect(status()).toMatchObject({ running: 0, waiting: 0 })
+  })
+})
+
 describe('time', () => {
   beforeEach(async () => {
     await start('legacy')
@@ -388,8 +525,9 @@ describe('time', () => {
   afterEach(() => void vi.useRealTimers())
 
   const limits = { ...DEFAULT_LIMITS, concurrency: 1, timeoutMs: 60_000 }
+  const SERVER = { choked: false, busy: 'the server is busy.' }
   const comer = { client: 'a', tier: 'pro', bytes: 1 } as const
-  const make = () => new Admission(limits, DEFAULT_BOUNDS, new WaitingRoom(10, 100, false), () => false)
+  const make = () => new Admission(limits, DEFAULT_BOUNDS, new WaitingRoom(10, 100, false), SERVER)
   const turn = () => {
     const outcome: { left?: number; refusal?: Refusal } = {}
     const turn: Turn = {
@@ -420,7 +558,7 @@ describe('time', () => {
     vi.advanceTimersByTime(1)
     expect(outcome.refusal).toMatchObject({
       status: 504,
-      message: expect.stringMatching(/waited 60 s \(limits\.timeout\).*not run.*1 at once \(limits\.concurrency\)/),
+      message: expect.stringMatching(/waited 60 s \(limits\.timeout\).*not run: the server is busy\. Try/),
     })
     admission.leave()
     expect(outcome.left).toBeUndefined()
