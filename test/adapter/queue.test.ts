@@ -47,16 +47,33 @@ class Model {
         this.#toEnd(line, level - 1, now)
       }
     }
-    const line = [0, 1, 2].flatMap((level) => this.lines.filter((one) => one.level === level))[0]
+    const line = this.#inOrder()[0]
     const id = line?.ids.shift()
     if (line?.ids.length) this.#toEnd(line, line.home, now)
     else this.#drop()
     return id
   }
 
+  offer(now: number, can: (id: number) => boolean): number[] {
+    const took: number[] = []
+    for (;;) {
+      const line = this.#inOrder().find(({ ids }) => ids.some((id) => can(id)))
+      const id = line?.ids.find((one) => can(one))
+      if (!line || id === undefined) return took
+      took.push(id)
+      line.ids = line.ids.filter((other) => other !== id)
+      this.#toEnd(line, line.home, now)
+      this.#drop()
+    }
+  }
+
   cancel(id: number): void {
     for (const line of this.lines) line.ids = line.ids.filter((one) => one !== id)
     this.#drop()
+  }
+
+  #inOrder(): Model['lines'] {
+    return [0, 1, 2].flatMap((level) => this.lines.filter((one) => one.level === level))
   }
 
   #toEnd(line: Model['lines'][number], level: number, now: number): void {
@@ -219,6 +236,25 @@ describe('a queue', () => {
     const patient = turns.flatMap((client, turn) => (client === 'free' ? [turn] : []))
     expect(patient.length).toBe(3)
     for (const [i, turn] of patient.entries()) expect(turn - (patient[i - 1] ?? 0)).toBeGreaterThanOrEqual(20)
+  })
+
+  it('offers what not everybody can use in that order, too, and leaves the others where they are', () => {
+    fc.assert(
+      fc.property(fc.array(request, { maxLength: 30 }), fc.func(fc.boolean()), (requests, can) => {
+        const room = new WaitingRoom(1000, 1e9, true)
+        const queue = new RequestQueue<number>(1, AGE, room)
+        const model = new Model()
+        const waiting = requests.map((request, id) => {
+          model.come(id, request.client, request.tier, 0)
+          return queue.wait(id, { ...request, bytes: 0, now: 0 })
+        })
+        const took: number[] = []
+        queue.offer(0, ({ value }) => can(value) && took.push(value) > 0)
+        expect(took).toEqual(model.offer(0, can))
+        expect(waiting.map((waiter) => queue.remove(waiter))).toEqual(requests.map((_, id) => !can(id)))
+        expect([queue.running, room.waiting]).toEqual([0, 0])
+      }),
+    )
   })
 
   it('takes back what a server has already, whatever the limit says', () => {
