@@ -36,7 +36,7 @@ const NOT_YET: readonly NotYet[] = [
   { key: 'mcp.clients.*.rate_limit', remedy: 'Remove it.' },
   {
     key: 'mcp.clients.*.concurrent_requests',
-    remedy: 'Remove it; `limits.concurrency` of a service bounds each slot.',
+    remedy: 'Remove it; `limits.concurrency` of a service bounds each process.',
   },
 ]
 

@@ -5,11 +5,11 @@ export type Era = 'auto' | 'legacy' | 'modern' | 'dual'
 
 /** What one service grants its requests. Times in milliseconds, sizes in bytes. */
 export interface Limits {
-  /** Requests that one slot runs at once. */
+  /** Requests that one process of a slot runs at once. */
   readonly concurrency: number
-  /** Requests that may be in a slot beyond those; one more is answered 429. */
+  /** Requests that wait for their turn in a slot; one more is answered 429. */
   readonly queue: number
-  /** From a request's arrival to its answer; progress does not extend it. */
+  /** From a request's arrival to its answer, its wait for a turn included; progress does not extend it. */
   readonly timeoutMs: number
   /** The largest request body and the largest message of the server. */
   readonly messageBytes: number

@@ -1,5 +1,7 @@
 // What a client gets when something is wrong: the status, and a JSON-RPC error that says what to do.
 
+import { join } from 'node:path'
+
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
 import { Berth, initialize, reference } from './berth.ts'
@@ -12,6 +14,12 @@ beforeAll(async () => {
       everything: { command: reference('everything') },
       private: { command: reference('memory'), clients: ['alice'] },
       missing: { command: ['no-such-program-here', '--x'] },
+      narrow: {
+        command: [process.execPath, join(import.meta.dirname, '..', 'fixtures', 'stdio', 'server.ts')],
+        isolation: 'shared',
+        era: 'legacy',
+        limits: { concurrency: 1, queue: 2 },
+      },
       dies: { command: [process.execPath, '-e', 'console.error("cannot open the vault"); process.exit(3)'] },
     },
     clients: { alice: {} },
@@ -87,6 +95,45 @@ describe('refused by the adapter', () => {
     expect((await berth.post(await port('everything'), list, { headers, client: 'alice' })).status).toBe(404)
     expect((await berth.post(await port('everything'), list, { headers })).status).toBe(404)
   })
+})
+
+test('more requests than may wait: 429 for the last, the others run in their turn, and what is cancelled does not', async () => {
+  const narrow = await port('narrow')
+  const session = async (client: string): Promise<Record<string, string>> => {
+    const answer = await berth.post(narrow, initialize(), { client })
+    return { 'mcp-session-id': String(answer.headers['mcp-session-id']) }
+  }
+  const [alice, codex, gemini] = await Promise.all(['alice', 'codex', 'gemini'].map(session))
+  const echo = (id: string, client: string, headers = {}) => {
+    const params = { name: 'echo', arguments: { text: id } }
+    return berth.post(narrow, { jsonrpc: '2.0', id, method: 'tools/call', params }, { client, headers })
+  }
+  /** Of two requests for one place one waits. */
+  const oneWaits = async (one: ReturnType<typeof echo>, other: ReturnType<typeof echo>) => {
+    const full = await Promise.race([one, other])
+    expect(full.status).toBe(429)
+    expect(full.headers['retry-after']).toBe('1')
+    expect(full.json.error!.message).toMatch(/limits\.queue/)
+    const { id } = full.json as { id: string }
+    return id.endsWith('1') ? { answer: other, id: id.replace('1', '2') } : { answer: one, id: id.replace('2', '1') }
+  }
+
+  // With a progress token the headers of the answer come when the server has the request.
+  const params = { name: 'wait', arguments: { name: 'x' }, _meta: { progressToken: 'p' } }
+  const running = await fetch(berth.url(narrow), {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', 'x-mcp-client': 'alice', ...alice },
+    body: JSON.stringify({ jsonrpc: '2.0', id: 'first', method: 'tools/call', params }),
+  })
+  const waiting = await oneWaits(echo('codex 1', 'codex', codex), echo('codex 2', 'codex', codex))
+  const cancelled = await oneWaits(echo('gemini 1', 'gemini', gemini), echo('gemini 2', 'gemini', gemini))
+  const tell = (method: string, params: object, client: string, headers = {}) =>
+    berth.post(narrow, { jsonrpc: '2.0', method, params }, { client, headers })
+  await tell('notifications/cancelled', { requestId: cancelled.id }, 'gemini', gemini)
+  expect((await cancelled.answer).body).toMatch(/cancelled by the client/)
+  await tell('notifications/use', { name: 'release', args: { name: 'x' } }, 'alice', alice)
+  expect(await running.text()).toContain('released')
+  expect((await waiting.answer).body).toContain(`"text":"${waiting.id}"`)
 })
 
 describe('a server that cannot run', () => {
