@@ -1,8 +1,7 @@
 // The answer to one POST: plain JSON when the server's first word is its answer, an event stream otherwise.
 
-import type { ServerResponse } from 'node:http'
-
 import { errorMessage, sendJson, sendRefusal, type Refusal } from './error.ts'
+import type { HttpResponse } from './http1.ts'
 import type { Session } from './session.ts'
 import type { EventStream } from './stream.ts'
 
@@ -17,7 +16,7 @@ import type { EventStream } from './stream.ts'
 export class Exchange {
   /** Whether the server got a request of it. */
   sent = false
-  readonly #res: ServerResponse
+  readonly #res: HttpResponse
   readonly #session: Session | undefined
   readonly #batch: boolean
   readonly #onEnd: () => void
@@ -31,16 +30,13 @@ export class Exchange {
    * `requests` answers are owed; `batch`: as an array. Without a session it stays JSON. `onEnd` runs once, when
    * everything is answered and the answer has left, or its client is gone.
    */
-  constructor(
-    res: ServerResponse,
-    options: { session?: Session; requests: number; batch: boolean; onEnd: () => void },
-  ) {
+  constructor(res: HttpResponse, options: { session?: Session; requests: number; batch: boolean; onEnd: () => void }) {
     this.#res = res
     this.#session = options.session
     this.#batch = options.batch
     this.#unanswered = options.requests
     this.#onEnd = options.onEnd
-    res.on('close', () => this.#settle())
+    res.onClose(() => this.#settle())
     const { session } = options
     if (!session) return
     session.exchanges.add(this)

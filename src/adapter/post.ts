@@ -1,12 +1,12 @@
 // A POST of a client: its body, its era, and what becomes of each message of the legacy era (mcp.md §1.2).
 
 import { isUtf8 } from 'node:buffer'
-import type { IncomingMessage, ServerResponse } from 'node:http'
 
 import { CODE, RefusalError, sendRefusal, unavailable, type Refusal } from './error.ts'
 import { Exchange } from './exchange.ts'
-import { clientOf, sessionOf, singleHeader } from './headers.ts'
 import { Parts } from './framing.ts'
+import { clientOf, sessionOf } from './headers.ts'
+import type { HttpRequest, HttpResponse } from './http1.ts'
 import { isRecord, scanArray } from './json.ts'
 import { idText, readMessage, type Message, type RequestMessage } from './message.ts'
 import type { InitializeRequest } from './pool.ts'
@@ -17,7 +17,7 @@ import type { Session } from './session.ts'
 import type { Slot } from './slot.ts'
 
 /** Answers a POST. Whatever goes wrong is an answer; nothing is thrown. */
-export function receivePost(slot: Slot, req: IncomingMessage, res: ServerResponse): void {
+export function receivePost(slot: Slot, req: HttpRequest, res: HttpResponse): void {
   if (!/^application\/json\s*(?:;|$)/i.test(req.headers['content-type'] ?? '')) {
     const message = 'The Content-Type must be application/json.'
     return sendRefusal(res, { status: 415, code: CODE.invalidRequest, message })
@@ -28,14 +28,14 @@ export function receivePost(slot: Slot, req: IncomingMessage, res: ServerRespons
   })
 }
 
-function receive(slot: Slot, req: IncomingMessage, res: ServerResponse, text: string): void {
+function receive(slot: Slot, req: HttpRequest, res: HttpResponse, text: string): void {
   let parsed: unknown
   try {
     parsed = JSON.parse(text)
   } catch {
     return sendRefusal(res, { status: 400, code: CODE.parse, message: 'The body is not valid JSON.' })
   }
-  const sessionId = singleHeader(req, 'mcp-session-id')
+  const sessionId = req.headers['mcp-session-id']
   const batch = Array.isArray(parsed)
   const read = batch ? readBatch(text) : readMessage(text)
   if ('invalid' in read) return sendRefusal(res, invalid(read.invalid))
@@ -62,7 +62,7 @@ function receive(slot: Slot, req: IncomingMessage, res: ServerResponse, text: st
 
 function deliver(
   slot: Slot,
-  res: ServerResponse,
+  res: HttpResponse,
   session: Session,
   messages: readonly Message[],
   batch: boolean,
@@ -81,13 +81,13 @@ function deliver(
     else session.server.answered(session, message)
   }
   // Accepted without an answer: exactly 202 and no body (mcp.md §8).
-  if (!exchange) res.writeHead(202, { 'content-length': 0 }).end()
+  if (!exchange) res.send(202, {}, '')
 }
 
 async function initialize(
   slot: Slot,
-  req: IncomingMessage,
-  res: ServerResponse,
+  req: HttpRequest,
+  res: HttpResponse,
   message: RequestMessage,
   parsed: unknown,
 ): Promise<void> {
@@ -138,7 +138,7 @@ function invalid(message: string): Refusal {
 }
 
 /** Reads a body as wire text. The rest of a refused one is discarded, so that the connection stays usable. */
-function readBody(slot: Slot, req: IncomingMessage, done: (body: string | Refusal) => void): void {
+function readBody(slot: Slot, req: HttpRequest, done: (body: string | Refusal) => void): void {
   const limit = slot.spec.limits.messageBytes
   const parts = new Parts()
   let held = 0
@@ -155,19 +155,22 @@ function readBody(slot: Slot, req: IncomingMessage, done: (body: string | Refusa
     code: CODE.invalidRequest,
     message: `The body is larger than ${limit} bytes (limits.message).`,
   }
-  req.on('data', (chunk: Buffer) => {
-    if (settled) return
-    if (parts.bytes + chunk.length > limit) return settle(tooLarge)
-    if (!slot.holdBody(chunk.length)) return settle(unavailable('Too many large requests arrive at once. Try again.'))
-    held += chunk.length
-    parts.push(chunk)
+  if (Number(req.headers['content-length']) > limit) return settle(tooLarge)
+  req.read({
+    part(bytes) {
+      if (settled) return
+      if (parts.bytes + bytes.length > limit) return settle(tooLarge)
+      if (!slot.holdBody(bytes.length)) return settle(unavailable('Too many large requests arrive at once. Try again.'))
+      held += bytes.length
+      parts.push(bytes)
+    },
+    end() {
+      if (settled) return
+      const body = parts.take()
+      // One bad byte ends servers that decode their stdin strictly, for all who share them.
+      if (!isUtf8(body)) return settle({ status: 400, code: CODE.parse, message: 'The body is not valid UTF-8.' })
+      settle(body.toString('latin1'))
+    },
+    lost: () => settle(undefined),
   })
-  req.on('end', () => {
-    const body = parts.take()
-    // One bad byte ends servers that decode their stdin strictly, for all who share them.
-    if (!isUtf8(body)) return settle({ status: 400, code: CODE.parse, message: 'The body is not valid UTF-8.' })
-    settle(body.toString('latin1'))
-  })
-  req.on('close', () => settle(undefined))
-  if (Number(req.headers['content-length']) > limit) settle(tooLarge)
 }
