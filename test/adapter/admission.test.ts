@@ -1,6 +1,7 @@
 // What is beyond limits.concurrency: who waits, for how long, in which order, and what becomes of it. Clients and servers
 // of both eras; the servers answer a call when the test says so.
 
+import * as fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 
 import { Admission, type Turn } from '../../src/adapter/admission.ts'
@@ -247,6 +248,116 @@ describe.each([
     expect(message(full)).toMatch(/too large together/)
     await test.slot.drain(0)
     await Promise.all([...answers, ...results])
+  })
+})
+
+describe.each([
+  ['legacy', 'legacy'],
+  ['legacy', 'modern'],
+  ['modern', 'legacy'],
+  ['modern', 'modern'],
+] as const)('whatever %s clients and a %s server do', (era, server) => {
+  const LIMIT = 2
+  const step = fc.record({
+    action: fc.constantFrom('call', 'call', 'call', 'finish', 'finish', 'cancel', 'end', 'die'),
+    pick: fc.nat(1000),
+  })
+  interface Asked {
+    readonly name: string
+    readonly client: string
+    over: boolean
+    /** Its client leaves, or cancels it. */
+    leave(): unknown
+  }
+
+  async function begin(name: string, client: string): Promise<Asked> {
+    const asked: Asked = { name, client, over: false, leave: () => undefined }
+    const answered = (status: number) => {
+      expect([200, 404, 429, 502, 503]).toContain(status)
+      asked.over = true
+    }
+    if (era === 'modern') {
+      const left = modernAbandoned(test.socket, 'tools/call', { name, arguments: {} }, { client, id: name }, answered)
+      asked.leave = () => {
+        left()
+        asked.over = true
+      }
+      return asked
+    }
+    if (!sessions.has(client)) sessions.set(client, await openSession(test.socket, { client }))
+    const session = sessions.get(client)!
+    void CLIENTS.legacy(name, { client }).then(({ status }) => answered(status))
+    const cancel = { jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: name } }
+    asked.leave = () => post(test.socket, cancel, { client, session })
+    return asked
+  }
+
+  it('each request is answered, no more than the limit are with the server, and no place is lost', async () => {
+    await start(server)
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 30 }), async (steps) => {
+        await test.stop()
+        sessions.clear()
+        await start(server, { concurrency: LIMIT, queue: 5 }, {}, { restartMinMs: 0, restartMaxMs: 0 })
+        const all: Asked[] = []
+        const finished = new Set<unknown>()
+        const unsent = new Set<string>()
+        const open = () => all.filter(({ over }) => !over)
+        /** What the server that runs works on. */
+        const underWay = (): string[] => {
+          const live = test.servers.filter(({ ended }) => !ended)
+          const names = live.map(({ received }) => {
+            const cancelled = received.map(
+              ({ method, params }) => method === 'notifications/cancelled' && params!['requestId'],
+            )
+            const calls = received.filter(({ id, method }) => method === 'tools/call' && !cancelled.includes(id))
+            return calls.map(({ params }) => String(params!['name'])).filter((name) => !finished.has(name))
+          })
+          for (const own of names) expect(own.length).toBeLessThanOrEqual(LIMIT)
+          return names.flat()
+        }
+        const answer = (name: string) => {
+          finished.add(name)
+          finish(name)
+        }
+        for (const { action, pick } of steps) {
+          const one = open()[pick % Math.max(1, open().length)]
+          if (action === 'call') all.push(await begin(`call ${all.length}`, ['ann', 'bob', 'cy'][pick % 3]!))
+          if (action === 'finish' && underWay().length > 0) answer(underWay()[pick % underWay().length]!)
+          if (action === 'cancel' && one) {
+            if (!reached().includes(one.name)) unsent.add(one.name)
+            await one.leave()
+            await until('it is answered', () => one.over)
+          }
+          if (action === 'end' && one && sessions.has(one.client)) {
+            for (const { name, client } of open())
+              if (client === one.client && !reached().includes(name)) unsent.add(name)
+            await call(test.socket, 'DELETE', '/mcp', { client: one.client, session: sessions.get(one.client)! })
+            sessions.delete(one.client)
+          }
+          if (action === 'die') {
+            test.servers.findLast(({ ended }) => !ended)?.die()
+            // A session of the legacy era ends with its server.
+            if (server === 'legacy') sessions.clear()
+          }
+          await until('all know as much as the slot', () => {
+            const { requests, running, waiting } = status()
+            return requests === open().length && running + waiting === requests
+          })
+          expect(status().running).toBe(underWay().length)
+          // Who waits has a reason to.
+          if (status().waiting > 0) expect(status().running).toBe(LIMIT)
+        }
+        while (open().length > 0) {
+          for (const name of underWay()) answer(name)
+          await until('more is to do', () => open().length === 0 || underWay().length > 0)
+        }
+        await until('nothing is under way', () => status().requests === 0)
+        expect(status()).toMatchObject({ running: 0, waiting: 0 })
+        for (const name of unsent) expect(reached()).not.toContain(name)
+      }),
+      { numRuns: 25 },
+    )
   })
 })
 

@@ -60,14 +60,15 @@ export function modernStream(
   return stream(socket, 'POST', callOptions(method, params, options), modernMessage(method, params, options))
 }
 
-/** One request whose client leaves when the returned function is called. */
+/** One request whose client leaves when the returned function is called; `answered` gets the status of an answer. */
 export function modernAbandoned(
   socket: string,
   method: string,
   params: Record<string, unknown> = {},
   options: ModernOptions = {},
+  answered?: (status: number) => void,
 ): () => void {
-  return abandoned(socket, modernMessage(method, params, options), callOptions(method, params, options))
+  return abandoned(socket, modernMessage(method, params, options), callOptions(method, params, options), answered)
 }
 
 export interface Reply {

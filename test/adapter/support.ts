@@ -195,10 +195,16 @@ export function post(socketPath: string, body: unknown, options: CallOptions = {
   return call(socketPath, 'POST', '/mcp', options, typeof body === 'string' ? body : JSON.stringify(body))
 }
 
-/** A POST whose client leaves when the returned function is called. */
-export function abandoned(socketPath: string, body: unknown, options: CallOptions = {}): () => void {
+/** A POST whose client leaves when the returned function is called; `answered` gets the status of a whole answer. */
+export function abandoned(
+  socketPath: string,
+  body: unknown,
+  options: CallOptions = {},
+  answered?: (status: number) => void,
+): () => void {
   const req = open(socketPath, 'POST', '/mcp', options, JSON.stringify(body))
   req.on('error', () => undefined)
+  if (answered) req.once('response', (res) => res.resume().once('end', () => answered(res.statusCode!)))
   return () => void req.destroy()
 }
 
