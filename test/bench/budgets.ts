@@ -114,12 +114,7 @@ export function verdicts(results: readonly CellResult[]): Verdict[] {
 }
 
 /** The median over the rounds, each compared with what ran beside it. */
-function ratio(
-  figures: CellResult['figures'],
-  berth: ContenderName,
-  peer: ContenderName,
-  what: keyof Round,
-): number {
+function ratio(figures: CellResult['figures'], berth: ContenderName, peer: ContenderName, what: keyof Round): number {
   const [own, other] = [figures[berth]!, figures[peer]!]
   if (own.failures + other.failures > 0) return Number.NaN
   return median(own.rounds.map((round, i) => round[what] / other.rounds[i]![what]))
