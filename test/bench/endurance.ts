@@ -25,6 +25,7 @@ const STEADY_LOOKS = 10
 const CONNECTIONS = 8
 const ABANDONED_SHARE = 1.1
 const RECOVERY_MS = 2000
+const BETWEEN_DEATHS_MS = 1500
 
 type SlotRow = ServiceRow['slots'][number]
 
@@ -192,6 +193,8 @@ async function killed(berth: Berth, { quick, signal, progress }: BenchOptions): 
       }
       recovered.push(performance.now() - began)
       await session.close()
+      // A server that keeps dying is started ever more rarely, which is another matter.
+      await delay(BETWEEN_DEATHS_MS, undefined, { signal })
     }
     const { failures } = await beside
     await Promise.allSettled(others.map((other) => other.close()))
