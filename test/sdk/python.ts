@@ -49,7 +49,7 @@ export async function runPython(
   child.stderr.setEncoding('utf8').on('data', (text: string) => (said = (said + text).slice(-10_000)))
   child.stdout.setEncoding('utf8').on('data', (text: string) => (lines += text))
   const [code] = (await once(child, 'close')) as [number | null]
-  if (code !== 0) throw new Error(`client.py ended with ${String(code)}:\n${said}`)
+  if (code !== 0) throw new Error(`client.py ended with ${String(code)}:\n${lines.slice(-2000)}${said}`)
   const outcomes = new Map<string, { revision: string; reports: Partial<Record<Scenario, Report>> }>()
   for (const line of lines.split('\n').filter((one) => one !== '')) {
     const { url, revision, scenario, ...report } = JSON.parse(line) as Line

@@ -91,8 +91,8 @@ const PLAIN = {
     }
     return { warning: await levels('warning'), debug: await levels('debug') }
   },
-  // The last one: it loses the connections. In the modern era the call is lost with them, and version 2 of the SDK does
-  // not notice that: it waits for its own timeout.
+  // The last one: it loses the connections. In the modern era the call is lost with them, which version 2 of the SDK
+  // leaves to the call's timeout.
   resume: (peer, { era }) => withProgress(peer, 'test_resumable', era === 'modern' ? { timeout: LOST_MS } : {}),
 } satisfies Partial<Record<Scenario, Step>>
 
