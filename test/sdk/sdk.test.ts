@@ -16,7 +16,7 @@ import { connectV1 } from './typescript-v1.ts'
 
 const README = readFileSync(join(import.meta.dirname, '..', '..', 'README.md'), 'utf8')
 /** With the download of the SDKs on a fresh machine. */
-const PREPARATION_MS = 300_000
+const PREPARATION_MS = 600_000
 
 const PROCESSES = runsOf('process')
 const CONTAINERS = runsOf('container')
