@@ -184,6 +184,7 @@ export class BridgeToModern implements SessionServer {
     return new Promise((settle) => {
       const number = process.send(message, own === undefined ? undefined : token, {
         logs: this.#client.logLevel !== undefined,
+        session: leg.session,
         notified: ({ text }, span) => void leg.exchange.push(span ? withOwnId(text, span, own!) : text),
         settled: (response) => {
           this.#server.answered()
