@@ -38,6 +38,13 @@ export const DEFAULT_BOUNDS = {
   subscriptions: 10_000,
   /** Processes that sessions share, one per version and declared capabilities. */
   sharedProcesses: 16,
+  /**
+   * Sessions with a process each, which most clients leave without a word (mcp.md §9): how many there may be, and how
+   * many of them stay that nobody has used for so long.
+   */
+  processSessions: 200,
+  restingSessions: 64,
+  restingMs: 60_000,
   /** Between looks for idle sessions and expired streams. */
   sweepMs: 60_000,
   /** Between starts of a process that keeps failing: doubling from the first to the second. */

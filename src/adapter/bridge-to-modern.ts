@@ -224,6 +224,7 @@ export class BridgeToModern implements SessionServer {
     if (own !== undefined) leg.exchange.openStream()
     const caller: Caller = {
       logs: this.#client.logLevel !== undefined,
+      session: leg.session,
       placed,
       notified: ({ text }, span) => void leg.exchange.push(span ? withOwnId(text, span, own!) : text),
       settled: (response) => {

@@ -15,11 +15,14 @@ import {
 import type { Pending } from './pending.ts'
 import { ownRequest } from './own-request.ts'
 import { META } from './protocol.ts'
+import type { Session } from './session.ts'
 
 /** Who hears what the server says about one request. */
 export interface Caller {
   /** Whether the request asks for logs. */
   readonly logs: boolean
+  /** The session that the request is of, if its client is of the legacy era. */
+  readonly session?: Pick<Session, 'unrelated'>
   /** It is the adapter itself. */
   readonly own?: boolean
   /** It has a place at the server. */
@@ -99,10 +102,11 @@ export class ModernProcess extends Connection<ModernPending> {
     // What is not of a subscription belongs to a request, and only one that asked for logs gets any: with several
     // under way nobody can tell whose it is.
     const asking = this.pending.all().filter(([, { caller }]) => caller.logs)
-    const [only] = asking
-    if (message.method === 'notifications/message' && only && asking.length === 1) {
-      only[1].caller.notified(message, undefined)
-    }
+    const first = asking[0]?.[1].caller
+    if (message.method !== 'notifications/message' || !first) return
+    if (asking.length === 1) return first.notified(message, undefined)
+    // All of one session: then it is that session's, which has a stream for what belongs to no certain request.
+    if (asking.every(([, { caller }]) => caller.session === first.session)) first.session?.unrelated(message.text)
   }
 
   protected override endRefusal(reason: string): Refusal {

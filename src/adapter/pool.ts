@@ -78,7 +78,7 @@ export class ProcessPool {
       {
         bounds,
         log,
-        hasRoom: () => this.#ceiling === undefined || this.#staying.length < this.#ceiling,
+        hasRoom: () => this.ceiling === undefined || this.#staying.length < this.ceiling,
         start: () => this.#startSpare(),
         gaveUp: (reason) => {
           this.health.lastFailure = `The processes that scale.warm keeps started keep ending: ${reason}`
@@ -233,7 +233,7 @@ export class ProcessPool {
   }
 
   /** Processes that the slot may have at once; undefined where `scale.max` does not say that. */
-  get #ceiling(): number | undefined {
+  get ceiling(): number | undefined {
     return this.#spec.isolation === 'shared' || this.#spec.server.kind === 'container' ? undefined : this.#scale.max
   }
 
@@ -261,11 +261,11 @@ export class ProcessPool {
   }
 
   /**
-   * One more process must not be one too many. Nobody loses a process to `scale.max`; where only the bound on shared
+   * One more process must not be one too many. Nobody who is there loses a process to `scale.max`; where only the bound on shared
    * processes counts, the one that has been without a session for longest goes.
    */
   #makeRoom(): void {
-    const max = this.#ceiling
+    const max = this.ceiling
     const serving = this.#staying.filter((process) => !(process instanceof ServerProcess && this.#spares.has(process)))
     if (max !== undefined) {
       if (serving.length < max) return
@@ -344,7 +344,7 @@ export class ProcessPool {
 
   /** Those that are ending still count for `scale.max`: a start waits for as many of them as needed. */
   async #place(process: Connection): Promise<void> {
-    const max = this.#ceiling ?? Infinity
+    const max = this.ceiling ?? Infinity
     while (this.#placed.size >= max) await this.#oneGone.promise
     if (process.leaving) throw new RefusalError(unavailable('The service is stopping.'))
     this.#placed.add(process)

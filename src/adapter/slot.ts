@@ -245,19 +245,44 @@ export class Slot {
     this.#changed()
   }
 
-  /** The bound on sessions: the one that is idle for longest goes when a further one comes. */
+  /**
+   * The bound on sessions: the one that is idle for longest goes when a further one comes. To `scale.max` only one gives
+   * way that has rested for a while: its client may be gone, and those that are there must not wait for its end.
+   */
   #makeRoom(): void {
-    if (this.#sessions.size + this.#starting < this.bounds.sessions) return
+    const count = this.#sessions.size + this.#starting
+    const { sessions, processSessions, restingMs } = this.bounds
+    if (count >= (this.#ownProcesses ? Math.min(sessions, processSessions) : sessions)) {
+      const oldest = this.#longestIdle(0)
+      if (!oldest) throw new RefusalError(unavailable('Too many sessions are open, and all of them are in use.', 5))
+      this.close(oldest)
+    } else if (this.#ownProcesses && count >= (this.#pool.ceiling ?? Infinity)) {
+      const resting = this.#longestIdle(restingMs)
+      if (resting) this.close(resting)
+    }
+  }
+
+  /** Each session has a process. */
+  get #ownProcesses(): boolean {
+    return !this.#pool.shares && this.modern.eras.verdict.legacy !== false
+  }
+
+  /** Of the sessions that nobody has used for `ms`. */
+  #longestIdle(ms: number): Session | undefined {
     let oldest: Session | undefined
     for (const session of this.#sessions.values()) {
       if (session.idle && session.lastUsed < (oldest?.lastUsed ?? Infinity)) oldest = session
     }
-    if (!oldest) throw new RefusalError(unavailable('Too many sessions are open, and all of them are in use.', 5))
-    this.close(oldest)
+    return oldest && Date.now() - oldest.lastUsed >= ms ? oldest : undefined
   }
 
   #sweep(): void {
     const now = Date.now()
+    while (this.#ownProcesses && this.#sessions.size > this.bounds.restingSessions) {
+      const resting = this.#longestIdle(this.bounds.restingMs)
+      if (!resting) break
+      this.close(resting)
+    }
     for (const session of this.#sessions.values()) {
       if (session.idle && now - session.lastUsed >= this.bounds.sessionIdleMs) this.close(session)
       else session.expire(now)

@@ -220,6 +220,26 @@ describe('while a request runs', () => {
     ])
   })
 
+  it('with others of its session, logs come on the session’s own stream; with those of another they are nobody’s', async () => {
+    const waiting: Rpc[] = []
+    const socket = await start((server, message) => {
+      if (waiting.push(message) < 2) return
+      server.say({ method: 'notifications/message', params: { level: 'info', data: waiting.map(toolName).join('+') } })
+      for (const { id } of waiting.splice(0)) server.say({ id, result: text('done') })
+    })
+    const [one, other] = [await openSession(socket), await openSession(socket)]
+    const streams = await Promise.all([one, other].map((session) => open(socket, 'GET', session)))
+    const run = (...calls: [session: string, name: string][]) =>
+      Promise.all(calls.map(async ([session, name]) => reply(await post(socket, toolCall(1, name), { session }))))
+    await run([one, 'a'], [other, 'b'])
+    await run([one, 'c'], [one, 'd'])
+    await run([other, 'e'], [other, 'f'])
+    expect(await Promise.all(streams.map(next))).toMatchObject([
+      { method: 'notifications/message', params: { data: expect.stringMatching(/[cd]\+[cd]/) } },
+      { method: 'notifications/message', params: { data: expect.stringMatching(/[ef]\+[ef]/) } },
+    ])
+  })
+
   it('its client can cancel it', async () => {
     const socket = await start(() => undefined)
     const session = await openSession(socket)

@@ -144,6 +144,21 @@ describe('sessions', () => {
     get.close()
   })
 
+  it.each([
+    ['session', [404, 200]],
+    ['client', [200, 200]],
+  ] as const)('with a process each, isolation %s: few that rest are kept', async (isolation, statuses) => {
+    vi.useFakeTimers({ toFake: ['Date', 'setInterval', 'clearInterval'] })
+    const test = await inProcess([], { isolation }, { pingAnswerMs: 2 ** 30, restingSessions: 1 })
+    ends.push(() => test.stop())
+    const socket = test.spec.httpSocket
+    const sessions = [await openSession(socket), await openSession(socket)]
+    const { restingMs, sweepMs } = test.adapter.slot.bounds
+    vi.advanceTimersByTime(restingMs + sweepMs)
+    const asked = sessions.map((session) => post(socket, toolCall(1, 'echo', { text: 'x' }), { session }))
+    expect((await Promise.all(asked)).map(({ status }) => status)).toEqual(statuses)
+  })
+
   it('are bounded: the one that is idle for longest goes, one in use never', async () => {
     const test = await inProcess([], {}, { sessions: 2 })
     ends.push(() => test.stop())

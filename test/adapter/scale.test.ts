@@ -19,6 +19,7 @@ import {
   isRunning,
   openSession,
   post,
+  stream,
   toolCall,
   toolText,
   until,
@@ -311,6 +312,17 @@ describe('scale.max', () => {
     expect(await serverOf(slot, id)).toBe(0)
     await end(slot, id)
     expect((await open(slot)).server).toBe(1)
+  })
+
+  it('session: one that nobody has used for a while gives way', async () => {
+    const slot = await start(max(2), { restingMs: 0 })
+    const [first, second] = [await open(slot), await open(slot)]
+    await serverOf(slot, first.id)
+    const get = await stream(slot.socket, 'GET', { session: first.id })
+    expect((await open(slot)).server).toBe(2)
+    expect((await post(slot.socket, toolCall(1, 'x'), { session: second.id })).status).toBe(404)
+    expect(await serverOf(slot, first.id)).toBe(0)
+    get.close()
   })
 
   it('session: the next process starts when one that is ending is gone', async () => {

@@ -20,6 +20,7 @@ const DEADLINE_MS = 90_000
 export class Connection {
   readonly #socket: Socket
   #received = ''
+  #endless = false
   #waiting: PromiseWithResolvers<Answer> | undefined
 
   private constructor(socket: Socket) {
@@ -50,6 +51,15 @@ export class Connection {
     return promise
   }
 
+  /** Sends a request whose answer does not end; resolves with its head, and nothing more is read. */
+  async begin(request: string): Promise<Answer> {
+    if (this.#waiting) throw new Error('one request at a time')
+    this.#endless = true
+    this.#waiting = Promise.withResolvers()
+    this.#socket.write(request, 'latin1')
+    return this.#waiting.promise
+  }
+
   /** False when either side has ended it. */
   get usable(): boolean {
     return !this.#socket.destroyed && !this.#socket.readableEnded
@@ -61,7 +71,7 @@ export class Connection {
 
   #data(text: string): void {
     this.#received = this.#received === '' ? text : this.#received + text
-    const answer = readAnswer(this.#received)
+    const answer = this.#endless ? readHead(this.#received) : readAnswer(this.#received)
     if (!answer) return
     this.#received = ''
     const waiting = this.#waiting
@@ -73,6 +83,13 @@ export class Connection {
     this.#waiting?.reject(error)
     this.#waiting = undefined
   }
+}
+
+function readHead(text: string): Answer | undefined {
+  const end = text.indexOf('\r\n\r\n')
+  return end < 0
+    ? undefined
+    : { status: Number(text.slice(9, 12)), head: text.slice(0, end), body: text.slice(end + 4) }
 }
 
 /** The answer that a text is; undefined while it is not complete. */

@@ -119,6 +119,14 @@ export class Session {
     }
   }
 
+  /** Opens the stream for what belongs to no request, on this connection: no call can be made any more. */
+  async openStream(): Promise<void> {
+    const { status, body } = await this.#connection.begin(
+      rendered('GET', [...this.#headers, 'accept: text/event-stream']),
+    )
+    if (status !== 200) throw refused('GET', { status, head: '', body })
+  }
+
   /** The connection alone, as a client that crashes. */
   abandon(): void {
     this.#connection.close()

@@ -119,6 +119,28 @@ test('legacy: a cancelled call takes its question back and is not answered', asy
   expect((await server.request('ping')).result).toEqual({})
 })
 
+test.each(['legacy', 'modern'])('%s: a call that was cancelled is known by its key', async (era) => {
+  await using server = new Fixture(era)
+  if (era === 'legacy') await server.initialize()
+  const _meta = { ...meta(), progressToken: 'p' }
+  const params = { name: 'test_wait_for_cancel', arguments: { key: 'k' }, _meta }
+  server.say({ jsonrpc: '2.0', id: 'call', method: 'tools/call', params })
+  expect(await server.next()).toMatchObject({ method: 'notifications/progress', params: { progressToken: 'p' } })
+  server.say({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: 'call' } })
+  const { result } = await server.modern('tools/call', { name: 'test_cancelled', arguments: { key: 'k' } })
+  expect(result).toMatchObject({ content: [{ text: 'cancelled' }] })
+})
+
+test('legacy: logs from the wanted level', async () => {
+  await using server = new Fixture('legacy')
+  await server.initialize()
+  await server.request('logging/setLevel', { level: 'alert' })
+  server.say({ jsonrpc: '2.0', id: 9, method: 'tools/call', params: { name: 'test_log_levels' } })
+  expect((await server.next())?.params).toMatchObject({ level: 'alert' })
+  expect((await server.next())?.params).toMatchObject({ level: 'emergency' })
+  expect((await server.next())?.id).toBe(9)
+})
+
 test('legacy: a resource that is watched', async () => {
   await using server = new Fixture('legacy')
   await server.initialize()
