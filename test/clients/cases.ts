@@ -103,12 +103,19 @@ export async function toolsOf(berth: Berth, service: string): Promise<readonly s
 }
 
 /** Rejects with what is not as it has to be. */
-export async function runCase(berth: Berth, one: Case, target: Target, tools: readonly string[]): Promise<Outcome> {
+export async function runCase(
+  berth: Berth,
+  one: Case,
+  target: Target,
+  tools: readonly string[],
+  stop: AbortSignal,
+): Promise<Outcome> {
   const { port } = await berth.service(target.service)
   await using wire = await Wire.before(port!)
   const server = berth.url(wire.port)
-  const run = one.client === 'inspector' ? inspect(server, one.era!, target) : ask(one.client, server, target)
-  const said = await run
+  const said = await (one.client === 'inspector'
+    ? inspect(server, one.era!, target, stop)
+    : ask(one.client, server, target, stop))
   check(said, target, tools)
   const { revision = 'nothing' } = wire
   if (revision !== one.revision) throw new Error(`it speaks ${revision}, not ${one.revision}`)
@@ -136,11 +143,12 @@ async function ask(
   client: keyof typeof AGENTS,
   server: string,
   { tool, args, answer }: Target,
+  stop: AbortSignal,
   seen?: () => Promise<void>,
 ): Promise<Said> {
   const { dialect, launch } = AGENTS[client]
   await using model = await FakeModel.open(dialect, { server: SERVER, tool, args, ...(seen && { seen }) })
-  const { out, seconds } = await inHome(client, model, (folder) => launch({ folder, model: model.url, server }))
+  const { out, seconds } = await inHome(client, model, stop, (folder) => launch({ folder, model: model.url, server }))
   if (model.results.length > 0 && !out.includes(answer)) throw new Error(`its user reads only:\n${out.slice(-2000)}`)
   const unknown = model.unknown.length > 0 ? `the model does not know ${model.unknown.join(', ')}\n` : ''
   const about = `${client} ${seconds.toFixed(1)} s, offered ${model.offered.length} tools; ${unknown}it said: ${out.slice(-2000)}`
@@ -148,11 +156,11 @@ async function ask(
 }
 
 /** The Inspector lists and calls in two runs, without a model. */
-async function inspect(server: string, era: string, { tool, args }: Target): Promise<Said> {
+async function inspect(server: string, era: string, { tool, args }: Target, stop: AbortSignal): Promise<Said> {
   await using nobody = await FakeModel.open(anthropic, { server: SERVER, tool, args })
   const call = ['tools/call', '--tool-name', tool, '--tool-args-json', JSON.stringify(args)]
-  const list = await inHome('inspector', nobody, (folder) => inspector({ folder, server }, era, 'tools/list'))
-  const called = await inHome('inspector', nobody, (folder) => inspector({ folder, server }, era, ...call))
+  const list = await inHome('inspector', nobody, stop, (folder) => inspector({ folder, server }, era, 'tools/list'))
+  const called = await inHome('inspector', nobody, stop, (folder) => inspector({ folder, server }, era, ...call))
   const { tools } = JSON.parse(list.out) as { tools: { name: string }[] }
   const { content } = JSON.parse(called.out) as { content: { text?: string }[] }
   return {
@@ -168,6 +176,7 @@ async function inspect(server: string, era: string, { tool, args }: Target): Pro
 async function inHome(
   client: ClientName,
   model: FakeModel,
+  stop: AbortSignal,
   launch: (folder: string) => Launch,
 ): Promise<{ out: string; seconds: number }> {
   const program = await installed(client)
@@ -176,7 +185,8 @@ async function inHome(
     const { args, env } = launch(folder)
     const since = performance.now()
     const whole = { ...environment(folder, model.url), ...env }
-    const out = await headless({ program, args, env: whole, cwd: folder, deadlineMs: DEADLINE_MS })
+    const signal = AbortSignal.any([stop, AbortSignal.timeout(DEADLINE_MS)])
+    const out = await headless({ program, args, env: whole, cwd: folder, signal })
     return { out, seconds: (performance.now() - since) / 1000 }
   } finally {
     rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
@@ -189,14 +199,14 @@ async function inHome(
  *
  * @returns one line
  */
-export async function together(berth: Berth, clients: readonly ClientName[]): Promise<string> {
+export async function together(berth: Berth, clients: readonly ClientName[], stop: AbortSignal): Promise<string> {
   const agents = CASES.filter(({ client }) => client !== 'inspector' && clients.includes(client))
   const people = agents.flatMap((one) => [one, one])
   const before = await slotsOf(berth)
   const arrived = barrier(people.length, () => sessionsAre(berth, agents, before))
   const url = berth.url(berth.gateway).replace(/mcp$/, `${EVERYTHING.service}/mcp`)
   const runs = people.map(async ({ client }) => {
-    const said = await ask(client as keyof typeof AGENTS, url, EVERYTHING, arrived.wait)
+    const said = await ask(client as keyof typeof AGENTS, url, EVERYTHING, stop, arrived.wait)
     check(said, EVERYTHING, [])
     return said.seconds
   })

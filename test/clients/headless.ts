@@ -1,4 +1,4 @@
-// Runs a client to its end, with a deadline: whatever it has started goes with it.
+// Runs a client to its end, or until it is told to stop: whatever it has started goes with it.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -12,11 +12,12 @@ export interface Headless {
   readonly args: readonly string[]
   readonly env: Readonly<Record<string, string>>
   readonly cwd: string
-  readonly deadlineMs: number
+  /** Its end is the client's, too. */
+  readonly signal: AbortSignal
 }
 
 /** Standard output of a client that ends with 0. Rejects with the end of what it said otherwise. */
-export async function headless({ program, args, env, cwd, deadlineMs }: Headless): Promise<string> {
+export async function headless({ program, args, env, cwd, signal }: Headless): Promise<string> {
   const child = spawn(process.execPath, [program, ...args], {
     cwd,
     env,
@@ -31,21 +32,18 @@ export async function headless({ program, args, env, cwd, deadlineMs }: Headless
   await once(child, 'spawn')
   const end = (): void => endGroup(child.pid!)
   process.once('exit', end)
-  let late = false
-  const timer = setTimeout(() => {
-    late = true
-    end()
-  }, deadlineMs)
+  signal.addEventListener('abort', end)
+  if (signal.aborted) end()
   try {
     // Not `close`: something that it has left behind may still have its output open.
     const [code] = (await once(child, 'exit')) as [number | null]
-    if (late) throw new Error(`no end within ${deadlineMs / 1000} s; it said:\n${all}`)
     end()
     if (child.stdout.readable) await once(child.stdout, 'close')
+    if (signal.aborted) throw new Error(`${(signal.reason as Error).message}; it said:\n${all}`)
     if (code !== 0) throw new Error(`exit code ${code}; it said:\n${all}`)
     return out
   } finally {
-    clearTimeout(timer)
+    signal.removeEventListener('abort', end)
     process.off('exit', end)
     end()
   }

@@ -16,6 +16,10 @@ if (unknown !== undefined) {
 const chosen = positionals.length === 0 ? CLIENTS : (positionals as ClientName[])
 for (const client of chosen) await installed(client)
 
+const stop = new AbortController()
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.on(signal, () => stop.abort(new Error(`ended by ${signal}`))) // Berth still has to be taken down
+
 const berth = await startBerth()
 const runs = new Map<string, number>()
 try {
@@ -24,14 +28,14 @@ try {
     for (const one of CASES.filter(({ client }) => chosen.includes(client)))
       await attempt(`${versionOf(one)} -> ${target.service}`, async () => {
         count(target.service, one.client, one.client === 'inspector' ? 2 : 1)
-        const { revision, listed, seconds, refused } = await runCase(berth, one, target, tools)
+        const { revision, listed, seconds, refused } = await runCase(berth, one, target, tools, stop.signal)
         const kept = refused.length === 0 ? '' : `; kept from ${refused.join(', ')}`
         return `${revision}, ${listed} tools, ${target.tool}, ${seconds.toFixed(1)} s${kept}`
       })
   }
   if (chosen.some((client) => client !== 'inspector')) {
     for (const client of chosen) count('everything', client, 2)
-    await attempt('together', () => together(berth, chosen))
+    await attempt('together', () => together(berth, chosen, stop.signal))
   }
   await attempt('afterwards', () => settled(berth, runs))
 } finally {
@@ -45,6 +49,7 @@ await attempt('berth down', () => {
 
 async function attempt(what: string, work: () => string | Promise<string>): Promise<void> {
   try {
+    stop.signal.throwIfAborted()
     console.log(`${what}: ${await work()}`)
   } catch (error) {
     console.log(`${what}: FAILED: ${(error as Error).message}`)
