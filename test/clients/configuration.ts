@@ -60,6 +60,7 @@ export function codex({ folder, model, server }: Setup): Launch {
     'http_headers = { "x-mcp-client" = "codex" }',
     // Else it asks the model before the server has listed any tools, if that takes long.
     'required = true',
+    'startup_timeout_sec = 60',
     // Else it calls only tools that say that they change nothing.
     'default_tools_approval_mode = "approve"',
   ]

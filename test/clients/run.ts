@@ -33,23 +33,28 @@ try {
         return `${revision}, ${listed} tools, ${target.tool}, ${seconds.toFixed(1)} s${kept}`
       })
   }
-  if (chosen.some((client) => client !== 'inspector')) {
-    for (const client of chosen) count('everything', client, 2)
-    await attempt('together', () => together(berth, chosen, stop.signal))
+  const agents = chosen.filter((client) => client !== 'inspector')
+  if (agents.length > 0) {
+    for (const client of agents) count('everything', client, 2)
+    await attempt('together', () => together(berth, agents, stop.signal))
   }
   await attempt('afterwards', () => settled(berth, runs))
 } finally {
   await berth[Symbol.asyncDispose]()
 }
-await attempt('berth down', () => {
-  const left = berth.processes().map(({ pid, command }) => `${pid} ${command}`)
-  if (left.length > 0) throw new Error(`these still run:\n${left.join('\n')}`)
-  return 'nothing is left'
-})
+await attempt(
+  'berth down',
+  () => {
+    const left = berth.processes().map(({ pid, command }) => `${pid} ${command}`)
+    if (left.length > 0) throw new Error(`these still run:\n${left.join('\n')}`)
+    return 'nothing is left'
+  },
+  new AbortController().signal,
+)
 
-async function attempt(what: string, work: () => string | Promise<string>): Promise<void> {
+async function attempt(what: string, work: () => string | Promise<string>, until = stop.signal): Promise<void> {
   try {
-    stop.signal.throwIfAborted()
+    until.throwIfAborted()
     console.log(`${what}: ${await work()}`)
   } catch (error) {
     console.log(`${what}: FAILED: ${(error as Error).message}`)
