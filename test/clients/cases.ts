@@ -6,6 +6,8 @@ import { join } from 'node:path'
 
 import { Client } from '@modelcontextprotocol/sdk/client/index.js'
 
+import type { Dockerd } from '../bed/dockerd.ts'
+import { NODE_IMAGE } from '../bed/image.ts'
 import { Berth, eventually, reference } from '../e2e/berth.ts'
 import { anthropic } from './anthropic.ts'
 import { claudeCode, codex, environment, gemini, inspector, SERVER, type Launch, type Setup } from './configuration.ts'
@@ -20,6 +22,7 @@ import { Wire } from './wire.ts'
 /** Of one client; most end within three seconds on an idle machine. */
 const DEADLINE_MS = 120_000
 const MODERN = '2026-07-28'
+const LEGACY = '2025-11-25'
 
 interface Agent {
   readonly dialect: Dialect
@@ -32,20 +35,22 @@ const AGENTS: Readonly<Record<Exclude<ClientName, 'inspector'>, Agent>> = {
   gemini: { dialect: google, launch: gemini },
 }
 
-/** A client and the revision of MCP that it is known to speak with Berth, whatever the server's is. */
+/** A client and the revision of MCP that it is known to speak with Berth, whatever that of the server's program is. */
 export interface Case {
   readonly client: ClientName
   /** Of the Inspector, which leaves the choice to its user. */
   readonly era?: string
   readonly revision: string
+  /** Before a container that runs already and has no revision of the modern era. */
+  readonly fallback?: string
 }
 
 export const CASES: readonly Case[] = [
-  { client: 'claude-code', revision: MODERN },
+  { client: 'claude-code', revision: MODERN, fallback: LEGACY },
   { client: 'codex', revision: '2025-06-18' },
   { client: 'gemini', revision: '2025-06-18' },
-  { client: 'inspector', era: 'legacy', revision: '2025-11-25' },
-  { client: 'inspector', era: 'auto', revision: MODERN },
+  { client: 'inspector', era: 'legacy', revision: LEGACY },
+  { client: 'inspector', era: 'auto', revision: MODERN, fallback: LEGACY },
 ]
 
 /** A service, and a tool of it whose answer nobody could guess who has only seen its description. */
@@ -75,6 +80,9 @@ export const TARGETS: readonly Target[] = [
   })),
 ]
 
+/** In a container that others have started: its one stdin is shared by all clients, and nothing is translated there. */
+export const ATTACHED: Target = { ...EVERYTHING, service: 'attached' }
+
 export interface Outcome {
   /** Tools of the server that the client has shown to the model. */
   readonly listed: number
@@ -83,12 +91,21 @@ export interface Outcome {
   readonly refused: readonly string[]
 }
 
-export function startBerth(): Promise<Berth> {
+/** @param engine where containers are found */
+export function startBerth(engine: Dockerd | undefined): Promise<Berth> {
   const fixtures = VARIANTS.map((variant) => [variant, { command: [process.execPath, FIXTURE, variant] }])
   return Berth.start({
     services: { everything: { command: reference('everything') }, ...Object.fromEntries(fixtures) },
     clients: { inspector: {}, witness: {} },
+    docker: engine === undefined ? [] : [{ name: 'host', host: `unix://${engine.socketPath}` }],
   })
+}
+
+/** Starts the container of ATTACHED, and resolves when Berth has a port for it. */
+export async function startContainer(berth: Berth, engine: Dockerd): Promise<void> {
+  const label = `berth.service=${ATTACHED.service}`
+  await engine.cli('run', '-di', '--network=none', '--label', label, NODE_IMAGE, 'mcp-server-everything')
+  await berth.until(ATTACHED.service, ({ port }) => port !== null)
 }
 
 /** The plain names of the tools that a service has for everybody, whatever a client can do. */
@@ -118,7 +135,8 @@ export async function runCase(
     : ask(one.client, server, target, stop))
   check(said, target, tools)
   const { revision = 'nothing' } = wire
-  if (revision !== one.revision) throw new Error(`it speaks ${revision}, not ${one.revision}`)
+  const expected = target === ATTACHED ? (one.fallback ?? one.revision) : one.revision
+  if (revision !== expected) throw new Error(`it speaks ${revision}, not ${expected}`)
   return { listed: said.offered.length, revision, seconds: said.seconds, refused: said.refused }
 }
 
@@ -269,7 +287,8 @@ function barrier(count: number, work: () => Promise<string>) {
  */
 export async function settled(berth: Berth, runs: ReadonlyMap<string, number>): Promise<string> {
   return eventually(async () => {
-    const rows = (await berth.services()).flatMap(({ name, slots }) => slots.map((slot) => ({ name, ...slot })))
+    const started = (await berth.services()).filter(({ name }) => name !== ATTACHED.service)
+    const rows = started.flatMap(({ name, slots }) => slots.map((slot) => ({ name, ...slot })))
     for (const { name, client, sessions, processes } of rows) {
       const most = runs.get(`${name} ${client}`) ?? 1
       if (processes > most) throw new Error(`${client} has ${processes} processes of ${name} after ${most} runs`)

@@ -4,7 +4,19 @@
 
 import { parseArgs } from 'node:util'
 
-import { CASES, runCase, settled, startBerth, TARGETS, together, toolsOf, versionOf } from './cases.ts'
+import { openBed } from '../bed/program.ts'
+import {
+  ATTACHED,
+  CASES,
+  runCase,
+  settled,
+  startBerth,
+  startContainer,
+  TARGETS,
+  together,
+  toolsOf,
+  versionOf,
+} from './cases.ts'
 import { CLIENTS, installed, type ClientName } from './programs.ts'
 
 const { positionals } = parseArgs({ allowPositionals: true })
@@ -20,10 +32,15 @@ const stop = new AbortController()
 for (const signal of ['SIGINT', 'SIGTERM'] as const)
   process.on(signal, () => stop.abort(new Error(`ended by ${signal}`))) // Berth still has to be taken down
 
-const berth = await startBerth()
+// Engines of the tests need root; without, the container is left out.
+await using bed = process.getuid?.() === 0 ? await openBed() : undefined
+const engine = await bed?.engine('clients')
+const berth = await startBerth(engine)
 const runs = new Map<string, number>()
 try {
-  for (const target of TARGETS) {
+  if (engine) await startContainer(berth, engine)
+  else console.log(`${ATTACHED.service}: left out, it needs root`)
+  for (const target of engine ? [...TARGETS, ATTACHED] : TARGETS) {
     const tools = await toolsOf(berth, target.service)
     for (const one of CASES.filter(({ client }) => chosen.includes(client)))
       await attempt(`${versionOf(one)} -> ${target.service}`, async () => {
