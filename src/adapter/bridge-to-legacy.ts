@@ -118,8 +118,8 @@ export class BridgeToLegacy implements BridgeEvents {
       delete call.outcome
       process.abandon(call)
     })
-    if (state === undefined) {
-      exchange.refuse(request.id, tooManyHeld())
+    if (typeof state !== 'string') {
+      exchange.refuse(request.id, state)
       return process.abandon(call)
     }
     const asks = [...call.asks].map(([key, { text }]) => `"${key}":${text}`)
@@ -189,7 +189,7 @@ export class BridgeToLegacy implements BridgeEvents {
       })
     }
     const state = this.#held.hold(request, undefined, () => undefined)
-    if (state === undefined) return exchange.refuse(request.id, tooManyHeld())
+    if (typeof state !== 'string') return exchange.refuse(request.id, state)
     const asks = urlElicitations(response).map(
       (params, i) => `"input-${i + 1}":{"method":"elicitation/create","params":${params}}`,
     )
@@ -364,9 +364,4 @@ export class BridgeToLegacy implements BridgeEvents {
 function inputRequired(id: string, asks: string, state: string): string {
   const members = `"resultType":"input_required","inputRequests":{${asks}},"requestState":"${state}"`
   return `{"jsonrpc":"2.0","id":${id},"result":{${members}}}`
-}
-
-function tooManyHeld(): Refusal {
-  const message = 'Too many calls wait for the input of their clients. Try again.'
-  return { status: 429, code: CODE.server, message, retryAfterS: 5 }
 }

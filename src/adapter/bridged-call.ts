@@ -4,7 +4,7 @@
 import type { BridgedProcess } from './bridged-process.ts'
 import type { Refusal } from './error.ts'
 import { looseValueAt } from './era-wire.ts'
-import { findPath, toWire } from './json.ts'
+import { findPath, scanArray, scanObject } from './json.ts'
 import type { ResponseMessage } from './message.ts'
 import type { ModernExchange } from './modern-exchange.ts'
 import type { ModernRequest } from './modern-request.ts'
@@ -66,6 +66,13 @@ export function levelOf(level: string | undefined): number {
 /** The elicitations that a refused request needs first (-32042), as parameters in wire text. */
 export function urlElicitations(response: ResponseMessage): string[] {
   const span = findPath(response.text, 0, 'error', 'data', 'elicitations')
-  const found = looseValueAt(response.text, span)
-  return Array.isArray(found) ? found.map((one) => toWire(JSON.stringify({ mode: 'url', ...Object(one) }))) : []
+  if (!span || !Array.isArray(looseValueAt(response.text, span))) return []
+  // Spliced, as anything else: what nests deep cannot be written again, and numbers would not stay what they are.
+  const list = response.text.slice(span.start, span.end)
+  return scanArray(list, Infinity)!.flatMap(({ start }) => {
+    const one = scanObject(list, start)
+    if (!one) return []
+    const members = one.members.map(({ from, end }) => list.slice(from, end))
+    return `{${[...(one.members.some(({ key }) => key === 'mode') ? [] : ['"mode":"url"']), ...members].join(',')}}`
+  })
 }

@@ -3,7 +3,7 @@
 
 import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 
-import { RefusalError } from './error.ts'
+import { CODE, RefusalError, type Refusal } from './error.ts'
 import { canonical } from './capabilities.ts'
 import { findPath, scanObject } from './json.ts'
 import { stringAt } from './message.ts'
@@ -30,18 +30,28 @@ export class HeldCalls<T> {
   }
 
   /**
-   * A state that opens this value once, for the same request of the same client, until `expired` is called; undefined:
-   * too many are held.
+   * A state that opens this value once, for the same request of the same client, until `expired` is called; or why the
+   * call cannot wait.
    */
-  hold(request: ModernRequest, value: T, expired: () => void): string | undefined {
-    if (this.#held.size >= this.#limit) return undefined
+  hold(request: ModernRequest, value: T, expired: () => void): string | Refusal {
+    if (this.#held.size >= this.#limit) {
+      const message = 'Too many calls wait for the input of their clients. Try again.'
+      return { status: 429, code: CODE.server, message, retryAfterS: 5 }
+    }
     const handle = randomBytes(16).toString('base64url')
+    let seal: string
+    try {
+      seal = this.#seal(handle, request)
+    } catch (error) {
+      if (error instanceof RefusalError) return error.refusal
+      throw error
+    }
     const timer = setTimeout(() => {
       this.#held.delete(handle)
       expired()
     }, this.#ttlMs)
     this.#held.set(handle, { value, timer })
-    return `${handle}.${this.#seal(handle, request)}`
+    return `${handle}.${seal}`
   }
 
   /** Gives what a state opens, which then opens nothing more. Throws a RefusalError. */

@@ -88,15 +88,23 @@ export function requestIdOf(head: string, tail: string): string | undefined {
   return match?.[1]
 }
 
+const WHOLE = /^(?:0|-?[1-9]\d*)$/
+
 /**
- * The key of an id or token in a map: equal for spellings of one value, different for `1` and `"1"`. What is no valid
- * JSON after all is its own key.
+ * The key of an id or token in a map: equal for spellings of one value, different for `1` and `"1"`, and for whole
+ * numbers that a double cannot tell apart. What is no valid JSON after all is its own key.
  */
 export function idKey(raw: string): string {
-  if (/^\d{1,15}$/.test(raw)) return raw
+  if (WHOLE.test(raw)) return raw
   const text = fromWire(raw)
   const value = parse(text)
-  return value === undefined ? text : JSON.stringify(value)
+  if (value === undefined || value === Infinity || value === -Infinity) return text
+  return Number.isInteger(value) ? String(BigInt(value as number)) : JSON.stringify(value)
+}
+
+/** Whether a peer that keeps numbers as doubles, as JavaScript does, gives an id back with the value that it has. */
+export function survivesDouble(raw: string): boolean {
+  return raw.startsWith('"') || idKey(JSON.stringify(Number(raw))) === idKey(raw)
 }
 
 /** The value at a path inside a message's parameters. */

@@ -9,9 +9,9 @@ import { canonical } from './capabilities.ts'
 import type { Connection, ConnectionContext } from './connection.ts'
 import { EngineAway, RefusalError, StartFailure, unavailable } from './error.ts'
 import { Health } from './health.ts'
-import { splice } from './json.ts'
+import { findPath, splice, type Span } from './json.ts'
 import type { Log } from './log.ts'
-import type { RequestMessage } from './message.ts'
+import { idText, type RequestMessage } from './message.ts'
 import { WaitingRoom } from './queue.ts'
 import { ServerProcess, type Handshake } from './process.ts'
 import { Spares } from './spares.ts'
@@ -155,9 +155,21 @@ export class ProcessPool {
     this.release(process)
   }
 
-  /** The handshake's response for a request with this id. */
-  static answer(handshake: Handshake, id: string): string {
-    return splice(handshake.response, [handshake.id, id])
+  /**
+   * The handshake's response for this request, and the version that the session is of. A container has one handshake for
+   * sessions of all versions: those that ask for an earlier one get that, because clients end where they do not know the
+   * version (mcp.md §1.2), and later ones mostly add to it.
+   */
+  answer(handshake: Handshake, { message, version }: InitializeRequest): { text: string; version: string | undefined } {
+    const { response, id } = handshake
+    const changes: [Span, string][] = [[id, idText(message)]]
+    let agreed = handshake.version
+    if (this.#spec.server.kind === 'container' && agreed !== undefined && version < agreed) {
+      const span = findPath(response, 0, 'result', 'protocolVersion')
+      if (span) changes.push([span, JSON.stringify(version)])
+      agreed = version
+    }
+    return { text: splice(response, ...changes.toSorted(([a], [b]) => a.start - b.start)), version: agreed }
   }
 
   /** Stops a process that no session will use again. */

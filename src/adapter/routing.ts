@@ -9,6 +9,7 @@ import {
   isId,
   paramSpan,
   stringParam,
+  survivesDouble,
   type NotificationMessage,
   type RequestMessage,
   type ResponseMessage,
@@ -37,6 +38,8 @@ const LIST_CHANGED: ReadonlySet<string> = new Set([
 interface Ask {
   /** As the server wrote it: it gets back exactly that. */
   readonly id: string
+  /** The key of that; the client may have been given another id. */
+  readonly key: string
   readonly session: Session
 }
 
@@ -44,7 +47,9 @@ interface Ask {
 export class AskTable {
   readonly #process: ServerProcess
   readonly #limit: number
+  /** By the keys of the ids that the clients got. */
   readonly #asks = new Map<string, Ask>()
+  #renamed = 0
 
   constructor(process: ServerProcess, limit: number) {
     this.#process = process
@@ -60,10 +65,22 @@ export class AskTable {
     }
     if (!session) return this.#refuse(id, CODE.methodNotFound, `No client takes ${message.method} here.`)
     const key = idKey(id)
-    if (this.#asks.size >= this.#limit || !session.related(message.text, key)) {
+    const given = this.#givenId(id, key)
+    const givenKey = given === id ? key : idKey(given)
+    const text = given === id ? message.text : splice(message.text, [message.id, given])
+    if (this.#asks.size >= this.#limit || !session.related(text, givenKey)) {
       return this.#refuse(id, CODE.server, 'Too many requests wait for the client.')
     }
-    this.#asks.set(key, { id, session })
+    this.#asks.set(givenKey, { id, key, session })
+  }
+
+  /** The server's own id, unless the client could not give it back or it is in use: then one answer would get lost. */
+  #givenId(id: string, key: string): string {
+    if (!this.#asks.has(key) && survivesDouble(id)) return id
+    let given: string
+    do given = `"berth-ask-${++this.#renamed}"`
+    while (this.#asks.has(given))
+    return given
   }
 
   /** A client's response. One that nobody waits for, or that another session was asked for, is dropped. */
@@ -80,10 +97,13 @@ export class AskTable {
     const span = paramSpan(message, 'requestId')
     if (!span || !isId(message.text, span)) return
     const key = idKey(message.text.slice(span.start, span.end))
-    const ask = this.#asks.get(key)
-    if (!ask) return
-    this.#asks.delete(key)
-    if (!ask.session.withdraw(key)) ask.session.related(message.text)
+    const found = [...this.#asks].findLast(([, ask]) => ask.key === key)
+    if (!found) return
+    const [givenKey, { session }] = found
+    this.#asks.delete(givenKey)
+    if (session.withdraw(givenKey)) return
+    // A key that differs is that of a name of the adapter's own, and its text.
+    session.related(givenKey === key ? message.text : splice(message.text, [span, givenKey]))
   }
 
   sessionEnded(session: Session): void {

@@ -155,14 +155,14 @@ export class Slot {
       process.sessions.add(session)
       try {
         const handshake = await this.#pool.handshake(process, request)
-        const answer = ProcessPool.answer(handshake, idText(request.message))
-        if (handshake.version === undefined) {
+        const { text: answer, version } = this.#pool.answer(handshake, request)
+        if (version === undefined) {
           this.#end(session)
           const refused = NOT_LEGACY.has(errorCodeOf(handshake.response) ?? 0)
           return refused && (await eras.isModernOnly()) ? await this.#openBridged(client, request) : { answer }
         }
         if (session.ended) throw new RefusalError(unavailable('The server ended while the session began.'))
-        session.version = handshake.version
+        session.version = version
         eras.isLegacy()
         return this.#opened(session, answer)
       } catch (error) {

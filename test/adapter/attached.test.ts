@@ -55,6 +55,25 @@ describe('a container', () => {
     ])
   })
 
+  it('answers sessions of an earlier version than its handshake in theirs, and those of a later one in its own', async () => {
+    const socket = await start()
+    const begin = async (version: string) => {
+      const begun = await post(socket, initializeMessage({ version }))
+      const { id, result } = JSON.parse(begun.text) as { id: unknown; result: { protocolVersion: string } }
+      const session = begun.headers['mcp-session-id'] as string
+      await post(socket, { jsonrpc: '2.0', method: 'notifications/initialized' }, { session })
+      return { id, version: result.protocolVersion, session }
+    }
+    expect(await begin('2025-06-18')).toMatchObject({ id: 0, version: '2025-06-18' })
+    expect(await begin('2025-11-25')).toMatchObject({ id: 0, version: '2025-06-18' })
+    const older = await begin('2025-03-26')
+    expect(older).toMatchObject({ id: 0, version: '2025-03-26' })
+    // The session is of that version in all things: only this one has batches.
+    const batch = [toolCall(1, 'echo', { text: 'a' }), toolCall(2, 'echo', { text: 'b' })]
+    expect((await post(socket, batch, { session: older.session })).status).toBe(200)
+    expect(await seen(socket, older.session)).toMatchObject({ initialize: 1, initialized: 1 })
+  })
+
   it('logs its stderr and keeps it out of the answers', async () => {
     const socket = await start()
     const session = await openSession(socket)

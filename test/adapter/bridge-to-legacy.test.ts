@@ -361,6 +361,15 @@ describe('what the server asks in the middle of a call', () => {
     await until('the second is cancelled', () => received('notifications/cancelled').length === 1)
   })
 
+  it('is refused to a call that nests too deep to be known again', async () => {
+    const socket = await start(tool((server) => server.say({ id: 'a', method: 'roots/list' })))
+    const deep = Array.from({ length: 1000 }).reduce<unknown>((value) => [value], 1)
+    const answer = await call(socket, { arguments: { deep } })
+    expect([answer.status, answer.text]).toEqual([400, expect.stringContaining('nested deeper')])
+    await until('the call is cancelled', () => received('notifications/cancelled').length === 1)
+    expect(responses()).toMatchObject([{ id: 'a', error: {} }])
+  })
+
   it('may be settled without the client, who hears of it when it comes back', async () => {
     const socket = await start(
       tool(

@@ -101,6 +101,64 @@ describe('what waits for a stream', () => {
   })
 })
 
+describe('ids of requests of the server that a client could not tell apart', () => {
+  const lines = (server: ScriptedServer) => server.lines.filter((line) => !line.includes('"method"'))
+
+  /** Asks under these ids, and gives what the client gets. */
+  async function asked(...ids: string[]) {
+    const { socket, servers } = await start()
+    const session = await openSession(socket)
+    const get = await stream(socket, 'GET', { session })
+    for (const id of ids) servers[0]!.say(`{"jsonrpc":"2.0","id":${id},"method":"roots/list"}`)
+    const got = []
+    while (got.length < ids.length) got.push((await get.next())!.json.id)
+    return { socket, session, get, got, server: servers[0]! }
+  }
+
+  it('are beyond what a double holds, or in use; each gets its own answer back', async () => {
+    const ids = ['9007199254740992', '9007199254740993', '"a"', '"\\u0061"', '1e400', '-0', '1.5']
+    const { socket, session, get, got, server } = await asked(...ids)
+    expect(new Set(got).size).toBe(ids.length)
+    // As a client in JavaScript does: parsed, and written again.
+    for (const [n, id] of got.entries()) await post(socket, { jsonrpc: '2.0', id, result: { n } }, { session })
+    expect(lines(server)).toEqual(ids.map((id, n) => `{"jsonrpc":"2.0","id":${id},"result":{"n":${n}}}`))
+    get.close()
+  })
+
+  it('are taken back one by one, under the names that the client knows', async () => {
+    const { socket, session, get, got, server } = await asked('9007199254740992', '9007199254740993')
+    server.say('{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":9007199254740993}}')
+    expect((await get.next())?.json).toMatchObject({
+      method: 'notifications/cancelled',
+      params: { requestId: got[1] },
+    })
+    for (const id of got) await post(socket, { jsonrpc: '2.0', id, result: {} }, { session })
+    expect(lines(server)).toEqual(['{"jsonrpc":"2.0","id":9007199254740992,"result":{}}'])
+    get.close()
+  })
+})
+
+describe('ids of requests of a client that only differ beyond what a double holds', () => {
+  it('are cancelled one by one', async () => {
+    const { socket, servers } = await start({}, {}, () => undefined)
+    const session = await openSession(socket)
+    const ids = ['9007199254740993', '9007199254740992']
+    const calls = ids.map((id) => {
+      const body = `{"jsonrpc":"2.0","id":${id},"method":"tools/call","params":{"name":"x"}}`
+      return post(socket, body, { session })
+    })
+    await until('both are under way', () => servers[0]!.received.length === 4)
+    const body = `{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":${ids[0]}}}`
+    await post(socket, body, { session })
+    expect((await calls[0])!.text).toContain(`"id":${ids[0]},"error"`)
+    const left = servers[0]!.received.find(({ method, id }) => {
+      return method === 'tools/call' && id !== servers[0]!.received.at(-1)!.params!['requestId']
+    })
+    servers[0]!.say({ id: left!.id, result: {} })
+    expect((await calls[1])!.text).toBe(`{"jsonrpc":"2.0","id":${ids[1]},"result":{}}`)
+  })
+})
+
 describe('a batch', () => {
   it('is taken in its order: a request can be cancelled by what follows it', async () => {
     const { socket, servers } = await start({}, {}, () => undefined)

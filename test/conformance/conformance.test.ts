@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 
 import type { Berth } from '../e2e/berth.ts'
-import { EXPECTED, missed, report, row, runPair, startBerth, type Pair } from './pairs.ts'
+import { EXPECTED, missed, report, row, runPair, startBerth, unclean, type Pair } from './pairs.ts'
 
 const readme = readFileSync(join(import.meta.dirname, '..', '..', 'README.md'), 'utf8')
 let berth: Berth
@@ -23,6 +23,7 @@ test.each(Object.entries(EXPECTED))(
   async (pair, expected) => {
     const result = await runPair(berth, pair as Pair)
     expect(missed(result), report(result)).toEqual(expected)
+    expect(unclean(result), report(result, true)).toEqual([])
     expect(readme, 'run `npm run conformance -- --write`').toContain(row(result))
   },
   300_000,

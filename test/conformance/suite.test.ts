@@ -6,7 +6,7 @@ import { join } from 'node:path'
 
 import { afterAll, expect, test } from 'vitest'
 
-import { missed, report, row, score, withTable, type PairResult } from './pairs.ts'
+import { missed, report, row, score, unclean, withTable, type PairResult } from './pairs.ts'
 import { readResults } from './suite.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'suite-'))
@@ -18,6 +18,9 @@ writeFileSync(
   `server: [good, good-after-all, bad, silent, hung, absent]
 not_scored:
   - {scenario: extra, leg: server, reason: pending}
+  - {scenario: careless, leg: server, reason: pending}
+  - {scenario: vacuous, leg: server, reason: pending}
+  - {scenario: later, leg: server, reason: added-after-release}
   - {scenario: tasks, leg: server, reason: extension}
   - {scenario: browser, leg: client, reason: pending}
 `,
@@ -42,28 +45,38 @@ ran('bad', [
 ran('silent', [])
 ran('hung')
 ran('extra', [{ id: 'a', status: 'FAILURE', errorMessage: 'no' }])
+ran('careless', [
+  { id: 'a', status: 'SUCCESS' },
+  { id: 'b', status: 'WARNING', errorMessage: 'should' },
+])
+ran('vacuous', [{ id: 'a', status: 'INFO' }])
+ran('later', [{ id: 'a', status: 'SUCCESS' }])
 
 const scenarios = readResults(folder, requirements)
 const result: PairResult = { pair: 'modern->legacy', scenarios }
 
 test('a scenario passes when it ran and no check failed; extensions and what is for clients do not count', () => {
   expect(scenarios).toEqual([
-    { name: 'good', scored: true, failures: [], warnings: ['b: should'] },
-    { name: 'good-after-all', scored: true, failures: [], warnings: [] },
-    { name: 'bad', scored: true, failures: ['b: does not', 'c: also does'], warnings: [] },
-    { name: 'silent', scored: true, failures: ['did not run'], warnings: [] },
-    { name: 'hung', scored: true, failures: ['did not run'], warnings: [] },
-    { name: 'absent', scored: true, failures: ['did not run'], warnings: [] },
-    { name: 'extra', scored: false, failures: ['a: no'], warnings: [] },
+    { name: 'good', scored: true, passed: 1, failures: [], warnings: ['b: should'] },
+    { name: 'good-after-all', scored: true, passed: 1, failures: [], warnings: [] },
+    { name: 'bad', scored: true, passed: 1, failures: ['b: does not', 'c: also does'], warnings: [] },
+    { name: 'silent', scored: true, passed: 0, failures: ['did not run'], warnings: [] },
+    { name: 'hung', scored: true, passed: 0, failures: ['did not run'], warnings: [] },
+    { name: 'absent', scored: true, passed: 0, failures: ['did not run'], warnings: [] },
+    { name: 'extra', scored: false, passed: 0, failures: ['a: no'], warnings: [] },
+    { name: 'careless', scored: false, passed: 1, failures: [], warnings: ['b: should'] },
+    { name: 'vacuous', scored: false, passed: 0, failures: [], warnings: [] },
+    { name: 'later', scored: false, passed: 1, failures: [], warnings: [] },
   ])
 })
 
 test('the line and the row of a pair count what is scored', () => {
   expect(missed(result)).toEqual(['bad', 'silent', 'hung', 'absent'])
+  expect(unclean(result)).toEqual(['extra', 'careless', 'vacuous'])
   expect(score(result)).toBe('modern->legacy 2/6')
-  expect(row(result)).toBe('| modern | legacy | 2/6 | `bad`, `silent`, `hung`, `absent` |')
+  expect(row(result)).toBe('| modern | legacy | 2/6 | `bad`, `silent`, `hung`, `absent` | 1/4 |')
   const good = { ...result, scenarios: scenarios.slice(0, 2) }
-  expect(row(good)).toBe('| modern | legacy | 2/2 | none |')
+  expect(row(good)).toBe('| modern | legacy | 2/2 | none | 0/0 |')
 })
 
 test('a report has a line for each check that failed, and on demand for what is only recommended', () => {
@@ -75,7 +88,8 @@ test('a report has a line for each check that failed, and on demand for what is 
       silent: did not run
       hung: did not run
       absent: did not run
-      extra (not scored): a: no"
+      extra (not scored): a: no
+      careless (not scored): warning: b: should"
   `)
   expect(report(result)).not.toContain('warning')
 })
@@ -83,7 +97,7 @@ test('a report has a line for each check that failed, and on demand for what is 
 test('the table replaces the one between its marks', () => {
   const [begin, end] = ['<!-- conformance: written by `npm run conformance -- --write` -->', '<!-- /conformance -->']
   const readme = (table: string) => `# A\n\n${begin}\n${table}${end}\n\nB\n`
-  const table = `| client | server | scenarios passed | missed |\n|---|---|---|---|\n${row(result)}\n`
+  const table = `| client | server | scenarios passed | missed | beyond, clean |\n|---|---|---|---|---|\n${row(result)}\n`
   expect(withTable(readme(''), [result])).toBe(readme(table))
   expect(withTable(readme(table), [result])).toBe(readme(table))
   expect(() => withTable('# A\n', [result])).toThrow('the README has no')

@@ -18,8 +18,10 @@ const DEADLINE_MS = 4 * 60_000
 
 export interface Scenario {
   readonly name: string
-  /** Counts towards conformance. The others are run for information: extensions and what the suite itself calls pending. */
+  /** Counts towards conformance. The others are what the suite itself calls pending or has added since the revision. */
   readonly scored: boolean
+  /** Checks that succeeded: a scenario may find nothing that it can check. */
+  readonly passed: number
   /** What is wrong, a line for each check that failed; empty when it passed. */
   readonly failures: readonly string[]
   /** The same of what the specification only recommends. */
@@ -81,14 +83,15 @@ export function readResults(folder: string, requirementsFile: string): Scenario[
       (one) => one.startsWith(`server-${name}-`) && time.test(one.slice(`server-${name}`.length)),
     )
     const file = own === undefined ? undefined : join(folder, own, 'checks.json')
-    if (file === undefined || !existsSync(file)) return { name, scored, failures: [DID_NOT_RUN], warnings: [] }
+    if (file === undefined || !existsSync(file))
+      return { name, scored, passed: 0, failures: [DID_NOT_RUN], warnings: [] }
     const checks = JSON.parse(readFileSync(file, 'utf8')) as Check[]
     const lines = (status: string): string[] =>
       checks
         .filter((check) => check.status === status)
         .map(({ id, errorMessage, description }) => `${id}: ${errorMessage ?? description ?? ''}`)
-    const failures = lines('FAILURE')
-    return { name, scored, failures: checks.length === 0 ? [DID_NOT_RUN] : failures, warnings: lines('WARNING') }
+    const failures = checks.length === 0 ? [DID_NOT_RUN] : lines('FAILURE')
+    return { name, scored, passed: lines('SUCCESS').length, failures, warnings: lines('WARNING') }
   }
   return [...server.map((name) => read(name, true)), ...others.map(({ scenario }) => read(scenario, false))]
 }
