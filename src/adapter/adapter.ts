@@ -10,6 +10,7 @@ import { createControlServer } from './control.ts'
 import { createHttpServer } from './http.ts'
 import type { Log } from './log.ts'
 import { Slot } from './slot.ts'
+import { SseEndpoint } from './sse-endpoint.ts'
 import type { StartStdio } from './stdio.ts'
 import { attachedStarter } from './stdio-attached.ts'
 import { imageStarter } from './stdio-image.ts'
@@ -35,6 +36,7 @@ export async function startAdapter(spec: AdapterSpec, log: Log, bounds: Bounds =
   let draining = false
   const shutDown = async (deadlineMs: number) => {
     await slot.drain(deadlineMs)
+    sse.close()
     await close(http, CLOSE_MS)
     // The control socket last, and at once: the end of its connections is the sign that everything is gone.
     await close(control, 0)
@@ -46,7 +48,8 @@ export async function startAdapter(spec: AdapterSpec, log: Log, bounds: Bounds =
     log('info', 'stopping', { deadlineMs })
     void shutDown(deadlineMs)
   }
-  const http = createHttpServer(slot)
+  const sse = new SseEndpoint(slot)
+  const http = createHttpServer(slot, sse)
   const control = createControlServer(slot, drain)
   await listen(http, spec.httpSocket)
   await listen(control, spec.controlSocket)

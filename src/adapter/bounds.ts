@@ -21,6 +21,8 @@ export const DEFAULT_BOUNDS = {
   waitingBytes: 1024 * 1024,
   /** A reader that takes nothing for this long while something waits for it is cut; streams can be resumed. */
   slowReaderMs: 30_000,
+  /** How long an HTTP+SSE stream may be open before its client initializes. */
+  sseBeginMs: 60_000,
   /**
    * Bytes waiting for one slow reader of a shared process, which is not slowed down; then its stream is cut. Not less
    * than a session's kept events, so that their replay does not cut the stream that it is for.

@@ -2,18 +2,19 @@
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 
-import { CODE, errorMessage, sendRefusal } from './error.ts'
+import { CODE, errorMessage, sendRefusal, type Refusal } from './error.ts'
 import { sessionOf, singleHeader } from './headers.ts'
 import { receivePost } from './post.ts'
 import type { Slot } from './slot.ts'
+import { SSE_METHODS, SSE_PATH, type SseEndpoint } from './sse-endpoint.ts'
 
 const PATH = '/mcp'
 const METHODS = 'GET, POST, DELETE'
 /** Envoy's own default; it has looked at the headers already. */
 const MAX_HEADER_BYTES = 60 * 1024
 
-export function createHttpServer(slot: Slot): Server {
-  const server = createServer({ maxHeaderSize: MAX_HEADER_BYTES }, (req, res) => route(slot, req, res))
+export function createHttpServer(slot: Slot, sse: SseEndpoint): Server {
+  const server = createServer({ maxHeaderSize: MAX_HEADER_BYTES }, (req, res) => route(slot, sse, req, res))
   // Envoy keeps its connections and must be the one who closes them: a request could meet a close of ours.
   server.keepAliveTimeout = 0
   // What waits for a reader that is gone without a word would hold its place for ever, and stall its process. Node
@@ -33,8 +34,9 @@ export function createHttpServer(slot: Slot): Server {
   return server
 }
 
-function route(slot: Slot, req: IncomingMessage, res: ServerResponse): void {
+function route(slot: Slot, sse: SseEndpoint, req: IncomingMessage, res: ServerResponse): void {
   const path = req.url?.split('?', 1)[0]
+  if (path?.endsWith(SSE_PATH)) return routeSse(sse, path, req, res)
   if (path !== PATH) {
     return sendRefusal(res, { status: 404, code: CODE.invalidRequest, message: `There is nothing here. Use ${PATH}.` })
   }
@@ -45,11 +47,21 @@ function route(slot: Slot, req: IncomingMessage, res: ServerResponse): void {
       return openStream(slot, req, res)
     case 'DELETE':
       return endSession(slot, req, res)
-    default: {
-      const message = `${req.method} is not served here. Use ${METHODS}.`
-      return sendRefusal(res, { status: 405, code: CODE.invalidRequest, message, allow: METHODS })
-    }
+    default:
+      return sendRefusal(res, notServed(req, METHODS))
   }
+}
+
+/** The endpoint of 2024-11-05, which Envoy leads here where the service has it. */
+function routeSse(sse: SseEndpoint, path: string, req: IncomingMessage, res: ServerResponse): void {
+  if (req.method === 'GET') return sse.open(path, req, res)
+  if (req.method === 'POST') return sse.receive(req, res)
+  sendRefusal(res, notServed(req, SSE_METHODS))
+}
+
+function notServed(req: IncomingMessage, allow: string): Refusal {
+  const message = `${req.method} is not served here. Use ${allow}.`
+  return { status: 405, code: CODE.invalidRequest, message, allow }
 }
 
 /** Never 405 for a live session, and whatever `Accept` says: clients fail on less (mcp.md §0.8). */

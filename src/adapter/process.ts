@@ -205,7 +205,7 @@ export class ServerProcess extends Connection<SessionPending> implements Session
       this.write(splice(message.text, [span, String(id)]))
       // The server may answer all the same; nobody waits for that any more, so the POST ends here.
       this.pending.take(id)
-      call.exchange.answer(errorMessage(call.id, CODE.server, 'The request was cancelled by the client.'))
+      call.exchange.cancelled(call.id)
       return
     }
   }
