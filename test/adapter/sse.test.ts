@@ -176,6 +176,8 @@ describe('the end', () => {
     running!.adapter.drain(0)
     await running!.adapter.ended
     expect([await events.next(), await early.events.next()]).toEqual([undefined, undefined])
+    // Ended, not cut.
+    expect([events.response.complete, early.events.response.complete]).toEqual([true, true])
   })
 
   it('of one session of a shared process leaves the others', async () => {
