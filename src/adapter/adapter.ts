@@ -1,7 +1,8 @@
 // Puts an adapter together from its specification: slot, server, the two sockets, the orderly end.
 
 import { rmSync } from 'node:fs'
-import type { Server } from 'node:http'
+import type { Server as ControlServer } from 'node:http'
+import type { Server } from 'node:net'
 
 import type { AdapterSpec } from './spec.ts'
 import { DEFAULT_BOUNDS, type Bounds } from './bounds.ts'
@@ -46,9 +47,9 @@ export async function startAdapter(
   const shutDown = async (deadlineMs: number) => {
     await slot.drain(deadlineMs)
     sse.close()
-    await close(http, CLOSE_MS)
+    await http.close(CLOSE_MS)
     // The control socket last, and at once: the end of its connections is the sign that everything is gone.
-    await close(control, 0)
+    await close(control)
     end.resolve()
   }
   const drain = (deadlineMs: number) => {
@@ -60,7 +61,7 @@ export async function startAdapter(
   const sse = new SseEndpoint(slot)
   const http = createHttpServer(slot, sse)
   const control = createControlServer(slot, drain)
-  await listen(http, spec.httpSocket)
+  await listen(http.net, spec.httpSocket)
   await listen(control, spec.controlSocket)
   return { slot, drain, ended: end.promise }
 }
@@ -95,11 +96,8 @@ async function listen(server: Server, path: string): Promise<void> {
   }
 }
 
-/** Closes a server; what a reader has not taken after `graceMs` is cut. */
-async function close(server: Server, graceMs: number): Promise<void> {
+async function close(server: ControlServer): Promise<void> {
   const closed = new Promise((settle) => server.close(settle))
-  server.closeIdleConnections()
-  const limit = setTimeout(() => server.closeAllConnections(), graceMs)
+  server.closeAllConnections()
   await closed
-  clearTimeout(limit)
 }

@@ -23,6 +23,8 @@ export const DEFAULT_BOUNDS = {
   slowReaderMs: 30_000,
   /** How long an HTTP+SSE stream may be open before its client initializes. */
   sseBeginMs: 60_000,
+  /** A request gets this long to arrive, its body included. */
+  arrivalMs: 5 * 60 * 1000,
   /**
    * Bytes waiting for one slow reader of a shared process, which is not slowed down; then its stream is cut. Not less
    * than a session's kept events, so that their replay does not cut the stream that it is for.

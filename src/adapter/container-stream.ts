@@ -3,18 +3,21 @@
 import type { Socket } from 'node:net'
 
 import { FrameSplitter, LineSplitter, type LineSink } from './framing.ts'
+import { LineWriter } from './line-writer.ts'
 import type { StderrLog } from './stderr.ts'
 
 const STDERR = 2
 
 export class ContainerStream {
   readonly #socket: Socket
+  readonly #stdin: LineWriter
   /** Settles when the connection has ended, after the last line. */
   readonly closed: Promise<void>
 
   /** @param head what came with the answer to the attachment */
   constructor(socket: Socket, head: Buffer, messageBytes: number, sink: LineSink, stderr: StderrLog) {
     this.#socket = socket
+    this.#stdin = new LineWriter(socket)
     const lines = new LineSplitter(messageBytes, sink)
     const frames = new FrameSplitter((kind, part) => (kind === STDERR ? stderr : lines).push(part))
     socket.setTimeout(0)
@@ -27,11 +30,11 @@ export class ContainerStream {
   }
 
   get backlogBytes(): number {
-    return this.#socket.writableLength
+    return this.#stdin.backlogBytes
   }
 
   write(line: string): void {
-    if (this.#socket.writable) this.#socket.write(`${line}\n`, 'latin1')
+    this.#stdin.write(line)
   }
 
   pause(): void {
@@ -45,7 +48,7 @@ export class ContainerStream {
   /** The end of the server's input; its output goes on. */
   end(): void {
     this.#socket.resume()
-    this.#socket.end()
+    this.#stdin.end()
   }
 
   cut(): void {

@@ -1,8 +1,9 @@
 // What a client gets when something is wrong: a JSON-RPC error body with the HTTP status (contract, last table).
 
-import type { ServerResponse } from 'node:http'
-
+import type { HttpResponse } from './http1.ts'
 import { toWire } from './json.ts'
+
+const JSON_TYPE = { 'content-type': 'application/json' }
 
 /** JSON-RPC codes in use. */
 export const CODE = {
@@ -62,7 +63,7 @@ export function errorMessage(id: string, code: number, message: string, data?: u
   return `{"jsonrpc":"2.0","id":${id},"error":{"code":${code},"message":${toWire(JSON.stringify(message))}${more}}}`
 }
 
-export function sendRefusal(res: ServerResponse, refusal: Refusal, id = 'null'): void {
+export function sendRefusal(res: HttpResponse, refusal: Refusal, id = 'null'): void {
   const headers: Record<string, string> = {}
   if (refusal.retryAfterS !== undefined) headers['retry-after'] = String(Math.max(1, Math.ceil(refusal.retryAfterS)))
   if (refusal.allow !== undefined) headers['allow'] = refusal.allow
@@ -71,12 +72,10 @@ export function sendRefusal(res: ServerResponse, refusal: Refusal, id = 'null'):
 
 /** Answers with wire text as it is. An answer that was begun already stays what it is. */
 export function sendJson(
-  res: ServerResponse,
+  res: HttpResponse,
   status: number,
   body: string,
-  headers: Record<string, string> = {},
+  headers?: Readonly<Record<string, string>>,
 ): void {
-  if (res.headersSent || res.destroyed) return
-  res.writeHead(status, { 'content-type': 'application/json', 'content-length': body.length, ...headers })
-  res.end(body, 'latin1')
+  res.send(status, headers ? { ...JSON_TYPE, ...headers } : JSON_TYPE, body)
 }

@@ -1,8 +1,7 @@
 // The answer to one POST: plain JSON when the server's first word is its answer, an event stream otherwise.
 
-import type { ServerResponse } from 'node:http'
-
 import { CODE, errorMessage, sendJson, sendRefusal, type Refusal } from './error.ts'
+import type { HttpResponse } from './http1.ts'
 import type { Session } from './session.ts'
 import type { EventStream } from './stream.ts'
 
@@ -31,7 +30,7 @@ export interface Exchange {
  * A lost connection is not a cancellation in this era: the request goes on, and a stream's events are kept.
  */
 export class PostExchange implements Exchange {
-  readonly #res: ServerResponse
+  readonly #res: HttpResponse
   readonly #session: Session | undefined
   readonly #batch: boolean
   readonly #onEnd: () => void
@@ -45,16 +44,13 @@ export class PostExchange implements Exchange {
    * `requests` answers are owed; `batch`: as an array. Without a session it stays JSON. `onEnd` runs once, when
    * everything is answered and the answer has left, or its client is gone.
    */
-  constructor(
-    res: ServerResponse,
-    options: { session?: Session; requests: number; batch: boolean; onEnd: () => void },
-  ) {
+  constructor(res: HttpResponse, options: { session?: Session; requests: number; batch: boolean; onEnd: () => void }) {
     this.#res = res
     this.#session = options.session
     this.#batch = options.batch
     this.#unanswered = options.requests
     this.#onEnd = options.onEnd
-    res.on('close', () => this.#settle())
+    res.onClose(() => this.#settle())
     const { session } = options
     if (!session) return
     session.exchanges.add(this)

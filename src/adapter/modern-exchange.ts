@@ -1,13 +1,12 @@
 // The answer to one request of the modern era: plain JSON when the server's first word is its answer, else an event
 // stream of this one request, without ids and not to be resumed (mcp.md §1.4).
 
-import type { ServerResponse } from 'node:http'
-
 import type { Bounds } from './bounds.ts'
 import { CODE, errorMessage, sendJson, sendRefusal, type Refusal } from './error.ts'
+import type { HttpResponse } from './http1.ts'
 import { findPath, oneLine } from './json.ts'
 import type { ResponseMessage } from './message.ts'
-import type { OpenStream } from './stream.ts'
+import { EVENT_STREAM, type OpenStream } from './stream.ts'
 
 /** What all exchanges of an adapter share. */
 export interface ExchangeContext {
@@ -27,7 +26,7 @@ const STATUS: Readonly<Record<number, number>> = {
 export class ModernExchange implements OpenStream {
   /** Called when the client leaves before the answer: that cancels the request (mcp.md §1.4, Cancellation). */
   left: () => void = () => undefined
-  readonly #res: ServerResponse
+  readonly #res: HttpResponse
   readonly #context: ExchangeContext
   #holdTimer: NodeJS.Timeout | undefined
   #streaming = false
@@ -35,10 +34,10 @@ export class ModernExchange implements OpenStream {
   #over = false
 
   /** `onEnd` runs once, when the answer has left or its client is gone. */
-  constructor(res: ServerResponse, context: ExchangeContext, onEnd: () => void) {
+  constructor(res: HttpResponse, context: ExchangeContext, onEnd: () => void) {
     this.#res = res
     this.#context = context
-    res.on('close', () => {
+    res.onClose(() => {
       clearTimeout(this.#holdTimer)
       if (context.openStreams.delete(this)) context.changed()
       const early = !this.#over
@@ -103,18 +102,13 @@ export class ModernExchange implements OpenStream {
     clearTimeout(this.#holdTimer)
     if (this.#streaming || this.#res.destroyed) return
     this.#streaming = true
-    this.#res.writeHead(200, {
-      'content-type': 'text/event-stream',
-      'cache-control': 'no-cache, no-transform',
-      'x-accel-buffering': 'no',
-    })
-    this.#res.flushHeaders()
+    this.#res.stream(EVENT_STREAM)
     this.#context.openStreams.add(this)
     this.#context.changed()
   }
 
   #write(text: string): void {
-    this.#res.write(`event: message\ndata: ${oneLine(text)}\n\n`, 'latin1')
+    this.#res.write(`event: message\ndata: ${oneLine(text)}\n\n`)
   }
 }
 

@@ -1,9 +1,8 @@
 // A POST of the modern era: one request, with an answer of its own; there are no sessions (mcp.md §1.4).
 
-import type { IncomingMessage, ServerResponse } from 'node:http'
-
 import { CODE, RefusalError, sendRefusal, type Refusal } from './error.ts'
 import { clientOf } from './headers.ts'
+import type { HttpRequest, HttpResponse } from './http1.ts'
 import { idText, type Message } from './message.ts'
 import { LISTEN } from './modern-process.ts'
 import { readModernRequest } from './modern-request.ts'
@@ -11,13 +10,13 @@ import { ModernExchange } from './modern-exchange.ts'
 import type { Slot } from './slot.ts'
 
 /** Answers it. Whatever goes wrong is an answer; nothing is thrown. */
-export function receiveModern(slot: Slot, req: IncomingMessage, res: ServerResponse, body: Message | Message[]): void {
+export function receiveModern(slot: Slot, req: HttpRequest, res: HttpResponse, body: Message | Message[]): void {
   if (Array.isArray(body)) return sendRefusal(res, invalid('A batch is nothing of this version. Send one message.'))
   if (body.kind === 'response') {
     return sendRefusal(res, invalid('A response cannot be posted. Send the request again with inputResponses.'))
   }
   // The era has none that matter over HTTP: what is cancelled is cancelled by leaving.
-  if (body.kind === 'notification') return void res.writeHead(202, { 'content-length': 0 }).end()
+  if (body.kind === 'notification') return res.send(202, {}, '')
   const id = idText(body)
   const request = readModernRequest(req, body)
   if ('status' in request) return sendRefusal(res, request, id)

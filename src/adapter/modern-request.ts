@@ -1,9 +1,8 @@
 // The rules for a request of the modern era: what it says of itself, and that its headers say the same (mcp.md §1.4).
 
-import type { IncomingMessage } from 'node:http'
-
 import { CODE, type Refusal } from './error.ts'
 import { clientOf } from './headers.ts'
+import type { HttpRequest } from './http1.ts'
 import { fromWire, uniqueMembers, type Span } from './json.ts'
 import { idText, isId, stringAt, type Message, type RequestMessage } from './message.ts'
 import { isModernVersion, META, MODERN_VERSION, REMOVED_METHODS } from './protocol.ts'
@@ -19,7 +18,7 @@ export interface ModernRequest {
   readonly capabilities: Span
   readonly logLevel: string | undefined
   readonly token: Span | undefined
-  readonly http: IncomingMessage
+  readonly http: HttpRequest
 }
 
 const PARAMS: ReadonlySet<string> = new Set(['_meta', 'name', 'uri', 'taskId', 'arguments'])
@@ -39,10 +38,10 @@ const NAMED: Readonly<Record<string, 'name' | 'uri' | 'taskId'>> = {
  * Whether a POST is of the modern era: its body says so, or asks what only that era knows, or its header names such a
  * version. A body without a claim that initializes is a legacy client, whatever else it has tried before (mcp.md §0.1).
  */
-export function isModern(req: IncomingMessage, messages: readonly Message[]): boolean {
+export function isModern(req: HttpRequest, messages: readonly Message[]): boolean {
   if (messages.some(claimsModern)) return true
   const version = req.headers['mcp-protocol-version']
-  if (typeof version !== 'string' || !isModernVersion(version)) return false
+  if (version === undefined || !isModernVersion(version)) return false
   return !messages.some((message) => message.kind === 'request' && message.method === 'initialize')
 }
 
@@ -57,7 +56,7 @@ function claimsModern(message: Message): boolean {
 }
 
 /** The request with what it says of itself, or why it is refused. */
-export function readModernRequest(req: IncomingMessage, message: RequestMessage): ModernRequest | Refusal {
+export function readModernRequest(req: HttpRequest, message: RequestMessage): ModernRequest | Refusal {
   const { text, method } = message
   const params = message.params && uniqueMembers(text, message.params.start, PARAMS)
   const metaSpan = params?.of['_meta']
@@ -112,7 +111,7 @@ export function mismatchOf(words: string): Refusal {
 
 /** Whoever routes or refuses by the headers relies on this: they are the body's (mcp.md §6, Trust chain). */
 function headerMismatch(
-  req: IncomingMessage,
+  req: HttpRequest,
   { text, method }: RequestMessage,
   version: string,
   params: Readonly<Record<string, Span | undefined>>,
@@ -128,7 +127,7 @@ function headerMismatch(
   const value = span && stringAt(text, span)
   // What the body lacks is the server's to refuse.
   if (header === undefined && value === undefined) return undefined
-  if (value !== undefined && typeof header === 'string' && decodedHeader(header) === value) return undefined
+  if (value !== undefined && header !== undefined && decodedHeader(header) === value) return undefined
   return mismatchOf(`The header Mcp-Name is not params.${source}.`)
 }
 

@@ -1,9 +1,8 @@
 // Arguments of tools that a header repeats: `Mcp-Param-*`, declared by `x-mcp-header` in a tool's schema (mcp.md §1.4).
 
-import type { IncomingMessage } from 'node:http'
-
 import type { Bounds } from './bounds.ts'
 import type { Refusal } from './error.ts'
+import type { HttpRequest } from './http1.ts'
 import { findPath, fromWire, isRecord } from './json.ts'
 import { paramSpan, stringParam, type ResponseMessage } from './message.ts'
 import { decodedHeader, mismatchOf, valueAt, type ModernRequest } from './modern-request.ts'
@@ -133,10 +132,10 @@ function valueOf(args: unknown, path: readonly string[]): unknown {
   return value ?? undefined
 }
 
-function agrees(req: IncomingMessage, name: string, value: unknown): boolean {
+function agrees(req: HttpRequest, name: string, value: unknown): boolean {
   const header = req.headers[name]
   if (header === undefined || value === undefined) return header === value
-  const said = typeof header === 'string' ? decodedHeader(header) : undefined
+  const said = decodedHeader(header)
   if (said === undefined) return false
   if (typeof value === 'string') return said === value
   if (typeof value === 'boolean') return said === String(value)

@@ -1,12 +1,12 @@
 // A POST of a client: its body, its era, and what becomes of each message of the legacy era (mcp.md §1.2).
 
 import { isUtf8 } from 'node:buffer'
-import type { IncomingMessage, ServerResponse } from 'node:http'
 
 import { CODE, RefusalError, sendRefusal, unavailable, type Refusal } from './error.ts'
 import { PostExchange, type Exchange } from './exchange.ts'
-import { clientOf, sessionOf, singleHeader } from './headers.ts'
 import { Parts } from './framing.ts'
+import { clientOf, sessionOf } from './headers.ts'
+import type { HttpRequest, HttpResponse } from './http1.ts'
 import { isRecord, scanArray } from './json.ts'
 import { idText, readMessage, type Message, type RequestMessage } from './message.ts'
 import type { InitializeRequest } from './pool.ts'
@@ -19,15 +19,15 @@ import type { Slot } from './slot.ts'
 export const CHOKED = unavailable('The server does not read its input. Try again.')
 
 /** Answers a POST. Whatever goes wrong is an answer; nothing is thrown. */
-export function receivePost(slot: Slot, req: IncomingMessage, res: ServerResponse): void {
+export function receivePost(slot: Slot, req: HttpRequest, res: HttpResponse): void {
   receiveJson(slot, req, res, (text, parsed) => receive(slot, req, res, text, parsed))
 }
 
 /** Reads a body and gives it on as wire text and as what it is; one that is not JSON is answered here. */
 export function receiveJson(
   slot: Slot,
-  req: IncomingMessage,
-  res: ServerResponse,
+  req: HttpRequest,
+  res: HttpResponse,
   take: (text: string, parsed: unknown) => void,
 ): void {
   if (!/^application\/json\s*(?:;|$)/i.test(req.headers['content-type'] ?? '')) {
@@ -46,8 +46,8 @@ export function receiveJson(
   })
 }
 
-function receive(slot: Slot, req: IncomingMessage, res: ServerResponse, text: string, parsed: unknown): void {
-  const sessionId = singleHeader(req, 'mcp-session-id')
+function receive(slot: Slot, req: HttpRequest, res: HttpResponse, text: string, parsed: unknown): void {
+  const sessionId = req.headers['mcp-session-id']
   const batch = Array.isArray(parsed)
   const read = batch ? readBatch(text) : readMessage(text)
   if ('invalid' in read) return sendRefusal(res, invalid(read.invalid))
@@ -72,7 +72,7 @@ function receive(slot: Slot, req: IncomingMessage, res: ServerResponse, text: st
 
 function deliver(
   slot: Slot,
-  res: ServerResponse,
+  res: HttpResponse,
   session: Session,
   messages: readonly Message[],
   batch: boolean,
@@ -97,14 +97,14 @@ export function give(session: Session, message: Message, exchange: Exchange | un
 }
 
 /** Accepted without an answer: exactly 202 and no body (mcp.md §8). */
-export function sendAccepted(res: ServerResponse): void {
-  res.writeHead(202, { 'content-length': 0 }).end()
+export function sendAccepted(res: HttpResponse): void {
+  res.send(202, {}, '')
 }
 
 async function initialize(
   slot: Slot,
-  req: IncomingMessage,
-  res: ServerResponse,
+  req: HttpRequest,
+  res: HttpResponse,
   message: RequestMessage,
   parsed: unknown,
 ): Promise<void> {
@@ -156,7 +156,7 @@ export function invalid(message: string): Refusal {
 }
 
 /** Reads a body as wire text. The rest of a refused one is discarded, so that the connection stays usable. */
-function readBody(slot: Slot, req: IncomingMessage, done: (body: string | Refusal) => void): void {
+function readBody(slot: Slot, req: HttpRequest, done: (body: string | Refusal) => void): void {
   const limit = slot.spec.limits.messageBytes
   const parts = new Parts()
   let held = 0
@@ -173,19 +173,22 @@ function readBody(slot: Slot, req: IncomingMessage, done: (body: string | Refusa
     code: CODE.invalidRequest,
     message: `The body is larger than ${limit} bytes (limits.message).`,
   }
-  req.on('data', (chunk: Buffer) => {
-    if (settled) return
-    if (parts.bytes + chunk.length > limit) return settle(tooLarge)
-    if (!slot.holdBody(chunk.length)) return settle(unavailable('Too many large requests arrive at once. Try again.'))
-    held += chunk.length
-    parts.push(chunk)
+  if (Number(req.headers['content-length']) > limit) return settle(tooLarge)
+  req.read({
+    part(bytes) {
+      if (settled) return
+      if (parts.bytes + bytes.length > limit) return settle(tooLarge)
+      if (!slot.holdBody(bytes.length)) return settle(unavailable('Too many large requests arrive at once. Try again.'))
+      held += bytes.length
+      parts.push(bytes)
+    },
+    end() {
+      if (settled) return
+      const body = parts.take()
+      // One bad byte ends servers that decode their stdin strictly, for all who share them.
+      if (!isUtf8(body)) return settle({ status: 400, code: CODE.parse, message: 'The body is not valid UTF-8.' })
+      settle(body.toString('latin1'))
+    },
+    lost: () => settle(undefined),
   })
-  req.on('end', () => {
-    const body = parts.take()
-    // One bad byte ends servers that decode their stdin strictly, for all who share them.
-    if (!isUtf8(body)) return settle({ status: 400, code: CODE.parse, message: 'The body is not valid UTF-8.' })
-    settle(body.toString('latin1'))
-  })
-  req.on('close', () => settle(undefined))
-  if (Number(req.headers['content-length']) > limit) settle(tooLarge)
 }

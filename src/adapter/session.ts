@@ -1,11 +1,11 @@
 // A legacy session (`Mcp-Session-Id`): one client's conversation with one process, its streams and what waits for one.
 
 import { randomBytes } from 'node:crypto'
-import type { ServerResponse } from 'node:http'
 
 import type { Bounds } from './bounds.ts'
 import type { Refusal } from './error.ts'
 import type { Exchange } from './exchange.ts'
+import type { HttpResponse } from './http1.ts'
 import type { NotificationMessage, RequestMessage, ResponseMessage } from './message.ts'
 import { allowsPriming, LATEST_VERSION } from './protocol.ts'
 import { EventStream, type OpenStream, type StreamOwner } from './stream.ts'
@@ -92,14 +92,14 @@ export class Session implements StreamOwner {
   }
 
   /** The events of a POST; requests of the server that wait go out with it, as the client may never open a GET. */
-  openPostStream(res: ServerResponse): EventStream {
+  openPostStream(res: HttpResponse): EventStream {
     const stream = this.#newStream('post')
     stream.open(res)
     this.#flush(stream)
     return stream
   }
 
-  openGetStream(res: ServerResponse): void {
+  openGetStream(res: HttpResponse): void {
     const stream = this.#newStream('get')
     stream.open(res)
     this.#flush(stream)
@@ -116,7 +116,7 @@ export class Session implements StreamOwner {
    * Goes on after the event that `Last-Event-ID` names. False for an id that is not of this session or whose later
    * events are not kept any more; the client is then told, and can open a stream without it.
    */
-  resume(res: ServerResponse, lastEventId: string): boolean {
+  resume(res: HttpResponse, lastEventId: string): boolean {
     const match = /^(\d{1,15})-(\d{1,15})$/.exec(lastEventId)
     const stream = match ? this.#streams.get(Number(match[1])) : undefined
     if (!stream?.resume(res, Number(match?.[2]))) return false

@@ -2,12 +2,12 @@
 // its POSTs, which is the stream's first event. Behind it is a session like any other.
 
 import { randomBytes } from 'node:crypto'
-import type { IncomingMessage, ServerResponse } from 'node:http'
 
 import type { Bounds } from './bounds.ts'
 import { CODE, errorMessage, RefusalError, sendRefusal, unavailable, type Refusal } from './error.ts'
 import type { Exchange } from './exchange.ts'
 import { clientOf, versionRefusal } from './headers.ts'
+import type { HttpRequest, HttpResponse } from './http1.ts'
 import { idText, readMessage, type Message, type RequestMessage } from './message.ts'
 import { isModern } from './modern-request.ts'
 import { CHOKED, give, initializeRequest, invalid, isInitialize, receiveJson, sendAccepted } from './post.ts'
@@ -37,7 +37,7 @@ export class SseEndpoint {
   }
 
   /** Opens a stream. @param path of the request */
-  open(path: string, req: IncomingMessage, res: ServerResponse): void {
+  open(path: string, req: HttpRequest, res: HttpResponse): void {
     if (!this.#makeRoom()) {
       return sendRefusal(res, unavailable('Too many streams are open, and all of them are in use.', 5))
     }
@@ -49,8 +49,8 @@ export class SseEndpoint {
   }
 
   /** Answers a POST: 202, or why its message goes nowhere. The answer to the message goes over the stream. */
-  receive(req: IncomingMessage, res: ServerResponse): void {
-    const id = new URLSearchParams(req.url?.split('?', 2)[1]).get('session') ?? ''
+  receive(req: HttpRequest, res: HttpResponse): void {
+    const id = new URLSearchParams(req.target.split('?', 2)[1]).get('session') ?? ''
     const connection = this.#connections.get(id)
     // Also for the id of another client: that it exists is nobody else's business.
     if (!connection || connection.client !== clientOf(req)) return sendRefusal(res, UNKNOWN)
@@ -106,7 +106,7 @@ class Connection implements StreamOwner {
   }
 
   /** Takes a message, or says why not. */
-  receive(req: IncomingMessage, message: Message, parsed: unknown): Refusal | undefined {
+  receive(req: HttpRequest, message: Message, parsed: unknown): Refusal | undefined {
     if (!this.stream.connected || this.stream.ended) return UNKNOWN
     if (this.stream.waitingBytes > this.bounds.slowStreamBytes) return NOT_READING
     if (isModern(req, [message])) return invalid('This endpoint is one of the version 2024-11-05. Use /mcp.')

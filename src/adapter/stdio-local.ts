@@ -8,6 +8,7 @@ import type { Bounds } from './bounds.ts'
 import { findProgram, isDeafToTerm, type Containment } from './containment.ts'
 import { StartFailure } from './error.ts'
 import { LineSplitter } from './framing.ts'
+import { LineWriter } from './line-writer.ts'
 import type { Log } from './log.ts'
 import { createStderrLog } from './stderr.ts'
 import type { StartStdio, StdioServer, StdioSink } from './stdio.ts'
@@ -67,6 +68,7 @@ function spawned(server: LocalServer, containment: Containment): Promise<ChildPr
 class LocalProcess implements StdioServer {
   readonly life = undefined
   readonly #child: ChildProcessWithoutNullStreams
+  readonly #stdin: LineWriter
   readonly #contained: boolean
   readonly #bounds: Bounds
   /** Resolves when the process itself has exited. */
@@ -77,6 +79,7 @@ class LocalProcess implements StdioServer {
     this.#bounds = bounds
     this.#contained = contained
     this.#child = child
+    this.#stdin = new LineWriter(child.stdin)
     this.#exited = new Promise((settle) => void child.once('exit', () => settle()))
 
     const lines = new LineSplitter(messageBytes, sink)
@@ -109,11 +112,11 @@ class LocalProcess implements StdioServer {
   }
 
   get backlogBytes(): number {
-    return this.#child.stdin.writableLength
+    return this.#stdin.backlogBytes
   }
 
   write(line: string): void {
-    if (this.#child.stdin.writable) this.#child.stdin.write(`${line}\n`, 'latin1')
+    this.#stdin.write(line)
   }
 
   pause(): void {
@@ -126,7 +129,7 @@ class LocalProcess implements StdioServer {
 
   async stop(): Promise<void> {
     const rung = this.#bounds.shutdownRungMs
-    this.#child.stdin.end()
+    this.#stdin.end()
     this.#child.stdout.resume()
     if (await this.#exitsWithin(rung)) return
     this.#signal('SIGTERM')

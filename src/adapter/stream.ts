@@ -1,9 +1,14 @@
 // One event stream to a client: its events, kept for `Last-Event-ID`, and the connection that carries it, if any.
 
-import type { ServerResponse } from 'node:http'
-
 import type { Bounds } from './bounds.ts'
+import type { HttpResponse } from './http1.ts'
 import { oneLine } from './json.ts'
+
+export const EVENT_STREAM = {
+  'content-type': 'text/event-stream',
+  'cache-control': 'no-cache, no-transform',
+  'x-accel-buffering': 'no',
+}
 
 /** A connection that carries events, whatever its era. */
 export interface OpenStream {
@@ -44,7 +49,7 @@ export class EventStream implements OpenStream {
   #sequence = 0
   /** Events up to this sequence are not kept any more. */
   #lost = 0
-  #connection: ServerResponse | undefined
+  #connection: HttpResponse | undefined
   /** Set while its process waits for the reader. */
   #release: (() => void) | undefined
   #ended = false
@@ -78,7 +83,7 @@ export class EventStream implements OpenStream {
    * Sends the headers and the event `first`, else, to clients that understand it, one that gives them an id to resume
    * from at once.
    */
-  open(res: ServerResponse, first?: string): void {
+  open(res: HttpResponse, first?: string): void {
     this.#connect(res)
     if (first !== undefined) this.#write(first)
     else if (this.#owner.priming) this.#write(`id: ${this.number}-0\nretry: ${this.#owner.bounds.retryMs}\ndata: \n\n`)
@@ -103,7 +108,7 @@ export class EventStream implements OpenStream {
    * Sends the events after `sequence` on a new connection and goes on there. False when some of them are not kept any
    * more: going on with a gap would lose an answer silently.
    */
-  resume(res: ServerResponse, sequence: number): boolean {
+  resume(res: HttpResponse, sequence: number): boolean {
     if (sequence < this.#lost || sequence > this.#sequence) return false
     this.cut()
     this.#connect(res)
@@ -145,15 +150,10 @@ export class EventStream implements OpenStream {
     this.#owner.kept(this, frame.length)
   }
 
-  #connect(res: ServerResponse): void {
+  #connect(res: HttpResponse): void {
     this.#connection = res
-    res.writeHead(200, {
-      'content-type': 'text/event-stream',
-      'cache-control': 'no-cache, no-transform',
-      'x-accel-buffering': 'no',
-    })
-    res.flushHeaders()
-    res.on('close', () => {
+    res.stream(EVENT_STREAM)
+    res.onClose(() => {
       if (this.#connection === res) this.#disconnected()
     })
     this.#owner.opened(this)
@@ -180,8 +180,8 @@ export class EventStream implements OpenStream {
     if (!this.#release && waiting > this.#owner.bounds.streamBufferBytes) {
       this.#release = this.#owner.slow(this, waiting)
       if (this.#connection !== res) return
-      if (this.#release) res.once('drain', this.#readOn)
+      if (this.#release) res.onDrain(this.#readOn)
     }
-    res.write(frame, 'latin1')
+    res.write(frame)
   }
 }

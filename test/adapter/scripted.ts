@@ -114,7 +114,7 @@ export async function scriptedSlot(
     (level, msg, fields = {}) => void log.push(`${level} ${msg} ${JSON.stringify(fields)}`),
   )
   const http = createHttpServer(slot, new SseEndpoint(slot))
-  await new Promise<void>((settle) => void http.listen(spec.httpSocket, settle))
+  await new Promise<void>((settle) => void http.net.listen(spec.httpSocket, settle))
   return {
     socket: spec.httpSocket,
     slot,
@@ -122,8 +122,7 @@ export async function scriptedSlot(
     log,
     stop: async () => {
       await slot.drain(0)
-      http.closeAllConnections()
-      await new Promise((settle) => http.close(settle))
+      await http.close(0)
       folder.remove()
     },
   }

@@ -1,4 +1,4 @@
-// What the figures of one run should be: the project's budgets for legacy sessions, as ratios of what ran side by side.
+// What the figures of one run should be: the project's budgets, as ratios of what ran side by side.
 
 import type { ContenderName } from './contenders.ts'
 import { digits, median } from './figures.ts'
@@ -29,7 +29,7 @@ export interface Round {
 
 export interface CellResult {
   readonly cell: string
-  readonly figures: Readonly<Record<ContenderName, Figures>>
+  readonly figures: Readonly<Partial<Record<ContenderName, Figures>>>
 }
 
 export interface Verdict {
@@ -57,6 +57,8 @@ const RATIOS: readonly (readonly [cell: string, berth: 'shared' | 'session', pee
   ['4, 16 KB argument', 'shared', 'mcp-proxy', 1.5],
   ['4, 100 KB result', 'shared', 'supergateway', 1.5],
   ['4, 100 KB result', 'shared', 'mcp-proxy', 1.5],
+  ['modern 8', 'shared', 'mcp-proxy', 3],
+  ['modern 32', 'shared', 'mcp-proxy', 3],
 ]
 
 /** At most this much of the better peer's p99. */
@@ -102,27 +104,24 @@ export function verdicts(results: readonly CellResult[]): Verdict[] {
   }
   for (const [hop, limit] of CPU) {
     const figures = cells.get(CPU_CELL)
-    if (figures) judge(`${CPU_CELL}: CPU of ${hop} per call`, false, limit, figures.shared.cpu[hop]!, ' µs')
+    if (figures) judge(`${CPU_CELL}: CPU of ${hop} per call`, false, limit, figures.shared!.cpu[hop]!, ' µs')
   }
   const single = cells.get(ENVOY_CELL)
   if (single) judge(`${ENVOY_CELL}: p50 that Envoy adds`, false, ENVOY_P50_MS, addedP50(single), ' ms')
-  const after = Math.max(...results.map(({ figures }) => figures.shared.adapterPssMb ?? 0))
+  const after = Math.max(...results.map(({ figures }) => figures.shared?.adapterPssMb ?? 0))
   judge('adapter after load (PSS)', false, ADAPTER_PSS, after, ' MB')
   return found
 }
 
 /** The median over the rounds, each compared with what ran beside it. */
-function ratio(
-  figures: Readonly<Record<ContenderName, Figures>>,
-  berth: ContenderName,
-  peer: ContenderName,
-  what: keyof Round,
-): number {
-  if (figures[berth].failures + figures[peer].failures > 0) return Number.NaN
-  return median(figures[berth].rounds.map((round, i) => round[what] / figures[peer].rounds[i]![what]))
+function ratio(figures: CellResult['figures'], berth: ContenderName, peer: ContenderName, what: keyof Round): number {
+  const [own, other] = [figures[berth]!, figures[peer]!]
+  if (own.failures + other.failures > 0) return Number.NaN
+  return median(own.rounds.map((round, i) => round[what] / other.rounds[i]![what]))
 }
 
-function addedP50({ shared, adapter }: Readonly<Record<ContenderName, Figures>>): number {
+function addedP50({ shared, adapter }: CellResult['figures']): number {
+  if (!shared || !adapter) return Number.NaN
   if (shared.failures + adapter.failures > 0) return Number.NaN
   return median(shared.rounds.map(({ p50 }, i) => p50 - adapter.rounds[i]!.p50))
 }

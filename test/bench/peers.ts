@@ -43,17 +43,18 @@ function installed(folder: string, name: string): string | undefined {
 /**
  * Starts one before a server, with the settings that cost it least, and waits until it serves a session.
  *
- * @param server the file of the server's program, without blanks in its path
+ * @param command of the server, no part of it with a blank
+ * @param environment further variables of it
  */
 export async function startPeer(
   name: PeerName,
   modules: string,
-  server: string,
+  command: readonly string[],
+  environment: NodeJS.ProcessEnv | undefined,
   port: number,
   signal: AbortSignal,
 ): Promise<Peer> {
   const program = join(modules, name, PROGRAMS[name])
-  const command = [process.execPath, server]
   const args =
     name === 'supergateway'
       ? ['--stdio', command.join(' '), '--outputTransport', 'streamableHttp', '--stateful', '--logLevel', 'none']
@@ -63,7 +64,7 @@ export async function startPeer(
   const child = spawn(
     'setpriv',
     ['--pdeathsig', 'KILL', '--', process.execPath, program, '--port', String(port), ...args, ...behind],
-    { stdio: ['ignore', 'pipe', 'pipe'] },
+    { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...environment } },
   )
   let log = ''
   for (const stream of [child.stdout, child.stderr])

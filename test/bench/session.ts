@@ -1,4 +1,5 @@
-// An MCP session of the legacy era on a connection of its own, whose calls are rendered once and sent again and again.
+// An MCP session on a connection of its own, whose calls are rendered once and sent again and again; in the modern era,
+// which has no sessions, the connection alone.
 
 import { setTimeout as delay } from 'node:timers/promises'
 
@@ -9,9 +10,19 @@ export interface Target {
   readonly endpoint: Endpoint
   /** Who calls; sent as Envoy sends it on. */
   readonly client?: string
+  /** Legacy, unless it says so. */
+  readonly era?: 'modern'
 }
 
 const VERSION = '2025-06-18'
+const MODERN_VERSION = '2026-07-28'
+const CLIENT = { name: 'bench', version: '1' }
+/** What each request of the modern era says of its client. */
+const META = {
+  'io.modelcontextprotocol/protocolVersion': MODERN_VERSION,
+  'io.modelcontextprotocol/clientInfo': CLIENT,
+  'io.modelcontextprotocol/clientCapabilities': {},
+}
 /** All ids have as many digits, so that a rendered request keeps its length. */
 const FIRST_ID = 100_000_000
 const ID_PLACE = '"id":100000000'
@@ -29,17 +40,19 @@ export class Session {
   readonly #endpoint: Endpoint
   #connection: Connection
   readonly #headers: readonly string[]
+  readonly #modern: boolean
   readonly #rendered = new Map<Call, readonly [string, string]>()
   #id = FIRST_ID
 
-  private constructor(endpoint: Endpoint, connection: Connection, headers: readonly string[]) {
+  private constructor(endpoint: Endpoint, connection: Connection, headers: readonly string[], modern: boolean) {
     this.#endpoint = endpoint
+    this.#modern = modern
     this.#connection = connection
     this.#headers = headers
   }
 
-  /** Connects and initializes. Rejects with the answer's words when it is refused. */
-  static async open({ endpoint, client }: Target, signal: AbortSignal): Promise<Session> {
+  /** Connects and initializes, or asks what there is. Rejects with the answer's words when it is refused. */
+  static async open({ endpoint, client, era }: Target, signal: AbortSignal): Promise<Session> {
     signal.throwIfAborted()
     const connection = await Connection.open(endpoint)
     const giveUp = (): void => connection.close()
@@ -51,7 +64,14 @@ export class Session {
         'accept: application/json, text/event-stream',
         ...(client === undefined ? [] : [`x-mcp-client: ${client}`]),
       ]
-      const params = { protocolVersion: VERSION, capabilities: {}, clientInfo: { name: 'bench', version: '1' } }
+      if (era === 'modern') {
+        const headers = [...base, `mcp-protocol-version: ${MODERN_VERSION}`]
+        const asked = { jsonrpc: '2.0', id: 1, method: 'tools/list', params: { _meta: META } }
+        const listed = await connection.exchange(rendered('POST', [...headers, 'mcp-method: tools/list'], asked))
+        if (listed.status !== 200) throw refused('tools/list', listed)
+        return new Session(endpoint, connection, headers, true)
+      }
+      const params = { protocolVersion: VERSION, capabilities: {}, clientInfo: CLIENT }
       const opened = await connection.exchange(
         rendered('POST', base, { jsonrpc: '2.0', id: 1, method: 'initialize', params }),
       )
@@ -66,7 +86,7 @@ export class Session {
         rendered('POST', headers, { jsonrpc: '2.0', method: 'notifications/initialized' }),
       )
       if (told.status !== 202) throw refused('notifications/initialized', told)
-      return new Session(endpoint, connection, headers)
+      return new Session(endpoint, connection, headers, false)
     } catch (error) {
       connection.close()
       throw error
@@ -91,6 +111,7 @@ export class Session {
   /** Ends the session and the connection. */
   async close(): Promise<void> {
     try {
+      if (this.#modern) return
       await this.reconnect()
       await this.#connection.exchange(rendered('DELETE', this.#headers))
     } finally {
@@ -104,8 +125,10 @@ export class Session {
   }
 
   #render({ name, arguments: args }: Call): readonly [string, string] {
-    const message = { jsonrpc: '2.0', id: FIRST_ID, method: 'tools/call', params: { name, arguments: args } }
-    const text = rendered('POST', this.#headers, message)
+    const params = { name, arguments: args, ...(this.#modern ? { _meta: META } : {}) }
+    const message = { jsonrpc: '2.0', id: FIRST_ID, method: 'tools/call', params }
+    const more = this.#modern ? ['mcp-method: tools/call', `mcp-name: ${name}`] : []
+    const text = rendered('POST', [...this.#headers, ...more], message)
     const at = text.lastIndexOf(ID_PLACE)
     return [text.slice(0, at), text.slice(at + ID_PLACE.length)]
   }

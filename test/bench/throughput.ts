@@ -2,16 +2,17 @@
 // count, absolute figures do not: they are this machine's, with the generator of the load on it.
 
 import { run } from '../bed/command.ts'
+import { openBed } from '../bed/program.ts'
 import { verdicts, type CellResult, type Figures } from './budgets.ts'
-import { startContenders, type Contender, type ContenderName } from './contenders.ts'
+import { startContenders, type Contender, type ContenderName, type Setting } from './contenders.ts'
 import { digits, median, table } from './figures.ts'
 import { CORES, CpuMeter, pssMb } from './processes.ts'
 import { bench, type BenchOptions } from './program.ts'
 import { closedLoop, ECHO, openSessions, type Call, type Load, type Session } from './session.ts'
 
-const LIMIT_MS = 10 * 60_000
+const LIMIT_MS = 20 * 60_000
 /** From then on no disturbed measurement is repeated. */
-const REPEAT_MS = 6 * 60_000
+const REPEAT_MS = 12 * 60_000
 /** More than this share of the machine used by others disturbs a measurement. */
 const FOREIGN = 0.06
 const REPEATS = 2
@@ -23,21 +24,37 @@ interface Cell {
   readonly call: Call
   /** Everything on one core, the generator included. */
   readonly oneCore?: boolean
+  /** Also when it has to be quick. */
+  readonly quick?: boolean
 }
 
 const TEXT_16K = 'y'.repeat(16 * 1024)
 const LARGE_ARGUMENT: Call = { name: 'echo', arguments: { text: TEXT_16K }, expected: TEXT_16K }
 const LARGE_RESULT: Call = { name: 'bulk', arguments: { bytes: 100_000 }, expected: 'x'.repeat(100_000) }
 
-const CELLS: readonly Cell[] = [
-  { name: '1', connections: 1, call: ECHO },
-  { name: '1, one core', connections: 1, call: ECHO, oneCore: true },
-  { name: '8', connections: 8, call: ECHO },
-  { name: '32', connections: 32, call: ECHO },
-  { name: '128', connections: 128, call: ECHO },
-  { name: '4, 16 KB argument', connections: 4, call: LARGE_ARGUMENT },
-  { name: '4, 100 KB result', connections: 4, call: LARGE_RESULT },
-]
+/** By what runs side by side. */
+const CELLS: Readonly<Record<'legacy' | 'modern' | 'container', readonly Cell[]>> = {
+  legacy: [
+    { name: '1', connections: 1, call: ECHO, quick: true },
+    { name: '1, one core', connections: 1, call: ECHO, oneCore: true },
+    { name: '8', connections: 8, call: ECHO, quick: true },
+    { name: '32', connections: 32, call: ECHO, quick: true },
+    { name: '128', connections: 128, call: ECHO },
+    { name: '4, 16 KB argument', connections: 4, call: LARGE_ARGUMENT },
+    { name: '4, 100 KB result', connections: 4, call: LARGE_RESULT },
+  ],
+  modern: [
+    { name: 'modern 1', connections: 1, call: ECHO },
+    { name: 'modern 8', connections: 8, call: ECHO, quick: true },
+    { name: 'modern 32', connections: 32, call: ECHO },
+    { name: 'modern 128', connections: 128, call: ECHO },
+  ],
+  container: [
+    { name: 'container 1', connections: 1, call: ECHO },
+    { name: 'container 8', connections: 8, call: ECHO, quick: true },
+    { name: 'container 32', connections: 32, call: ECHO },
+  ],
+}
 
 const TITLES: Readonly<Record<ContenderName, string>> = {
   shared: 'Berth, shared',
@@ -51,14 +68,17 @@ await bench(LIMIT_MS, async (options) => {
   const { quick, signal, progress } = options
   const size = quick ? { rounds: 2, ms: 1000 } : { rounds: 3, ms: 2000 }
   const repeatUntil = quick ? 0 : performance.now() + REPEAT_MS
-  const cells = CELLS.filter(({ name }) => !quick || ['1', '8', '32'].includes(name))
-  await using stack = new AsyncDisposableStack()
-  const contenders = await startContenders(stack, signal)
   const results: CellResult[] = []
-  for (const cell of cells) {
-    if (cell.oneCore && CORES === 1) continue
-    progress(`connections: ${cell.name} …`)
-    results.push(await measureCell(cell, contenders, size, repeatUntil, options))
+  await using bed = await openBed()
+  for (const [name, all] of Object.entries(CELLS)) {
+    const setting = name === 'container' ? await bed.engine('bench') : (name as Setting)
+    await using stack = new AsyncDisposableStack()
+    const contenders = await startContenders(stack, setting, signal)
+    for (const cell of all) {
+      if ((cell.oneCore && CORES === 1) || (quick && !cell.quick)) continue
+      progress(`connections: ${cell.name} …`)
+      results.push(await measureCell(cell, contenders, size, repeatUntil, options))
+    }
   }
   const judged = verdicts(results)
   const foreign = Math.max(...results.flatMap(({ figures }) => Object.values(figures).map((each) => each.foreign)))
@@ -111,7 +131,7 @@ async function measureCell(
     const entries: [ContenderName, Figures][] = []
     for (const contender of contenders)
       entries.push([contender.name, await figuresOf(contender, measured.get(contender)!)])
-    return { cell: cell.name, figures: Object.fromEntries(entries) as Record<ContenderName, Figures> }
+    return { cell: cell.name, figures: Object.fromEntries(entries) }
   } finally {
     // Those of a contender that hangs would keep this from its end.
     if (signal.aborted) for (const session of [...sessions.values()].flat()) session.abandon()
