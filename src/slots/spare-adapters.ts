@@ -49,10 +49,10 @@ export class SpareAdapters {
   /** A spare, if one waits. */
   take(): Detached | undefined {
     for (let spare = this.#waiting.shift(); spare; spare = this.#waiting.shift()) {
+      const alive = runs(spare.identity)
+      if (alive) this.#deaths = 0
       this.keep()
-      if (!runs(spare.identity)) continue
-      this.#deaths = 0
-      return spare
+      if (alive) return spare
     }
     return undefined
   }
