@@ -79,8 +79,8 @@ export interface ControlPlane {
   stop(): Promise<void>
 }
 
-/** Keeps an adapter's memory after load at a third, for a few per cent of its throughput (performance.md §3). */
-const ADAPTER_FLAGS = ['--max-semi-space-size=1']
+/** The flag keeps an adapter's memory after load at a third, for a few per cent of its throughput (performance.md §3). */
+const ADAPTER = [process.execPath, '--max-semi-space-size=1', join(import.meta.dirname, 'adapter.cjs')] as const
 /** How long an Envoy that has just been ended may still hold the gateway's port. */
 const PORT_DEADLINE_MS = 3000
 /** How long running requests may take when everything stops. */
@@ -165,10 +165,8 @@ async function start(
         changed: () => events.emit('changed'),
       })
   const adapters = createAdapters({
-    program: {
-      command: [process.execPath, ...ADAPTER_FLAGS, join(import.meta.dirname, 'adapter.cjs')],
-      records: store,
-    },
+    command: ADAPTER,
+    records: store,
     folders,
     engine: (name) => engines.address(name),
     cores: (name) => engines.cores(name),
@@ -176,6 +174,7 @@ async function start(
     tier: (name) => TIERS[config.clients.find((client) => client.name === name)?.tier ?? ''],
     eras: store,
     env,
+    log: (message, fields) => log.info(fields, message),
   })
   const trials = new Trials(adapters)
   const living = (): ReadonlySet<string> => new Set([...slots.living(), ...trials.living()])
@@ -289,7 +288,7 @@ async function start(
     await api?.close()
     // First of all, so that nobody new is sent here.
     await registrar?.close(!keep)
-    await trials.stop()
+    await Promise.all([trials.stop(), adapters.endSpares()])
     if (keep) {
       slots.release()
       tunnels.release()
@@ -385,6 +384,7 @@ async function start(
     await firstRun
     await xds.listen(xdsSocket)
     if (!held) await envoy.start()
+    adapters.keepSpares()
     writeApiAddress(folders.home, { url: api.url, pid: process.pid, admin: adminSocket, envoy: envoyHost })
     if (options.file) void followConfig(options.file, applyConfig, reconciler, stopped.signal)
     const host = envoyHost ?? callAddress(config.bind)

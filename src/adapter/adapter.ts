@@ -6,11 +6,12 @@ import type { Server } from 'node:net'
 
 import type { AdapterSpec } from './spec.ts'
 import { DEFAULT_BOUNDS, type Bounds } from './bounds.ts'
-import { findContainment } from './containment.ts'
+import { findContainment, type Containment } from './containment.ts'
 import { createControlServer } from './control.ts'
 import { createHttpServer } from './http.ts'
 import type { Log } from './log.ts'
 import { Slot } from './slot.ts'
+import { SseEndpoint } from './sse-endpoint.ts'
 import type { StartStdio } from './stdio.ts'
 import { attachedStarter } from './stdio-attached.ts'
 import { imageStarter } from './stdio-image.ts'
@@ -29,13 +30,23 @@ export interface Adapter {
   readonly ended: Promise<void>
 }
 
-/** Rejects with a plain message when a socket cannot be listened on. */
-export async function startAdapter(spec: AdapterSpec, log: Log, bounds: Bounds = DEFAULT_BOUNDS): Promise<Adapter> {
-  const slot = new Slot(spec, starter(spec, log, bounds), bounds, log)
+/**
+ * Rejects with a plain message when a socket cannot be listened on.
+ *
+ * @param contain how local servers are started, where somebody has found that out already
+ */
+export async function startAdapter(
+  spec: AdapterSpec,
+  log: Log,
+  bounds: Bounds = DEFAULT_BOUNDS,
+  contain?: Promise<Containment>,
+): Promise<Adapter> {
+  const slot = new Slot(spec, starter(spec, log, bounds, contain), bounds, log)
   const end = Promise.withResolvers<void>()
   let draining = false
   const shutDown = async (deadlineMs: number) => {
     await slot.drain(deadlineMs)
+    sse.close()
     await http.close(CLOSE_MS)
     // The control socket last, and at once: the end of its connections is the sign that everything is gone.
     await close(control)
@@ -47,18 +58,19 @@ export async function startAdapter(spec: AdapterSpec, log: Log, bounds: Bounds =
     log('info', 'stopping', { deadlineMs })
     void shutDown(deadlineMs)
   }
-  const http = createHttpServer(slot)
+  const sse = new SseEndpoint(slot)
+  const http = createHttpServer(slot, sse)
   const control = createControlServer(slot, drain)
   await listen(http.net, spec.httpSocket)
   await listen(control, spec.controlSocket)
   return { slot, drain, ended: end.promise }
 }
 
-function starter(spec: AdapterSpec, log: Log, bounds: Bounds): StartStdio {
+function starter(spec: AdapterSpec, log: Log, bounds: Bounds, contain?: Promise<Containment>): StartStdio {
   const { messageBytes } = spec.limits
   if (spec.server.kind === 'container') return attachedStarter({ server: spec.server, messageBytes, bounds, log })
   if (spec.server.kind === 'image') return imageStarter({ server: spec.server, messageBytes, bounds, log })
-  const containment = findContainment(process.env['PATH']).then((found) => {
+  const containment = (contain ?? findContainment(process.env['PATH'])).then((found) => {
     if (found.length === 0)
       log('warn', 'no PID namespaces here: a server that leaves its group can outlive the adapter')
     return found

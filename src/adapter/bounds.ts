@@ -25,6 +25,8 @@ export const DEFAULT_BOUNDS = {
   waitingBytes: 1024 * 1024,
   /** A reader that takes nothing for this long while something waits for it is cut; streams can be resumed. */
   slowReaderMs: 30_000,
+  /** How long an HTTP+SSE stream may be open before its client initializes. */
+  sseBeginMs: 60_000,
   /** A request gets this long to arrive, its body included. */
   arrivalMs: 5 * 60 * 1000,
   /**

@@ -260,7 +260,7 @@ export class BridgeToModern implements SessionServer {
     if (!leg) return
     leg.cancel()
     this.#rounds.cancel(leg)
-    this.#error(leg, CODE.server, 'The request was cancelled by the client.')
+    this.#finish(leg, () => leg.exchange.cancelled(leg.id))
   }
 
   /** A tool's failure is something that its model can read. */

@@ -1,9 +1,27 @@
 // The answer to one POST: plain JSON when the server's first word is its answer, an event stream otherwise.
 
-import { errorMessage, sendJson, sendRefusal, type Refusal } from './error.ts'
+import { CODE, errorMessage, sendJson, sendRefusal, type Refusal } from './error.ts'
 import type { HttpResponse } from './http1.ts'
 import type { Session } from './session.ts'
 import type { EventStream } from './stream.ts'
+
+/** Where the answers to one POST go, and what its server says about it. */
+export interface Exchange {
+  /** Whether the server got a request of it. */
+  sent: boolean
+  /** Whether a message sent now would reach its client. */
+  readonly reachable: boolean
+  /** Makes it an event stream now, if it is not one already. */
+  openStream(): void
+  /** Sends a message of the server that relates to a request of this POST. False when nobody can get it any more. */
+  push(text: string): boolean
+  /** Gives the response to one of its requests; `headers` go with a JSON answer. */
+  answer(text: string, headers?: Record<string, string>): void
+  /** Answers one of its requests with an error: with the refusal's status where the headers are still held. */
+  refuse(id: string, refusal: Refusal): void
+  /** Its client has cancelled one of its requests and waits for no answer. */
+  cancelled(id: string): void
+}
 
 /**
  * The headers are held until the first message of the server for this POST. Is it the answer, it goes out as plain
@@ -13,8 +31,7 @@ import type { EventStream } from './stream.ts'
  *
  * A lost connection is not a cancellation in this era: the request goes on, and a stream's events are kept.
  */
-export class Exchange {
-  /** Whether the server got a request of it. */
+export class PostExchange implements Exchange {
   sent = false
   readonly #res: HttpResponse
   readonly #session: Session | undefined
@@ -44,16 +61,10 @@ export class Exchange {
     else this.#holdTimer = setTimeout(() => this.openStream(), session.bounds.holdMs)
   }
 
-  get session(): Session | undefined {
-    return this.#session
-  }
-
-  /** Whether a message sent now would reach its client. */
   get reachable(): boolean {
     return this.#stream ? this.#stream.connected : !this.#res.destroyed
   }
 
-  /** Makes it an event stream now, if it is not one already. */
   openStream(): void {
     if (this.#stream || !this.#session || this.#session.ended || this.#res.destroyed || this.#res.headersSent) return
     clearTimeout(this.#holdTimer)
@@ -61,14 +72,12 @@ export class Exchange {
     for (const answer of this.#answers.splice(0)) this.#stream.append(answer)
   }
 
-  /** Sends a message of the server that relates to a request of this POST. False when nobody can get it any more. */
   push(text: string): boolean {
     this.openStream()
     this.#stream?.append(text)
     return this.#stream !== undefined
   }
 
-  /** Gives the response to one of its requests; `headers` go with a JSON answer. */
   answer(text: string, headers?: Record<string, string>): void {
     this.#unanswered--
     if (this.#stream) {
@@ -83,12 +92,16 @@ export class Exchange {
     if (this.#unanswered === 0) this.#allAnswered()
   }
 
-  /** Answers one of its requests with an error: with the refusal's status where the headers are still held. */
   refuse(id: string, refusal: Refusal): void {
     if (this.#stream || this.#batch) return this.answer(errorMessage(id, refusal.code, refusal.message))
     this.#unanswered--
     sendRefusal(this.#res, refusal, id)
     this.#allAnswered()
+  }
+
+  /** The POST has to end, and it ends with an answer. */
+  cancelled(id: string): void {
+    this.answer(errorMessage(id, CODE.server, 'The request was cancelled by the client.'))
   }
 
   #allAnswered(): void {

@@ -23,9 +23,14 @@ export function sessionOf(slot: Slot, req: HttpRequest): Session | Refusal {
   const found = slot.session(req.headers['mcp-session-id'], clientOf(req))
   if ('status' in found) return found
   found.tier = tierOf(req)
+  return versionRefusal(req, found) ?? found
+}
+
+/** Why a request of a session cannot be served because of its version, if so. */
+export function versionRefusal(req: HttpRequest, session: Session): Refusal | undefined {
   const version = req.headers['mcp-protocol-version']
   // Any version that is served will do: some clients send another than the negotiated one (mcp.md §1.2).
-  if (version === undefined || isSupported(version) || version === found.version) return found
+  if (version === undefined || isSupported(version) || version === session.version) return undefined
   const message = `MCP-Protocol-Version ${version.slice(0, 40)} is not supported. Use one of ${VERSIONS.join(', ')}.`
   return { status: 400, code: CODE.server, message }
 }

@@ -1,9 +1,11 @@
 // The adapter program: one specification on stdin, two sockets, one line on descriptor 3, exit code 0 after a drain.
 
-import { closeSync, writeSync } from 'node:fs'
+import { closeSync, openSync, writeSync } from 'node:fs'
 
 import type { AdapterReady, AdapterSpec } from './spec.ts'
 import { startAdapter } from './adapter.ts'
+import { DEFAULT_BOUNDS } from './bounds.ts'
+import { findContainment } from './containment.ts'
 import { createLog } from './log.ts'
 
 const READY_FD = 3
@@ -23,8 +25,14 @@ main().catch((error: unknown) => {
 })
 
 async function main(): Promise<void> {
-  const spec = readSpec(await readStdin())
-  const adapter = await startAdapter(spec, log)
+  // A spare has nothing else to do while it waits, and a slot's first request does not have to wait for this.
+  const containment = findContainment(process.env['PATH'])
+  const text = await readStdin()
+  // A spare that nobody needs any more (slots/spare-adapters.ts).
+  if (text === '') return
+  const spec = readSpec(text)
+  if (spec.logFile !== undefined) logTo(spec.logFile)
+  const adapter = await startAdapter(spec, log, DEFAULT_BOUNDS, containment)
   let asked = false
   const stop = () => {
     adapter.drain(asked ? 0 : adapter.slot.bounds.drainMs)
@@ -63,6 +71,17 @@ async function readStdin(): Promise<string> {
     chunks.push(chunk)
   }
   return Buffer.concat(chunks).toString('utf8')
+}
+
+/**
+ * Everything that is written here or by Node itself goes to this file. Node has no dup2(2), and needs none: a file gets the
+ * lowest descriptor that is free, and nothing else is opened meanwhile.
+ */
+function logTo(file: string): void {
+  for (const descriptor of [1, 2]) {
+    closeSync(descriptor)
+    if (openSync(file, 'a', 0o600) !== descriptor) throw new Error(`Descriptor ${descriptor} was taken.`)
+  }
 }
 
 /** Descriptor 3 is there when the control plane wants to know; by hand it is not. */

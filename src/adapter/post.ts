@@ -3,7 +3,7 @@
 import { isUtf8 } from 'node:buffer'
 
 import { CODE, RefusalError, sendRefusal, unavailable, type Refusal } from './error.ts'
-import { Exchange } from './exchange.ts'
+import { PostExchange, type Exchange } from './exchange.ts'
 import { Parts } from './framing.ts'
 import { clientOf, sessionOf } from './headers.ts'
 import type { HttpRequest, HttpResponse } from './http1.ts'
@@ -16,25 +16,37 @@ import { allowsBatches, BATCH_MESSAGES, isSupported, LATEST_VERSION } from './pr
 import type { Session } from './session.ts'
 import type { Slot } from './slot.ts'
 
+export const CHOKED = unavailable('The server does not read its input. Try again.')
+
 /** Answers a POST. Whatever goes wrong is an answer; nothing is thrown. */
 export function receivePost(slot: Slot, req: HttpRequest, res: HttpResponse): void {
+  receiveJson(slot, req, res, (text, parsed) => receive(slot, req, res, text, parsed))
+}
+
+/** Reads a body and gives it on as wire text and as what it is; one that is not JSON is answered here. */
+export function receiveJson(
+  slot: Slot,
+  req: HttpRequest,
+  res: HttpResponse,
+  take: (text: string, parsed: unknown) => void,
+): void {
   if (!/^application\/json\s*(?:;|$)/i.test(req.headers['content-type'] ?? '')) {
     const message = 'The Content-Type must be application/json.'
     return sendRefusal(res, { status: 415, code: CODE.invalidRequest, message })
   }
   readBody(slot, req, (body) => {
     if (typeof body !== 'string') return sendRefusal(res, body)
-    receive(slot, req, res, body)
+    let parsed: unknown
+    try {
+      parsed = JSON.parse(body)
+    } catch {
+      return sendRefusal(res, { status: 400, code: CODE.parse, message: 'The body is not valid JSON.' })
+    }
+    take(body, parsed)
   })
 }
 
-function receive(slot: Slot, req: HttpRequest, res: HttpResponse, text: string): void {
-  let parsed: unknown
-  try {
-    parsed = JSON.parse(text)
-  } catch {
-    return sendRefusal(res, { status: 400, code: CODE.parse, message: 'The body is not valid JSON.' })
-  }
+function receive(slot: Slot, req: HttpRequest, res: HttpResponse, text: string, parsed: unknown): void {
   const sessionId = req.headers['mcp-session-id']
   const batch = Array.isArray(parsed)
   const read = batch ? readBatch(text) : readMessage(text)
@@ -54,9 +66,7 @@ function receive(slot: Slot, req: HttpRequest, res: HttpResponse, text: string):
   if (batch && !allowsBatches(session.version)) {
     return sendRefusal(res, invalid(`There are no batches in version ${session.version}. Send one message.`))
   }
-  if (session.server.choked) {
-    return sendRefusal(res, unavailable('The server does not read its input. Try again.'), firstId)
-  }
+  if (session.server.choked) return sendRefusal(res, CHOKED, firstId)
   deliver(slot, res, session, messages, batch, firstId)
 }
 
@@ -74,14 +84,21 @@ function deliver(
     if (full) return sendRefusal(res, full, firstId)
   }
   const onEnd = () => slot.finish(requests)
-  const exchange = requests > 0 ? new Exchange(res, { session, requests, batch, onEnd }) : undefined
-  for (const message of messages) {
-    if (message.kind === 'request') session.server.request(exchange!, session, message)
-    else if (message.kind === 'notification') session.server.notify(session, message)
-    else session.server.answered(session, message)
-  }
-  // Accepted without an answer: exactly 202 and no body (mcp.md §8).
-  if (!exchange) res.send(202, {}, '')
+  const exchange = requests > 0 ? new PostExchange(res, { session, requests, batch, onEnd }) : undefined
+  for (const message of messages) give(session, message, exchange)
+  if (!exchange) sendAccepted(res)
+}
+
+/** Gives a message to the server of a session. @param exchange takes the answer of a request */
+export function give(session: Session, message: Message, exchange: Exchange | undefined): void {
+  if (message.kind === 'request') session.server.request(exchange!, session, message)
+  else if (message.kind === 'notification') session.server.notify(session, message)
+  else session.server.answered(session, message)
+}
+
+/** Accepted without an answer: exactly 202 and no body (mcp.md §8). */
+export function sendAccepted(res: HttpResponse): void {
+  res.send(202, {}, '')
 }
 
 async function initialize(
@@ -94,7 +111,7 @@ async function initialize(
   const id = idText(message)
   const full = slot.begin(1)
   if (full) return sendRefusal(res, full, id)
-  const exchange = new Exchange(res, { requests: 1, batch: false, onEnd: () => slot.finish(1) })
+  const exchange = new PostExchange(res, { requests: 1, batch: false, onEnd: () => slot.finish(1) })
   try {
     const { session, answer } = await slot.open(clientOf(req), initializeRequest(message, parsed))
     // Nobody would ever use or end the session of a client that has gone.
@@ -106,7 +123,8 @@ async function initialize(
   }
 }
 
-function initializeRequest(message: RequestMessage, parsed: unknown): InitializeRequest {
+/** What an `initialize` says. */
+export function initializeRequest(message: RequestMessage, parsed: unknown): InitializeRequest {
   const { params } = parsed as { params?: { protocolVersion?: unknown; capabilities?: unknown } }
   const version = params?.protocolVersion
   const capabilities = params?.capabilities
@@ -129,11 +147,11 @@ function readBatch(text: string): Message[] | { readonly invalid: string } {
   return messages
 }
 
-function isInitialize(message: Message): boolean {
+export function isInitialize(message: Message): boolean {
   return message.kind === 'request' && message.method === 'initialize'
 }
 
-function invalid(message: string): Refusal {
+export function invalid(message: string): Refusal {
   return { status: 400, code: CODE.invalidRequest, message }
 }
 

@@ -235,14 +235,13 @@ export class ServerProcess extends Connection<SessionPending, SessionTurn> imple
     const span = paramSpan(message, 'requestId')
     if (!span || !isId(message.text, span)) return
     const key = idKey(message.text.slice(span.start, span.end))
-    const words = 'The request was cancelled by the client.'
     const waits = this.admission
       .all()
       .findLast(({ value: { turn } }) => turn.session === session && idKey(turn.id) === key)
     if (waits) {
       const { exchange, id } = waits.value.turn
       this.admission.withdraw(waits)
-      return exchange.answer(errorMessage(id, CODE.server, words))
+      return exchange.cancelled(id)
     }
     for (const [id, pending] of this.pending.all().toReversed()) {
       const { call } = pending
@@ -250,7 +249,7 @@ export class ServerProcess extends Connection<SessionPending, SessionTurn> imple
       this.write(splice(message.text, [span, String(id)]))
       // The server may answer all the same; nobody waits for that any more, so the POST ends here.
       this.pending.take(id)
-      call.exchange.answer(errorMessage(call.id, CODE.server, words))
+      call.exchange.cancelled(call.id)
       return
     }
   }

@@ -108,6 +108,13 @@ export class Session implements StreamOwner {
     this.#flush(stream)
   }
 
+  /** Has everything go over one stream that is open already, and will be the session's only one. */
+  attach(stream: EventStream): void {
+    this.#streams.set(stream.number, stream)
+    this.#gets.add(stream)
+    this.#flush(stream)
+  }
+
   /**
    * Goes on after the event that `Last-Event-ID` names. False for an id that is not of this session or whose later
    * events are not kept any more; the client is then told, and can open a stream without it.

@@ -2,7 +2,9 @@
 
 import type { Era, Isolation, Limits, Scale } from '../model/service.ts'
 
-/** One JSON document on the adapter's stdin, then end of file. Secrets are in `env` and stand nowhere else. */
+/**
+ * One JSON document on the adapter's stdin, then end of file; an end of file alone, and it ends. Secrets are in `env` and stand nowhere else.
+ */
 export interface AdapterSpec {
   readonly service: string
   /** The client group: a client's name, or `*` for a slot that all clients share. */
@@ -18,6 +20,8 @@ export interface AdapterSpec {
   readonly httpSocket: string
   /** Unix socket for the control plane. */
   readonly controlSocket: string
+  /** Where stdout and stderr, which are files, lead from now on; absent: where they do. */
+  readonly logFile?: string
   readonly server: LocalServer | AttachedServer | ImageServer
 }
 

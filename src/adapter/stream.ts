@@ -39,8 +39,11 @@ interface KeptEvent {
  */
 export class EventStream implements OpenStream {
   readonly number: number
-  /** A GET stream carries what belongs to no request, and has no last message. */
-  readonly kind: 'get' | 'post'
+  /**
+   * A GET stream carries what belongs to no request, and has no last message. One of HTTP+SSE carries everything of its
+   * session and cannot be resumed, so nothing of it is kept (mcp.md §1.3).
+   */
+  readonly kind: 'get' | 'post' | 'sse'
   readonly #owner: StreamOwner
   readonly #events: KeptEvent[] = []
   #sequence = 0
@@ -52,7 +55,7 @@ export class EventStream implements OpenStream {
   #ended = false
   #restingSince = Date.now()
 
-  constructor(number: number, kind: 'get' | 'post', owner: StreamOwner) {
+  constructor(number: number, kind: EventStream['kind'], owner: StreamOwner) {
     this.number = number
     this.kind = kind
     this.#owner = owner
@@ -66,18 +69,28 @@ export class EventStream implements OpenStream {
     return this.#ended
   }
 
+  /** What its reader has not taken yet. */
+  get waitingBytes(): number {
+    return this.#connection?.writableLength ?? 0
+  }
+
   /** Since when it is kept only to be resumed; undefined while it is connected or its answer is still to come. */
   get restingSince(): number | undefined {
     return !this.connected && (this.#ended || this.kind === 'get') ? this.#restingSince : undefined
   }
 
-  /** Sends the headers and, to clients that understand it, an event that gives them an id to resume from at once. */
-  open(res: HttpResponse): void {
+  /**
+   * Sends the headers and the event `first`, else, to clients that understand it, one that gives them an id to resume
+   * from at once.
+   */
+  open(res: HttpResponse, first?: string): void {
     this.#connect(res)
-    if (this.#owner.priming) this.#write(`id: ${this.number}-0\nretry: ${this.#owner.bounds.retryMs}\ndata: \n\n`)
+    if (first !== undefined) this.#write(first)
+    else if (this.#owner.priming) this.#write(`id: ${this.number}-0\nretry: ${this.#owner.bounds.retryMs}\ndata: \n\n`)
   }
 
   append(message: string): void {
+    if (this.kind === 'sse') return this.#write(`event: message\ndata: ${oneLine(message)}\n\n`)
     this.#sequence++
     const frame = `event: message\nid: ${this.number}-${this.#sequence}\ndata: ${oneLine(message)}\n\n`
     this.#keep(frame)

@@ -68,22 +68,18 @@ function clientMatcher(
     ),
   ])
   for (const path of [`/clients/`, `/${service.name}/clients/`]) byPath[path] = unknown
+  const everybody = ['', `/${service.name}`]
   for (const client of served) {
-    const own = [`/clients/${client.name}/mcp`, `/${service.name}/clients/${client.name}/mcp`]
+    const own = everybody.map((folder) => `${folder}/clients/${client.name}`)
     const target = targetOf(service, client, slotOf)
     // The client may name itself in header and path alike; only a path of another client is refused.
-    byHeader[client.name] = routeAction(
-      client.name,
-      clientRoutes(service, ['/mcp', `/${service.name}/mcp`, ...own], target),
-    )
-    for (const path of own) byPath[path] = routeAction(client.name, clientRoutes(service, [path], target, client.name))
+    byHeader[client.name] = routeAction(client.name, clientRoutes(service, [...everybody, ...own], target))
+    for (const folder of own)
+      byPath[`${folder}/`] = routeAction(client.name, clientRoutes(service, [folder], target, client.name))
   }
   const anonymous = served.find((client) => client.name === ANONYMOUS)
   const nobody = anonymous
-    ? routeAction(
-        ANONYMOUS,
-        clientRoutes(service, ['/mcp', `/${service.name}/mcp`], targetOf(service, anonymous, slotOf), ANONYMOUS),
-      )
+    ? routeAction(ANONYMOUS, clientRoutes(service, everybody, targetOf(service, anonymous, slotOf), ANONYMOUS))
     : routeAction('nameless', [
         respond(
           403,
@@ -154,8 +150,11 @@ function targetOf(service: Service, client: Client, slotOf: (group: string) => S
   return slot.state === 'failed' ? { down: slot.reason ?? 'The service could not be started.' } : { slot }
 }
 
-/** @param name sets the client's header for the adapter, where the request did not carry it. */
-function clientRoutes(service: Service, paths: readonly string[], target: Target, name?: string): Json[] {
+/**
+ * @param folders where the endpoints are
+ * @param name sets the client's header for the adapter, where the request did not carry it
+ */
+function clientRoutes(service: Service, folders: readonly string[], target: Target, name?: string): Json[] {
   if ('down' in target) return [respond(503, target.down)]
   const { group, generation } = target.slot
   const header =
@@ -166,8 +165,7 @@ function clientRoutes(service: Service, paths: readonly string[], target: Target
             { header: { key: CLIENT_HEADER, value: name }, append_action: 'OVERWRITE_IF_EXISTS_OR_ADD' },
           ],
         }
-  const routes = paths.flatMap((path) => {
-    const rewrite = path === '/mcp' ? {} : { prefix_rewrite: '/mcp' }
+  const endpoint = (path: string, rewrite: { readonly prefix_rewrite?: string }) => {
     return [
       {
         match: { path, headers: [{ name: ':method', string_match: { exact: 'GET' } }] },
@@ -190,8 +188,12 @@ function clientRoutes(service: Service, paths: readonly string[], target: Target
         ...header,
       },
     ]
-  })
-  return [...routes, respond(404, `Unknown path. Service ${service.name} serves /mcp.`)]
+  }
+  const mcp = folders.flatMap((folder) => endpoint(`${folder}/mcp`, folder === '' ? {} : { prefix_rewrite: '/mcp' }))
+  // Its path is part of the URI that the adapter tells, so it must reach the adapter as the client has it.
+  const sse = service.sse ? folders.flatMap((folder) => endpoint(`${folder}/sse`, {})) : []
+  const without = service.sse ? ' and /sse' : '; /sse only where its definition says `sse: true`'
+  return [...mcp, ...sse, respond(404, `Unknown path. Service ${service.name} serves /mcp${without}.`)]
 }
 
 /**

@@ -134,6 +134,7 @@ function serviceOf(name: string, written: Partial<WrittenService>, where: string
     port: written.port,
     isolation: written.isolation ?? 'session',
     era: written.era ?? 'auto',
+    sse: written.sse ?? false,
     limits: {
       concurrency: written.limits?.concurrency ?? DEFAULT_LIMITS.concurrency,
       queue: written.limits?.queue ?? DEFAULT_LIMITS.queue,

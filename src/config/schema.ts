@@ -70,6 +70,7 @@ const service = keys({
   isolation: optional(oneOf('session', 'client', 'shared')),
   port: optional(port),
   era: optional(oneOf('auto', 'legacy', 'modern', 'dual')),
+  sse: optional(yesOrNo),
   env: optional(byVariable(variable)),
   secrets: optional(byVariable(secret)),
   volumes: optional(z.array(volume)),

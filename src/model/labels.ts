@@ -64,6 +64,7 @@ function service(
     port: wholeNumber(setting('berth.port') ?? ''),
     isolation: serving.some((container) => clientOf(container) !== undefined) ? 'client' : 'shared',
     era: ERAS.find((era) => era === setting('berth.era')) ?? 'auto',
+    sse: false,
     limits: {
       concurrency: wholeNumber(setting('berth.limits.concurrency') ?? '') ?? defaults.concurrency,
       queue: wholeNumber(setting('berth.limits.queue') ?? '') ?? defaults.queue,

@@ -111,6 +111,8 @@ export interface Service {
   readonly port: number | undefined
   readonly isolation: Isolation
   readonly era: Era
+  /** Whether there is an endpoint `/sse`, too, for clients of 2024-11-05 (HTTP+SSE). */
+  readonly sse: boolean
   readonly limits: Limits
   readonly scale: Scale
   /** Globs over the names of the clients that may use it. */

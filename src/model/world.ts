@@ -56,6 +56,7 @@ export function rememberedServices(
       port,
       isolation: 'shared',
       era: 'auto',
+      sse: false,
       limits,
       scale: DEFAULT_SCALE,
       clients: ['*'],

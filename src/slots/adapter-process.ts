@@ -9,7 +9,8 @@ import type { AdapterReady, AdapterSpec, AdapterStatus } from '../adapter/spec.t
 import type { Scale } from '../model/service.ts'
 import type { ProcessRecord } from '../model/record.ts'
 import type { ProcessRecords } from './envoy.ts'
-import { end, gone, runs, signal, startDetached, type Identity } from './process.ts'
+import { end, gone, runs, setAside, signal, type Detached, type Identity } from './process.ts'
+import type { SpareAdapters } from './spare-adapters.ts'
 
 /** From the start of the program until both sockets listen: ~60 ms when idle, seconds on a machine under load. */
 const START_DEADLINE_MS = 20_000
@@ -19,8 +20,7 @@ const SILENT_MS = 15_000
 const LINE_BYTES = 64 * 1024
 
 export interface AdapterProgram {
-  /** The Node.js binary and the bundled adapter. */
-  readonly command: readonly [string, ...string[]]
+  readonly spares: Pick<SpareAdapters, 'take' | 'start'>
   readonly records: ProcessRecords
 }
 
@@ -58,21 +58,32 @@ export class AdapterProcess {
     name: string,
     spec: AdapterSpec,
     fingerprint: string,
-    logFile: string,
+    events: AdapterEvents,
+  ): Promise<AdapterProcess> {
+    if (spec.logFile !== undefined) setAside(spec.logFile)
+    const spare = program.spares.take()
+    try {
+      return await this.#begin(program, spare ?? (await program.spares.start()), name, spec, fingerprint, events)
+    } catch (error) {
+      // A spare may die at any moment, and nobody has used it for anything yet.
+      if (!spare || runs(spare.identity)) throw error
+      return this.#begin(program, await program.spares.start(), name, spec, fingerprint, events)
+    }
+  }
+
+  static async #begin(
+    program: AdapterProgram,
+    { child, identity }: Detached,
+    name: string,
+    spec: AdapterSpec,
+    fingerprint: string,
     events: AdapterEvents,
   ): Promise<AdapterProcess> {
     const sockets = [spec.httpSocket, spec.controlSocket]
-    const { child, identity } = await startDetached(
-      program.command,
-      logFile,
-      { PATH: process.env.PATH ?? '' },
-      { stdin: 'pipe', ready: 'pipe' },
-    )
     // The record comes before the specification: without the latter the program ends by itself.
     program.records.addProcess({ kind: 'adapter', name, ...identity, fingerprint, sockets })
     try {
       const listening = readyLine(child.stdio[3] as Readable)
-      child.stdin!.on('error', () => {}) // it ended early: the ready line will not come, and that is told
       child.stdin!.end(JSON.stringify(spec))
       await listening
     } catch (error) {

@@ -12,12 +12,16 @@ import type { Service } from '../model/service.ts'
 import { containerFor } from '../model/slot.ts'
 import { AdapterProcess, type AdapterProgram } from './adapter-process.ts'
 import { containerBody } from './container.ts'
+import type { ProcessRecords } from './envoy.ts'
 import type { Folders } from './folders.ts'
 import { readSecrets } from './secrets.ts'
 import type { Adapter, AdapterEvents, Adapters } from './slot-parts.ts'
+import { SPARE_ADAPTERS, SpareAdapters } from './spare-adapters.ts'
 
 export interface AdaptersOptions {
-  readonly program: AdapterProgram
+  /** The Node.js binary and the bundled adapter. */
+  readonly command: readonly [string, ...string[]]
+  readonly records: ProcessRecords
   readonly folders: Folders
   /** How adapters reach an engine; undefined: the configuration has none of this name any more. */
   readonly engine: (name: string) => EngineAccess | undefined
@@ -31,6 +35,15 @@ export interface AdaptersOptions {
   readonly eras: EraMemory
   /** The control plane's own environment: secrets come from it, and the little that every process gets. */
   readonly env: NodeJS.ProcessEnv
+  readonly log: (message: string, fields?: object) => void
+}
+
+/** Adapters of which some are started before anybody needs them. */
+export interface AdaptersWithSpares extends Adapters {
+  /** From now on there are some. */
+  keepSpares(): void
+  /** Resolves when those are gone that nobody needed. */
+  endSpares(): Promise<void>
 }
 
 /** Where it is kept which eras the server of a definition speaks, so that no later adapter has to find out. */
@@ -42,9 +55,14 @@ export interface EraMemory {
 /** What a local process gets beside what the configuration names: enough to find programs and a home. */
 const INHERITED = ['PATH', 'HOME', 'LANG', 'TMPDIR']
 
-export function createAdapters(options: AdaptersOptions): Adapters {
-  const { program, folders } = options
+/** @param spares how many shall wait for their slots, once they are kept */
+export function createAdapters(options: AdaptersOptions, spares = SPARE_ADAPTERS): AdaptersWithSpares {
+  const { command, folders, log, records } = options
+  const waiting = new SpareAdapters({ command, logFile: startLogFile(folders), count: spares, log })
+  const program: AdapterProgram = { spares: waiting, records }
   return {
+    keepSpares: () => waiting.keep(),
+    endSpares: () => waiting.close(),
     async start(service, group, generation, fingerprint, events) {
       const id = createHash('sha256').update(`${service.name}|${group}`).digest('hex').slice(0, 10)
       const socket = join(folders.sockets, `${id}-${generation}`)
@@ -61,6 +79,7 @@ export function createAdapters(options: AdaptersOptions): Adapters {
         scale: service.scale,
         httpSocket: `${socket}.http`,
         controlSocket: `${socket}.ctl`,
+        logFile: logFile(folders, service.name),
         server: await serverOf({ service, group, name }, options),
       }
       const adapter = await AdapterProcess.start(
@@ -68,7 +87,6 @@ export function createAdapters(options: AdaptersOptions): Adapters {
         name,
         spec,
         fingerprint,
-        logFile(folders, service.name),
         definition === undefined || service.era !== 'auto'
           ? events
           : remembering(events, definition, eras, options.eras),
@@ -76,10 +94,15 @@ export function createAdapters(options: AdaptersOptions): Adapters {
       return wrap(adapter)
     },
     adopt(record, events) {
-      const adapter = AdapterProcess.adopt(record, program.records, events)
+      const adapter = AdapterProcess.adopt(record, records, events)
       return adapter && wrap(adapter)
     },
   }
+}
+
+/** What adapters say before they have a service. No service has this name. */
+function startLogFile(folders: Folders): string {
+  return join(folders.logs, 'adapters.starting.log')
 }
 
 /** One file per service: its adapters' own lines and what its servers write to stderr. */

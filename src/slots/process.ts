@@ -99,7 +99,8 @@ export async function startDetached(
   }
 }
 
-function setAside(logFile: string): void {
+/** Makes room for a log file's next writer. */
+export function setAside(logFile: string): void {
   try {
     if (statSync(logFile).size > LOG_BYTES) renameSync(logFile, `${logFile}.1`)
   } catch (error) {

@@ -68,6 +68,10 @@ describe('the adapter program', () => {
     expect((await exited).code).toBe(0)
   })
 
+  it('ends without a word when nobody gives it a specification', async () => {
+    expect(await spawnBundle('').exited).toEqual({ code: 0, signal: null, output: '' })
+  })
+
   it.each([
     ['no JSON', '{"API_KEY": very-secret', 'not valid JSON'],
     ['a part missing', '{"service":"x"}', 'lacks group'],

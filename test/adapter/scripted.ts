@@ -5,6 +5,7 @@ import { createHttpServer } from '../../src/adapter/http.ts'
 import { LineSplitter } from '../../src/adapter/framing.ts'
 import { DEFAULT_BOUNDS, type Bounds } from '../../src/adapter/bounds.ts'
 import { Slot } from '../../src/adapter/slot.ts'
+import { SseEndpoint } from '../../src/adapter/sse-endpoint.ts'
 import type { AdapterSpec } from '../../src/adapter/spec.ts'
 import type { StdioServer } from '../../src/adapter/stdio.ts'
 import { fixtureSpec, tempFolder, type Rpc } from './support.ts'
@@ -112,7 +113,7 @@ export async function scriptedSlot(
     { ...DEFAULT_BOUNDS, ...bounds },
     (level, msg, fields = {}) => void log.push(`${level} ${msg} ${JSON.stringify(fields)}`),
   )
-  const http = createHttpServer(slot)
+  const http = createHttpServer(slot, new SseEndpoint(slot))
   await new Promise<void>((settle) => void http.net.listen(spec.httpSocket, settle))
   return {
     socket: spec.httpSocket,

@@ -147,6 +147,8 @@ export interface Answer {
 }
 
 export interface CallOptions {
+  /** Else `/mcp`. */
+  readonly path?: string
   readonly client?: string
   readonly session?: string
   readonly headers?: Readonly<Record<string, string>>
@@ -192,7 +194,13 @@ export async function call(
 }
 
 export function post(socketPath: string, body: unknown, options: CallOptions = {}): Promise<Answer> {
-  return call(socketPath, 'POST', '/mcp', options, typeof body === 'string' ? body : JSON.stringify(body))
+  return call(
+    socketPath,
+    'POST',
+    options.path ?? '/mcp',
+    options,
+    typeof body === 'string' ? body : JSON.stringify(body),
+  )
 }
 
 /** A POST whose client leaves when the returned function is called; `answered` gets the status of a whole answer. */
@@ -213,6 +221,7 @@ function responseOf(req: ReturnType<typeof request>): Promise<IncomingMessage> {
 }
 
 export interface Event {
+  readonly name: string | undefined
   readonly id: string | undefined
   readonly data: string
   readonly json: Rpc
@@ -224,6 +233,11 @@ export interface Rpc {
   readonly method?: string
   readonly params?: Readonly<Record<string, unknown>>
   readonly error?: { readonly code: number; readonly message: string }
+}
+
+/** Of an event that is a message; the others hold nothing of one. */
+function jsonOf(data: string): Rpc {
+  return (data.startsWith('{') || data.startsWith('[') ? JSON.parse(data) : {}) as Rpc
 }
 
 /** An event stream that is read as it comes. */
@@ -248,7 +262,7 @@ export async function stream(
   body?: unknown,
 ): Promise<EventReader> {
   const text = body === undefined || typeof body === 'string' ? body : JSON.stringify(body)
-  const req = open(socketPath, method, '/mcp', options, text)
+  const req = open(socketPath, method, options.path ?? '/mcp', options, text)
   const res = await responseOf(req)
   res.setEncoding('utf8')
   let buffered = ''
@@ -268,7 +282,7 @@ export async function stream(
       buffered = buffered.slice(end + 2)
       const field = (name: string) => lines.find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2)
       const data = field('data')
-      if (data) return { id: field('id'), data, json: JSON.parse(data) as Rpc }
+      if (data) return { name: field('event'), id: field('id'), data, json: jsonOf(data) }
     }
   }
   return {

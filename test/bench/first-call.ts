@@ -5,7 +5,8 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 
-import { Berth, initialize, reference } from '../e2e/berth.ts'
+import { SPARE_ADAPTERS } from '../../src/slots/spare-adapters.ts'
+import { Berth, eventually, initialize, reference } from '../e2e/berth.ts'
 
 const ROUNDS = 10
 const SERVERS = {
@@ -41,11 +42,12 @@ function median(numbers: readonly number[]): number {
 const clients = Array.from({ length: ROUNDS }, (_, i) => `client-${i}`)
 await using berth = await Berth.start({
   services: Object.fromEntries(Object.entries(SERVERS).map(([name, command]) => [name, { command }])),
-  clients: Object.fromEntries(clients.map((name) => [name, {}])),
+  clients: Object.fromEntries(clients.flatMap((name) => [name, `${name}-cold`]).map((name) => [name, {}])),
 })
 
 console.log(
-  `first call, median of ${ROUNDS}, ms: server alone | through Berth, nothing running | Berth's part | second session`,
+  `first call, median of ${ROUNDS}, ms: server alone | through Berth, a spare adapter waits | Berth's part | ` +
+    `none waits | Berth's part | second session`,
 )
 for (const [name, command] of Object.entries(SERVERS)) {
   const { port } = await berth.service(name)
@@ -57,13 +59,19 @@ for (const [name, command] of Object.entries(SERVERS)) {
   }
   const alone: number[] = []
   const first: number[] = []
+  const cold: number[] = []
   const second: number[] = []
   // In turn, so that a machine that changes its speed changes it for all.
   for (const client of clients) {
     alone.push(await direct(command))
+    await eventually(() => {
+      if (berth.spares().length < SPARE_ADAPTERS) throw new Error('no spare adapter')
+    })
     first.push(await call(client))
     second.push(await call(client))
+    for (const pid of berth.spares()) process.kill(pid, 'SIGKILL')
+    cold.push(await call(`${client}-cold`))
   }
-  const [a, f, s] = [median(alone), median(first), median(second)]
-  console.log([name.padEnd(10), a.toFixed(0), f.toFixed(0), (f - a).toFixed(0), s.toFixed(0)].join(' | '))
+  const [a, f, c, s] = [median(alone), median(first), median(cold), median(second)]
+  console.log([name.padEnd(10), ...[a, f, f - a, c, c - a, s].map((ms) => ms.toFixed(0))].join(' | '))
 }

@@ -15,6 +15,7 @@ import {
 } from '../bed/docker.ts'
 import { certificatesOf } from '../../src/docker/addresses.ts'
 import { filesOfFolder } from '../../src/docker/tls.ts'
+import { SPARE_ADAPTERS } from '../../src/slots/spare-adapters.ts'
 import { Berth, eventually, reference } from '../e2e/berth.ts'
 import { census, engineProcesses, type Census } from './census.ts'
 import { Traffic, type Line, type Outcome } from './traffic.ts'
@@ -100,8 +101,9 @@ describeWithSpareEngine('SIGKILL during traffic', () => {
 
   const look = (): Promise<Census> => census(berth, host, inside)
 
-  /** Two counts in a row that are equal. */
+  /** Two counts in a row that are equal, with all spare adapters. */
   async function settled(): Promise<Census> {
+    await eventually(() => expect(berth.spares()).toHaveLength(SPARE_ADAPTERS))
     let last = await look()
     return eventually(async () => {
       const previous = last

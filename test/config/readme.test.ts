@@ -23,6 +23,7 @@ test('the defaults of its table are those of an empty configuration', () => {
   expect({
     isolation: defaults.get('….isolation'),
     era: defaults.get('….era'),
+    sse: defaults.get('….sse'),
     concurrency: defaults.get('….limits.concurrency'),
     queue: defaults.get('….limits.queue'),
     timeout: defaults.get('….limits.timeout'),
@@ -38,6 +39,7 @@ test('the defaults of its table are those of an empty configuration', () => {
   }).toEqual({
     isolation: `\`${service!.isolation}\``,
     era: `\`${service!.era}\``,
+    sse: `\`${service!.sse}\``,
     concurrency: String(limits.concurrency),
     queue: String(limits.queue),
     timeout: `${limits.timeoutMs / 1000}s`,

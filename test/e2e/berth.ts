@@ -7,6 +7,7 @@ import { request, type IncomingMessage } from 'node:http'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 import { setInterval } from 'node:timers/promises'
 
 import { Client } from '@modelcontextprotocol/sdk/client/index.js'
@@ -208,6 +209,24 @@ export class Berth {
           return [] // it ended while it was looked at
         }
       })
+  }
+
+  /** Adapters that wait for a slot: the control plane remembers all others. */
+  spares(): number[] {
+    const store = new DatabaseSync(join(this.home, 'berth.db'), { readOnly: true })
+    try {
+      const known = new Set(
+        store
+          .prepare('SELECT pid FROM processes')
+          .all()
+          .map(({ pid }) => Number(pid)),
+      )
+      return this.processes().flatMap(({ pid, command }) =>
+        command.endsWith('/adapter.cjs') && !known.has(pid) ? [pid] : [],
+      )
+    } finally {
+      store.close()
+    }
   }
 
   /** Drains and ends everything, whatever state it is in, and removes the folder. */

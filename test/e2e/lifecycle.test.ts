@@ -6,6 +6,7 @@ import { join } from 'node:path'
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
+import { SPARE_ADAPTERS } from '../../src/slots/spare-adapters.ts'
 import { Berth, eventually, initialize, reference } from './berth.ts'
 import { load, openStream } from './load.ts'
 
@@ -24,12 +25,20 @@ describe('the control plane is killed', () => {
     const stream = await openStream(berth, berth.port, 'gemini')
     const calls = await load(berth, berth.port, 'codex')
     await calls.more(20)
-    const before = berth.processes().map(({ pid }) => pid)
+    // Spare adapters serve nobody, and end with the control plane that started them.
+    const inUse = (): Set<number> => {
+      const spares = new Set(berth.spares())
+      return new Set(berth.processes().flatMap(({ pid }) => (spares.has(pid) ? [] : [pid])))
+    }
+    await eventually(() => expect(berth.spares()).toHaveLength(SPARE_ADAPTERS))
     const { pid: controlPlane } = await berth.status()
+    const before = inUse()
+    before.delete(controlPlane)
 
     await berth.signal('SIGKILL')
     await calls.more(50)
-    expect(berth.processes().map(({ pid }) => pid)).toEqual(before.filter((pid) => pid !== controlPlane))
+    await eventually(() => expect(inUse()).toEqual(before))
+    await eventually(() => expect(berth.spares()).toEqual([]))
 
     await berth.up()
     await calls.more(50)
@@ -39,9 +48,8 @@ describe('the control plane is killed', () => {
     stream.close()
     const status = await berth.status()
     expect(status.xds).toEqual({ sent: 0, removed: 0, acknowledged: 0, refused: 0 })
-    expect(new Set(berth.processes().map(({ pid }) => pid))).toEqual(
-      new Set([...before.filter((pid) => pid !== controlPlane), status.pid]),
-    )
+    await eventually(() => expect(inUse()).toEqual(new Set([...before, status.pid])))
+    await eventually(() => expect(berth.spares()).toHaveLength(SPARE_ADAPTERS))
   })
 
   test('a first call that comes meanwhile is held until the next one is there', async () => {

@@ -43,6 +43,7 @@ describe('one container', () => {
           port: undefined,
           isolation: 'shared',
           era: 'auto',
+          sse: false,
           limits: DEFAULTS,
           scale: { warm: 0, max: undefined },
           clients: ['*'],

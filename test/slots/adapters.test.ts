@@ -28,7 +28,8 @@ beforeEach(() => {
   store = openStore(join(folder, 'berth.db'))
   started = []
   adapters = createAdapters({
-    program: { command: [process.execPath, adapterBundle()], records: store },
+    command: [process.execPath, adapterBundle()],
+    records: store,
     folders: makeFolders(folder),
     engine: () => undefined,
     node: 'node',
@@ -36,6 +37,7 @@ beforeEach(() => {
     cores: () => Promise.resolve(undefined),
     eras: store,
     env: process.env,
+    log: () => undefined,
   })
 })
 
