@@ -17,6 +17,8 @@ export interface RouteOptions {
 
 /** Header that names the client, where no authentication does (contract, "Who the client is"). */
 export const CLIENT_HEADER = 'x-mcp-client'
+/** Set for the adapter, whatever the request says: in its order those who wait get their turns. */
+const TIER_HEADER = 'x-mcp-tier'
 
 /** The routes of one service. `slotOf` finds the slot of a client group. */
 export function serviceRoutes(
@@ -73,13 +75,13 @@ function clientMatcher(
     const own = everybody.map((folder) => `${folder}/clients/${client.name}`)
     const target = targetOf(service, client, slotOf)
     // The client may name itself in header and path alike; only a path of another client is refused.
-    byHeader[client.name] = routeAction(client.name, clientRoutes(service, [...everybody, ...own], target))
+    byHeader[client.name] = routeAction(client.name, clientRoutes(service, client, [...everybody, ...own], target))
     for (const folder of own)
-      byPath[`${folder}/`] = routeAction(client.name, clientRoutes(service, [folder], target, client.name))
+      byPath[`${folder}/`] = routeAction(client.name, clientRoutes(service, client, [folder], target, true))
   }
   const anonymous = served.find((client) => client.name === ANONYMOUS)
   const nobody = anonymous
-    ? routeAction(ANONYMOUS, clientRoutes(service, everybody, targetOf(service, anonymous, slotOf), ANONYMOUS))
+    ? routeAction(ANONYMOUS, clientRoutes(service, anonymous, everybody, targetOf(service, anonymous, slotOf), true))
     : routeAction('nameless', [
         respond(
           403,
@@ -152,25 +154,30 @@ function targetOf(service: Service, client: Client, slotOf: (group: string) => S
 
 /**
  * @param folders where the endpoints are
- * @param name sets the client's header for the adapter, where the request did not carry it
+ * @param nameless the requests do not name the client in its header: it is set for the adapter
  */
-function clientRoutes(service: Service, folders: readonly string[], target: Target, name?: string): Json[] {
+function clientRoutes(
+  service: Service,
+  client: Client,
+  folders: readonly string[],
+  target: Target,
+  nameless = false,
+): Json[] {
   if ('down' in target) return [respond(503, target.down)]
   const { group, generation } = target.slot
-  const header =
-    name === undefined
-      ? {}
-      : {
-          request_headers_to_add: [
-            { header: { key: CLIENT_HEADER, value: name }, append_action: 'OVERWRITE_IF_EXISTS_OR_ADD' },
-          ],
-        }
+  const headers = { ...(nameless ? { [CLIENT_HEADER]: client.name } : {}), [TIER_HEADER]: client.tier }
+  const told = {
+    request_headers_to_add: Object.entries(headers).map(([key, value]) => ({
+      header: { key, value },
+      append_action: 'OVERWRITE_IF_EXISTS_OR_ADD',
+    })),
+  }
   const endpoint = (path: string, rewrite: { readonly prefix_rewrite?: string }) => {
     return [
       {
         match: { path, headers: [{ name: ':method', string_match: { exact: 'GET' } }] },
         route: { cluster: streamClusterName(service.name, group, generation), timeout: '0s', ...rewrite },
-        ...header,
+        ...told,
       },
       {
         match: { path },
@@ -185,7 +192,7 @@ function clientRoutes(service: Service, folders: readonly string[], target: Targ
             retry_back_off: { base_interval: '0.025s', max_interval: '0.25s' },
           },
         },
-        ...header,
+        ...told,
       },
     ]
   }

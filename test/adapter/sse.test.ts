@@ -238,12 +238,15 @@ describe('a POST that goes nowhere', () => {
     expect([answer.status, answer.text]).toEqual([400, expect.stringContaining('initialized already')])
   })
 
-  it('is one too many', async () => {
+  it('is one too many: the stream says so', async () => {
     const limits = { concurrency: 1, queue: 0, timeoutMs: 60_000, messageBytes: 100_000 }
-    const { send } = await begun(await start({}, { limits }))
+    const { send, events } = await begun(await start({}, { limits }))
     await send(toolCall(1, 'wait', { name: 'a' }))
-    const answer = await send(toolCall(2, 'echo', { text: 'x' }))
-    expect([answer.status, answer.headers['retry-after'], JSON.parse(answer.text)]).toMatchObject([429, '1', { id: 2 }])
+    expect((await send(toolCall(2, 'echo', { text: 'x' }))).status).toBe(202)
+    expect((await events.next())?.json).toMatchObject({
+      id: 2,
+      error: { message: expect.stringMatching(/limits\.queue/) },
+    })
   })
 })
 

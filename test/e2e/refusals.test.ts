@@ -22,7 +22,7 @@ beforeAll(async () => {
       },
       dies: { command: [process.execPath, '-e', 'console.error("cannot open the vault"); process.exit(3)'] },
     },
-    clients: { alice: {} },
+    clients: { alice: {}, first: { tier: 'enterprise' }, last: { tier: 'free' } },
   })
 })
 
@@ -134,6 +134,40 @@ test('more requests than may wait: 429 for the last, the others run in their tur
   await tell('notifications/use', { name: 'release', args: { name: 'x' } }, 'alice', alice)
   expect(await running.text()).toContain('released')
   expect((await waiting.answer).body).toContain(`"text":"${waiting.id}"`)
+})
+
+test('who waits gets a turn by the tier that Berth knows, whatever the request says', async () => {
+  const narrow = await port('narrow')
+  const session = async (client: string): Promise<Record<string, string>> => {
+    const answer = await berth.post(narrow, initialize(), { client })
+    return { 'mcp-session-id': String(answer.headers['mcp-session-id']) }
+  }
+  const call = (client: string, headers: Record<string, string>) => {
+    const message = { jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: 'turn', arguments: {} } }
+    return berth.post(narrow, message, { client, headers })
+  }
+  /** One of two waits, the other is more than the client's share. */
+  const waits = async (client: string, headers: Record<string, string>) => {
+    const both = [call(client, headers), call(client, headers)] as const
+    expect((await Promise.race(both)).status).toBe(429)
+    return async () => {
+      const answers = await Promise.all(both)
+      return Number(/"text":"(\d+)"/.exec(answers.find(({ status }) => status === 200)!.body)![1])
+    }
+  }
+  const [holder, first, last] = await Promise.all(['alice', 'first', 'last'].map(session))
+  const params = { name: 'wait', arguments: { name: 'tier' }, _meta: { progressToken: 'p' } }
+  const running = await fetch(berth.url(narrow), {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', 'x-mcp-client': 'alice', ...holder },
+    body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/call', params }),
+  })
+  const lastTurn = await waits('last', { ...last, 'x-mcp-tier': 'enterprise' })
+  const firstTurn = await waits('first', { ...first, 'x-mcp-tier': 'free' })
+  const use = { jsonrpc: '2.0', method: 'notifications/use', params: { name: 'release', args: { name: 'tier' } } }
+  await berth.post(narrow, use, { client: 'alice', headers: holder! })
+  expect(await running.text()).toContain('released')
+  expect((await lastTurn()) - (await firstTurn())).toBe(1)
 })
 
 describe('a server that cannot run', () => {
