@@ -38,6 +38,9 @@ export const LISTEN = 'subscriptions/listen'
 const PING = ownRequest('server/discover')
 
 export class ModernProcess extends Connection<ModernPending> {
+  /** Until then a log may be of a request that nobody waits for any more: milliseconds since the epoch. */
+  #doubtUntil = 0
+
   override get idle(): boolean {
     return this.pending.all().every(([, { caller }]) => caller.own)
   }
@@ -53,7 +56,10 @@ export class ModernProcess extends Connection<ModernPending> {
       caller,
       ...(token ? { tokenKey: String(id) } : {}),
       settle: (response) => caller.settled(response),
-      fail: (refusal) => caller.failed(refusal),
+      fail: (refusal) => {
+        this.#left(caller)
+        caller.failed(refusal)
+      },
     })
     this.write(splice(message.text, ...changes.toSorted(([a], [b]) => a.start - b.start)))
     return id
@@ -61,7 +67,10 @@ export class ModernProcess extends Connection<ModernPending> {
 
   /** Nobody waits for it any more. */
   cancel(id: number): void {
-    if (this.pending.take(id)) this.tellCancelled(id, 'The client does not wait any more.')
+    const pending = this.pending.take(id)
+    if (!pending) return
+    this.#left(pending.caller)
+    this.tellCancelled(id, 'The client does not wait any more.')
   }
 
   /** Its era has no greeting and no pings; discovery costs as little. */
@@ -93,7 +102,8 @@ export class ModernProcess extends Connection<ModernPending> {
     if (message.method === 'notifications/progress') return this.#progress(message)
     if (message.method === 'notifications/cancelled') return this.#tornDown(message)
     // What is not of a subscription belongs to a request, and only one that asked for logs gets any: with several
-    // under way nobody can tell whose it is.
+    // under way, or one that was just cancelled, nobody can tell whose it is.
+    if (Date.now() < this.#doubtUntil) return
     const asking = this.pending.all().filter(([, { caller }]) => caller.logs)
     const [only] = asking
     if (message.method === 'notifications/message' && only && asking.length === 1) {
@@ -104,6 +114,10 @@ export class ModernProcess extends Connection<ModernPending> {
   protected override endRefusal(reason: string): Refusal {
     const message = `The server ended while it ran the request: ${reason} Try again.`
     return { status: 502, code: CODE.internal, message }
+  }
+
+  #left({ logs }: Caller): void {
+    if (logs) this.#doubtUntil = Date.now() + this.context.bounds.lateLogsMs
   }
 
   #told(message: NotificationMessage, own: Span): void {
