@@ -18,6 +18,8 @@ export interface CallAct {
   /** Messages after which, or at the latest milliseconds after which, it does so. */
   readonly after: number
   readonly ms: number
+  /** Whether that is counted from when a server has the call. */
+  readonly begun: boolean
   /** Whether the script goes on only after it. */
   readonly awaited: boolean
 }
@@ -272,7 +274,7 @@ export abstract class Person {
   }
 
   /** Lets a client do what its manner is: after so many messages, or so much time. */
-  protected moment({ act }: Call, reached: () => void): Moment {
+  protected moment({ act, work }: Call, reached: () => void): Moment {
     const moment = {
       left: act.after,
       reached: false,
@@ -284,9 +286,18 @@ export abstract class Person {
       count: () => {
         if (moment.left-- <= 0) moment.reach()
       },
-      stop: () => clearTimeout(timer),
+      stop: () => {
+        stopped = true
+        clearTimeout(timer)
+      },
     }
-    const timer = setTimeout(moment.reach, act.ms)
+    let stopped = false
+    let timer: NodeJS.Timeout | undefined
+    const start = () => {
+      if (!stopped) timer = setTimeout(moment.reach, act.ms)
+    }
+    if (act.begun) void work.begun.promise.then(start)
+    else start()
     return moment
   }
 

@@ -19,6 +19,8 @@ export interface Plan {
 
 /** What the servers saw of one call. */
 export interface Work {
+  /** Resolves when a server has it. */
+  readonly begun: PromiseWithResolvers<void>
   readonly puppets: Puppet[]
   cancelled: boolean
   /** It has said its last word. */
@@ -45,7 +47,14 @@ export class Notes {
   deaths = 0
 
   work(tag: string): Work {
-    const found = this.works.get(tag) ?? { puppets: [], cancelled: false, done: false, answers: [], asked: 0 }
+    const found = this.works.get(tag) ?? {
+      begun: Promise.withResolvers<void>(),
+      puppets: [],
+      cancelled: false,
+      done: false,
+      answers: [],
+      asked: 0,
+    }
     this.works.set(tag, found)
     return found
   }
@@ -58,7 +67,7 @@ const idOf = (line: string) => /"id":("(?:[^"\\]|\\.)*"|-?[\d.eE+-]+)/.exec(line
 const pause = (ms: number) => new Promise((settle) => setTimeout(settle, ms))
 const json = (value: unknown) => JSON.stringify(value)
 
-abstract class ServerMind implements Mind {
+export abstract class ServerMind implements Mind {
   protected readonly puppet: Puppet
   protected readonly notes: Notes
   /** Calls under way, by the wire text of their ids. */
@@ -81,6 +90,7 @@ abstract class ServerMind implements Mind {
       if (work.puppets.length > 0 && !this.isRetry(params!)) this.notes.faults.push(`${plan.tag} was sent twice`)
       work.puppets.push(this.puppet)
       work.done = false
+      work.begun.resolve()
       const running: Running = {
         plan,
         work,
@@ -102,6 +112,8 @@ abstract class ServerMind implements Mind {
     for (const { wake } of this.running.values()) wake()
   }
 
+  /** What it waits for that has to come before the end. */
+  abstract readonly waiting: readonly string[]
   protected abstract readonly alwaysLogs: boolean
   protected abstract isRetry(params: object): boolean
   protected abstract request(method: string, id: string, params: Readonly<Record<string, unknown>>): void
@@ -169,9 +181,8 @@ export class LegacyMind extends ServerMind {
     this.#asks.clear()
   }
 
-  /** Questions that nobody has answered. */
-  get unanswered(): number {
-    return this.#asks.size
+  override get waiting(): string[] {
+    return [...this.#asks.keys()].map((id) => `the question ${id} was not answered`)
   }
 
   protected override isRetry(): boolean {
@@ -222,7 +233,20 @@ export class LegacyMind extends ServerMind {
 
 export class ModernMind extends ServerMind {
   protected readonly alwaysLogs = false
-  readonly #listens = new Map<string, { readonly uris: readonly string[]; readonly lists: boolean }>()
+  readonly #listens = new Map<
+    string,
+    { readonly uris: readonly string[]; readonly lists: boolean; readonly own: boolean }
+  >()
+
+  override get waiting(): string[] {
+    const others = [...this.#listens].filter(([, { own }]) => !own)
+    return others.map(([id]) => `the subscription ${id} was not ended`)
+  }
+
+  override ended(): void {
+    super.ended()
+    this.#listens.clear()
+  }
 
   protected override isRetry(params: { inputResponses?: unknown }): boolean {
     return params.inputResponses !== undefined
@@ -257,7 +281,11 @@ export class ModernMind extends ServerMind {
       return this.say(`"id":${id},"result":{"resultType":"complete","tools":[]}`)
     }
     const filter = params['notifications'] as { toolsListChanged?: boolean; resourceSubscriptions?: string[] }
-    this.#listens.set(id, { uris: filter.resourceSubscriptions ?? [], lists: filter.toolsListChanged === true })
+    this.#listens.set(id, {
+      uris: filter.resourceSubscriptions ?? [],
+      lists: filter.toolsListChanged === true,
+      own: json(params).includes('"berth"'),
+    })
     const meta = `"_meta":{"${KEY.subscription}":${id}}`
     this.say(`"method":"notifications/subscriptions/acknowledged","params":{${meta},"notifications":${json(filter)}}`)
   }
