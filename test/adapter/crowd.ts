@@ -52,7 +52,7 @@ export interface Call {
 
 const IDS = [
   '0',
-  '1',
+  '1.0',
   '-1',
   '1.5',
   '9007199254740992',
@@ -63,7 +63,7 @@ const IDS = [
   String.raw`"\u0000\"é\ud800"`,
   `"${'k'.repeat(99)}"`,
 ]
-const TOKENS = ['0', '1', '"0"', '"t"', '-7', String.raw`"\"é"`]
+const TOKENS = ['0', '1', '"0"', '"t"', '-7', '9007199254740992', '9007199254740993', String.raw`"\"é"`]
 const WAIT_MS = 20_000
 
 export const pause = (ms: number) => new Promise((settle) => setTimeout(settle, ms))
