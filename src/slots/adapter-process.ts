@@ -9,7 +9,7 @@ import type { AdapterReady, AdapterSpec, AdapterStatus } from '../adapter/spec.t
 import type { Scale } from '../model/service.ts'
 import type { ProcessRecord } from '../model/record.ts'
 import type { ProcessRecords } from './envoy.ts'
-import { end, gone, runs, setAside, signal, type Detached, type Identity } from './process.ts'
+import { end, gone, runs, signal, type Detached, type Identity } from './process.ts'
 import type { SpareAdapters } from './spare-adapters.ts'
 
 /** From the start of the program until both sockets listen: ~60 ms when idle, seconds on a machine under load. */
@@ -60,7 +60,6 @@ export class AdapterProcess {
     fingerprint: string,
     events: AdapterEvents,
   ): Promise<AdapterProcess> {
-    if (spec.logFile !== undefined) setAside(spec.logFile)
     const spare = program.spares.take()
     try {
       return await this.#begin(program, spare ?? (await program.spares.start()), name, spec, fingerprint, events)
@@ -80,9 +79,9 @@ export class AdapterProcess {
     events: AdapterEvents,
   ): Promise<AdapterProcess> {
     const sockets = [spec.httpSocket, spec.controlSocket]
-    // The record comes before the specification: without the latter the program ends by itself.
-    program.records.addProcess({ kind: 'adapter', name, ...identity, fingerprint, sockets })
     try {
+      // The record comes before the specification: without the latter the program ends by itself.
+      program.records.addProcess({ kind: 'adapter', name, ...identity, fingerprint, sockets })
       const listening = readyLine(child.stdio[3] as Readable)
       child.stdin!.end(JSON.stringify(spec))
       await listening

@@ -100,7 +100,7 @@ export async function startDetached(
 }
 
 /** Makes room for a log file's next writer. */
-export function setAside(logFile: string): void {
+function setAside(logFile: string): void {
   try {
     if (statSync(logFile).size > LOG_BYTES) renameSync(logFile, `${logFile}.1`)
   } catch (error) {

@@ -1,12 +1,13 @@
 // Spare adapters: real programs that wait, and what becomes of those that nobody needs.
 
-import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, truncateSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 import { afterEach, beforeEach, expect, test } from 'vitest'
 
 import { AdapterProcess } from '../../src/slots/adapter-process.ts'
+import type { ProcessRecords } from '../../src/slots/envoy.ts'
 import { SpareAdapters } from '../../src/slots/spare-adapters.ts'
 import { openStore, type Store } from '../../src/store/store.ts'
 import {
@@ -61,15 +62,15 @@ function commandOf(pid: number): string {
   }
 }
 
-async function start(number: number): Promise<AdapterProcess> {
+async function start(number: number, log = number, records: ProcessRecords = store): Promise<AdapterProcess> {
   const spec = {
     ...fixtureSpec(folder),
     httpSocket: join(folder, `${number}.http`),
     controlSocket: join(folder, `${number}.ctl`),
-    logFile: join(folder, `service-${number}.log`),
+    logFile: join(folder, `service-${log}.log`),
   }
   const events = { status: () => undefined, ended: () => undefined }
-  const adapter = await AdapterProcess.start({ spares, records: store }, `s|a@${number}`, spec, 'f', events)
+  const adapter = await AdapterProcess.start({ spares, records }, `s|a@${number}`, spec, 'f', events)
   started.push(adapter)
   return adapter
 }
@@ -119,6 +120,31 @@ test('one that dies is replaced, also while it is given away', async () => {
   await serves(adapter)
   await until('two wait again', () => running().length === 3)
   expect(log).toContain('a spare adapter was lost')
+})
+
+test('one that cannot be remembered does not stay', async () => {
+  spares.keep()
+  await until('two wait', () => running().length === 2)
+  const [oldest] = running()
+  const full = {
+    processes: () => [],
+    removeProcess: () => undefined,
+    addProcess: () => {
+      throw new Error('the disk is full')
+    },
+  }
+  await expect(start(1, 1, full)).rejects.toThrow('the disk is full')
+  await spares.close()
+  expect(isRunning(oldest!)).toBe(false)
+  expect(running()).toEqual([])
+})
+
+test('adapters of a service go on in its log, however large it is when another comes', async () => {
+  const first = await start(1)
+  const file = join(folder, 'service-1.log')
+  truncateSync(file, 17 * 1024 * 1024)
+  const second = await start(2, 1)
+  for (const { identity } of [first, second]) expect(readlinkSync(`/proc/${identity.pid}/fd/1`)).toBe(file)
 })
 
 test('those that nobody needed end, and what was taken goes on', async () => {
