@@ -108,6 +108,24 @@ test('its URI is good for the client that it was made for, while the stream is o
   await eventually(async () => expect((await ping('codex')).status).toBe(404))
 })
 
+test.for([
+  ['a web page', '/sse', { origin: 'https://pages.example' }, 403, /Origin is not allowed/],
+  ['a client that nobody declared', '/sse', { 'x-mcp-client': 'mallory' }, 403, /Declare it under clients/],
+  ['one that says so in the path', '/clients/mallory/sse', {}, 403, /Declare it under clients/],
+  ["another client's path", '/clients/cursor/sse', { 'x-mcp-client': 'codex' }, 404, /serves \/mcp and \/sse/],
+  ['a path below it', '/sse/more', {}, 404, /serves \/mcp and \/sse/],
+] as const)('is refused to %s, also at the gateway', async ([, path, headers, status, words]) => {
+  for (const [port, folder] of [
+    [berth.port, ''],
+    [berth.gateway, '/everything'],
+  ] as const) {
+    for (const method of ['GET', 'POST']) {
+      const answer = await berth.call(port, `${folder}${path}`, { method, headers })
+      expect([answer.status, answer.json.error?.message]).toEqual([status, expect.stringMatching(words)])
+    }
+  }
+})
+
 test('a service has none unless its definition says so', async () => {
   const { port } = await berth.service('without')
   const tries = ['/sse', '/without/sse', '/clients/codex/sse', '/without/clients/codex/sse']
