@@ -112,17 +112,23 @@ class Connection implements StreamOwner {
     if (isModern(req, [message])) return invalid('This endpoint is one of the version 2024-11-05. Use /mcp.')
     if (isInitialize(message)) {
       if (this.begun) return invalid('The session is initialized already.')
-      return this.#begin(message as RequestMessage, parsed)
+      this.#begin(message as RequestMessage, parsed)
+      return undefined
     }
     const session = this.#session
     if (!session) return { status: 400, code: CODE.server, message: 'Initialize first, and wait for the answer.' }
-    const refusal = versionRefusal(req, session) ?? (session.server.choked ? CHOKED : undefined)
+    const refusal = versionRefusal(req, session)
     if (refusal) return refusal
+    const { choked } = session.server
+    if (choked && message.kind !== 'request') return CHOKED
     session.lastUsed = Date.now()
     session.tier = tierOf(req)
-    const full = message.kind === 'request' ? this.#slot.begin(1) : undefined
-    if (full) return full
-    give(session, message, message.kind === 'request' ? this.#exchange() : undefined)
+    if (message.kind !== 'request') give(session, message, undefined)
+    else {
+      const full = choked ? CHOKED : this.#slot.begin(1)
+      if (full) this.#refuse(message, full)
+      else give(session, message, this.#exchange())
+    }
     return undefined
   }
 
@@ -152,13 +158,20 @@ class Connection implements StreamOwner {
     this.#limit = setTimeout(() => this.stream.end(), this.bounds.sseBeginMs)
   }
 
-  #begin(message: RequestMessage, parsed: unknown): Refusal | undefined {
+  #begin(message: RequestMessage, parsed: unknown): void {
     const full = this.#slot.begin(1)
-    if (full) return full
+    if (full) return this.#refuse(message, full)
     this.begun = true
     clearTimeout(this.#limit)
     void this.#initialize(message, parsed)
-    return undefined
+  }
+
+  /**
+   * Of what nobody did wrong: over the stream, like what is refused later. After a POST with another status than 202 clients
+   * on the Python SDK never write again, and what they have asked for hangs.
+   */
+  #refuse(message: RequestMessage, { code, message: words }: Refusal): void {
+    this.stream.append(errorMessage(idText(message), code, words))
   }
 
   async #initialize(message: RequestMessage, parsed: unknown): Promise<void> {

@@ -4,6 +4,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest'
 
 import type { Bounds } from '../../src/adapter/bounds.ts'
 import type { AdapterSpec } from '../../src/adapter/spec.ts'
+import { scriptedSlot } from './scripted.ts'
 import {
   call,
   initializeMessage,
@@ -248,6 +249,32 @@ describe('a POST that goes nowhere', () => {
       error: { message: expect.stringMatching(/limits\.queue/) },
     })
   })
+})
+
+it('what is one too many at the beginning is told by the stream, and may try again', async () => {
+  const limits = { concurrency: 1, queue: 0, timeoutMs: 60_000, messageBytes: 100_000 }
+  const socket = await start({}, { limits, server: local(['sh', '-c', 'cat >/dev/null']) })
+  const [first, second] = [await opened(socket), await opened(socket)]
+  expect((await first.send(initializeMessage())).status).toBe(202)
+  for (const _ of ['once', 'twice']) {
+    const answer = await second.ask(initializeMessage())
+    expect(answer.json).toMatchObject({ id: 0, error: { message: expect.stringMatching(/limits\.queue/) } })
+  }
+  expect(status().requests).toBe(1)
+})
+
+it('a request to a server that does not read is refused by the stream, and the next one is not', async () => {
+  const slot = await scriptedSlot({}, {}, (server, { id }) => void (id !== undefined && server.say({ id, result: {} })))
+  const { ask, send } = await opened(slot.socket)
+  await ask(initializeMessage())
+  const [server] = slot.servers
+  server!.unread = 2 ** 30
+  const ping = { jsonrpc: '2.0', id: 7, method: 'ping' }
+  expect((await ask(ping)).json).toMatchObject({ id: 7, error: { message: expect.stringMatching(/does not read/) } })
+  expect((await send(initialized)).status).toBe(503)
+  server!.unread = 0
+  expect((await ask({ ...ping, id: 8 })).json).toMatchObject({ id: 8, result: {} })
+  await slot.stop()
 })
 
 describe('bounds', () => {
