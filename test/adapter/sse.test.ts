@@ -4,7 +4,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest'
 
 import type { Bounds } from '../../src/adapter/bounds.ts'
 import type { AdapterSpec } from '../../src/adapter/spec.ts'
-import { scriptedSlot } from './scripted.ts'
+import { scriptedSlot, type ScriptedSlot } from './scripted.ts'
 import {
   call,
   initializeMessage,
@@ -24,6 +24,7 @@ import {
 } from './support.ts'
 
 let running: TestAdapter | undefined
+let scripted: ScriptedSlot | undefined
 const readers: EventReader[] = []
 
 async function start(
@@ -37,8 +38,9 @@ async function start(
 
 afterEach(async () => {
   for (const reader of readers.splice(0)) reader.close()
-  await running?.stop()
+  await Promise.all([running?.stop(), scripted?.stop()])
   running = undefined
+  scripted = undefined
 })
 
 const status = () => running!.adapter.slot.status
@@ -265,6 +267,7 @@ it('what is one too many at the beginning is told by the stream, and may try aga
 
 it('a request to a server that does not read is refused by the stream, and the next one is not', async () => {
   const slot = await scriptedSlot({}, {}, (server, { id }) => void (id !== undefined && server.say({ id, result: {} })))
+  scripted = slot
   const { ask, send } = await opened(slot.socket)
   await ask(initializeMessage())
   const [server] = slot.servers
@@ -274,7 +277,6 @@ it('a request to a server that does not read is refused by the stream, and the n
   expect((await send(initialized)).status).toBe(503)
   server!.unread = 0
   expect((await ask({ ...ping, id: 8 })).json).toMatchObject({ id: 8, result: {} })
-  await slot.stop()
 })
 
 describe('bounds', () => {
