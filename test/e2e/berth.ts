@@ -78,7 +78,7 @@ export class Berth {
   static async start(config: object): Promise<Berth> {
     const berth = await Berth.make()
     berth.write(config)
-    await berth.up()
+    await berth.upOrGone()
     return berth
   }
 
@@ -98,6 +98,14 @@ export class Berth {
       })
       child.once('close', () => reject(new Error(`berth up ended:\n${this.output}`)))
       AbortSignal.timeout(60_000).addEventListener('abort', () => reject(new Error(`not ready:\n${this.output}`)))
+    })
+  }
+
+  /** Leaves nothing behind when it does not become ready. */
+  async upOrGone(): Promise<void> {
+    await this.up().catch(async (error: Error) => {
+      await this[Symbol.asyncDispose]()
+      throw error
     })
   }
 

@@ -78,7 +78,7 @@ export async function startBerth(engine: BedEngine | undefined): Promise<Berth> 
     },
     clients: Object.fromEntries(clients.map((name) => [name, { tier: 'pro' }])),
   })
-  await berth.up()
+  await berth.upOrGone()
   return berth
 }
 
