@@ -304,7 +304,7 @@ async function start(
     if (!keep) removeSockets(folders, external !== undefined)
   }
 
-  const stopLogs = watchLogs(folders.logs)
+  const stopLogs = watchLogs(folders.logs, (reason) => log.warn({ reason }, 'the log files cannot be kept small'))
   const running = store.processes().length > 0
   let api: ApiServer | undefined
   try {

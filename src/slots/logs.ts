@@ -19,9 +19,18 @@ export function boundLogs(folder: string, largest = LOG_BYTES): void {
   }
 }
 
-/** Looks at the files of a folder from time to time; the result stops it. */
-export function watchLogs(folder: string): () => void {
-  const timer = setInterval(() => boundLogs(folder), EVERY_MS)
+/**
+ * Looks at the files of a folder from time to time; the result stops it. A full disk or a folder that somebody has removed
+ * is told: logs are no reason to end.
+ */
+export function watchLogs(folder: string, failed: (reason: string) => void): () => void {
+  const timer = setInterval(() => {
+    try {
+      boundLogs(folder)
+    } catch (error) {
+      failed((error as Error).message)
+    }
+  }, EVERY_MS)
   timer.unref()
   return () => clearInterval(timer)
 }

@@ -4,10 +4,10 @@ import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import { follow, tail } from '../../src/slots/log-tail.ts'
-import { boundLogs } from '../../src/slots/logs.ts'
+import { boundLogs, watchLogs } from '../../src/slots/logs.ts'
 
 let folder: string
 let file: string
@@ -80,4 +80,17 @@ describe('follow', () => {
     expect(read === text).toBe(true)
     expect(pieces).toBeGreaterThan(1)
   })
+})
+
+test('a folder that is gone is told, each time that it is looked for', () => {
+  vi.useFakeTimers()
+  const reasons: string[] = []
+  const stop = watchLogs(join(folder, 'gone'), (reason) => reasons.push(reason))
+  try {
+    vi.advanceTimersByTime(60_000)
+    expect(reasons).toEqual([expect.stringContaining('ENOENT'), expect.stringContaining('ENOENT')])
+  } finally {
+    stop()
+    vi.useRealTimers()
+  }
 })
