@@ -33,6 +33,8 @@ export class BridgedProcess extends Connection<BridgedPending> {
   readonly key: string
   /** Has its calls one after another, so that whatever is asked is asked for the one under way. */
   leased = false
+  /** The server was told to stop a call and may not have heard of it yet. */
+  doubtful = false
   #current: BridgedCall | undefined
   readonly listens = new Set<Listen>()
   readonly subscriptions: SubscriptionTable<Listen>
@@ -183,6 +185,11 @@ export class BridgedProcess extends Connection<BridgedPending> {
     this.tellCancelled(call.number, 'The client does not wait any more.')
     this.#events.abandoned(this)
     this.#events.failed(this, call, unavailable('The client has gone.'))
+  }
+
+  /** Resolves when the server has read all that was written to it, or does not answer. */
+  async caughtUp(): Promise<void> {
+    await this.#request('ping', {})
   }
 
   /** Subscribes to resources for a listener. @returns those that the server has taken */

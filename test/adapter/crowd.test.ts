@@ -49,17 +49,28 @@ const act: fc.Arbitrary<Act> = fc.oneof(
 /** Most crowds have servers that live: one that dies takes all with it that could go wrong. */
 const deadly = fc.constantFrom(true, false, false)
 const scripts = fc
-  .tuple(deadly, fc.array(fc.array(act, { minLength: 1, maxLength: 8 }), { minLength: 1, maxLength: 4 }))
-  .map(([dies, all]) => all.map((acts) => acts.map((one) => (dies ? one : immortal(one)))))
+  .tuple(deadly, fc.boolean(), fc.array(fc.array(act, { minLength: 1, maxLength: 8 }), { minLength: 1, maxLength: 4 }))
+  .map(([dies, loses, all]) =>
+    all.map((acts) => acts.map((one) => (dies ? one : immortal(one))).map((one) => (loses ? one : faithful(one)))),
+  )
 
 function immortal(one: Act): Act {
   return one.do === 'call' && one.end === 'die' ? { ...one, end: 'answer' } : one
+}
+
+/** Keeps its connections. */
+function faithful(one: Act): Act {
+  if (one.do === 'stream') return { do: 'pause', ms: 1 }
+  return one.do === 'call' && one.manner !== 'cancel' ? { ...one, manner: 'wait' } : one
 }
 
 type Era = 'legacy' | 'modern'
 
 /** What can come to an end only: who waits for a call that hangs has to cancel it. */
 function sensible(all: readonly (readonly Act[])[], client: Era, server: Era): Act[][] {
+  // A question goes on any stream of its session, is lost with it when no event of it came, and would be waited for.
+  const loses = all.flat().some((one) => one.do === 'stream' || (one.do === 'call' && /drop|leave/.test(one.manner)))
+  const asks = client === 'modern' || server === 'modern' || !loses
   return all.map((acts) =>
     acts.map((one) => {
       if (one.do !== 'call') return one
@@ -68,8 +79,6 @@ function sensible(all: readonly (readonly Act[])[], client: Era, server: Era): A
       // In the other one the end of its session does.
       const cancels = manner === 'cancel' || manner === 'leave'
       const end = (one.end === 'hang' || one.end === 'late') && !cancels ? 'answer' : one.end
-      // A question that was lost with its connection would be waited for by everybody.
-      const asks = !(client === 'legacy' && server === 'legacy' && manner !== 'wait' && manner !== 'drop')
       return { ...one, manner, end, steps: asks ? one.steps : one.steps.filter((each) => each.do !== 'ask') }
     }),
   )
@@ -178,7 +187,7 @@ function looked({ notes, isolation, era, people }: World, client: Era): void {
       const place = tag.slice(0, tag.lastIndexOf('.'))
       const owner = (name: string) => people.find((one) => name.startsWith(`${one.name}:`))?.client
       const sameClient = isolation !== 'shared' && owner(answer) === owner(tag)
-      if (answer === tag || (era === 'legacy' && client === 'modern' && sameClient)) continue
+      if (answer === tag) continue
       // A server of the legacy era does not say for which call it asks.
       if (client === 'legacy' && era === 'legacy') {
         if (isolation === 'session' ? answer.startsWith(`${place}.`) : sameClient) continue

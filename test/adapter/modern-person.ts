@@ -61,10 +61,7 @@ export class ModernPerson extends Person {
         result: { requestState: string; inputRequests: { [key: string]: { params: { tag: string } } } }
       }
       for (const { params } of Object.values(result.inputRequests)) {
-        // A server that was told to stop may still ask; then it is at least the same client who is asked.
-        const mine = this.world.era === 'legacy' && this.world.isolation !== 'shared'
-        if (mine ? !this.isOfClient(params.tag) : params.tag !== tag)
-          this.fault(`${tag} was asked what ${params.tag} needs`)
+        if (params.tag !== tag) this.fault(`${tag} was asked what ${params.tag} needs`)
       }
       const keys = Object.keys(result.inputRequests)
       const answers = Object.fromEntries(keys.map((key) => [key, { by: tag }]))
