@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs'
+
 import { afterEach, describe, expect, it } from 'vitest'
 
 import type { AdapterSpec } from '../../src/adapter/spec.ts'
@@ -399,4 +401,15 @@ describe('a server gets', () => {
     expect(keys).toContain('PATH')
     expect(keys).not.toContain('HOME')
   })
+})
+
+it('a local server does not interrupt others when a line reaches it, nor does what it starts', async () => {
+  const socket = await start()
+  const session = await openSession(socket)
+  for (const tool of ['pid', 'grandchild']) {
+    const pid = toolText(await post(socket, toolCall(1, tool), { session }))
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    // proc(5): the 41st field is the policy, SCHED_BATCH is 3.
+    expect(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[38]).toBe('3')
+  }
 })
