@@ -88,12 +88,16 @@ export class BridgeToLegacy implements BridgeEvents {
       if (exchange.over) return
       if (process.choked) throw new RefusalError(unavailable('The server does not read its input. Try again.'))
       if (method === 'server/discover') return exchange.answer(process.discovered(id))
-      if (method === LISTEN) return await this.#listen(process, exchange, request)
-      begun = true
-      process.call(exchange, request, alone, timeoutMs)
+      if (method !== LISTEN) {
+        begun = true
+        return process.call(exchange, request, alone, timeoutMs)
+      }
     } finally {
+      process.coming--
       if (alone && !begun) this.#free(process)
+      else if (!begun) this.#offer()
     }
+    await this.#listen(process, exchange, request)
   }
 
   /** A process has ended. */
@@ -250,6 +254,7 @@ export class BridgeToLegacy implements BridgeEvents {
       await process.ready(begun)
       return { process, timeoutMs }
     } catch (error) {
+      process.coming--
       this.#all.delete(bridged)
       this.#pool.noAnswer(process, error)
       this.#offer()
@@ -260,9 +265,7 @@ export class BridgeToLegacy implements BridgeEvents {
   /** One that can be had at once; nobody overtakes who waits. */
   #now(key: string, alone: boolean): { bridged: Bridged; timeoutMs: number } | undefined {
     const bridged = this.#line.waiting === 0 ? (this.#usable(key, alone) ?? this.#open(key)) : undefined
-    if (!bridged) return undefined
-    bridged.process.leased ||= alone
-    return { bridged, timeoutMs: this.#timeoutMs }
+    return bridged && { bridged: given(bridged, alone), timeoutMs: this.#timeoutMs }
   }
 
   /** Waits for one. Resolves with undefined when the client leaves. */
@@ -306,8 +309,7 @@ export class BridgeToLegacy implements BridgeEvents {
           stuck.add(turn.key)
           return false
         }
-        bridged.process.leased ||= turn.alone
-        turn.found = bridged
+        turn.found = given(bridged, turn.alone)
       } catch (error) {
         if (!(error instanceof RefusalError)) throw error
         turn.found = error
@@ -359,6 +361,13 @@ export class BridgeToLegacy implements BridgeEvents {
     process.lastUsed = Date.now()
     this.#offer()
   }
+}
+
+/** Who has found a process counts until it is with it. */
+function given(bridged: Bridged, alone: boolean): Bridged {
+  bridged.process.leased ||= alone
+  bridged.process.coming++
+  return bridged
 }
 
 function inputRequired(id: string, asks: string, state: string): string {

@@ -7,12 +7,13 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { Admission, type Turn } from '../../src/adapter/admission.ts'
 import { DEFAULT_BOUNDS, type Bounds } from '../../src/adapter/bounds.ts'
 import type { Refusal } from '../../src/adapter/error.ts'
+import { PendingTable } from '../../src/adapter/pending.ts'
 import { WaitingRoom } from '../../src/adapter/queue.ts'
 import type { AdapterSpec } from '../../src/adapter/spec.ts'
 import { DEFAULT_LIMITS } from '../../src/config/limits.ts'
 import type { Limits } from '../../src/model/service.ts'
 import { answersAdapter, KEY, modern, modernAbandoned, type ModernOptions } from './modern-support.ts'
-import { scriptedSlot, type ScriptedSlot } from './scripted.ts'
+import { initializeResult, scriptedSlot, type ScriptedLife, type ScriptedSlot } from './scripted.ts'
 import { call, openSession, post, stream, toolCall, until, type Answer, type Rpc } from './support.ts'
 
 type Era = 'legacy' | 'modern'
@@ -49,6 +50,7 @@ async function start(
   limits: Partial<Limits> = {},
   changes: Partial<AdapterSpec> = {},
   bounds: Partial<Bounds> = {},
+  life: ScriptedLife = {},
 ) {
   const all = { ...DEFAULT_LIMITS, concurrency: 1, ...limits }
   test = await scriptedSlot(
@@ -62,6 +64,7 @@ async function start(
         server.say({ method: 'notifications/subscriptions/acknowledged', params })
       }
     },
+    life,
   )
   return test.socket
 }
@@ -560,6 +563,27 @@ describe('a process that one call has for itself', () => {
     for (const answer of answers) expect((await answer).status).toBe(200)
   })
 
+  it('is not one that others are about to use', async () => {
+    const initialized: (() => void)[] = []
+    const initialize: ScriptedLife['initialize'] = (server, message) =>
+      void initialized.push(() => server.say({ id: message.id, result: initializeResult(message) }))
+    await start('legacy', { concurrency: 2 }, { scale: { max: 1, warm: 0 } }, { bridgedProcesses: 1 }, { initialize })
+    const shares = modern(test.socket, 'prompts/list', { name: 'shares' }, { capabilities: CAN })
+    await until('it starts', () => initialized.length === 1)
+    // It would hear the logs of the other, whose client is none of its business.
+    const answer = alone('alone', 'bob')
+    await until('both are there', () => status().requests === 2)
+    initialized[0]!()
+    await runs(1)
+    await waits(1)
+    expect(reached()).toEqual(['shares'])
+    finish('shares')
+    expect((await shares).status).toBe(200)
+    await until('it has the process', () => reached().includes('alone'))
+    finish('alone')
+    expect((await answer).status).toBe(200)
+  })
+
   it('rests while its client is asked, and goes on without a turn', async () => {
     await start('legacy')
     const call = alone('a')
@@ -658,6 +682,19 @@ describe('time', () => {
     admission.leave()
     expect(outcome).toEqual({ left: 1000 })
     expect(vi.getTimerCount()).toBe(0)
+  })
+
+  it('of a request that rested is what one that comes has, whatever is left of its first', () => {
+    const timedOut: number[] = []
+    const table = new PendingTable({ reenter: () => undefined, leave: () => undefined })
+    const pending = { method: 'tools/call', settle: () => undefined, fail: () => undefined }
+    table.add(1, pending, 1000, () => void timedOut.push(Date.now()))
+    table.rest(1)
+    vi.advanceTimersByTime(2000)
+    const from = Date.now()
+    table.resume(1, 60_000)
+    vi.advanceTimersByTime(120_000)
+    expect(timedOut).toEqual([from + 60_000])
   })
 
   it('that is over while it waits is 504 with words', () => {
