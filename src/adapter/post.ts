@@ -7,7 +7,7 @@ import { PostExchange, type Exchange } from './exchange.ts'
 import { Parts } from './framing.ts'
 import { clientOf, sessionOf } from './headers.ts'
 import type { HttpRequest, HttpResponse } from './http1.ts'
-import { isRecord, scanArray } from './json.ts'
+import { copied, isRecord, scanArray } from './json.ts'
 import { idText, readMessage, type Message, type RequestMessage } from './message.ts'
 import type { InitializeRequest } from './pool.ts'
 import { receiveModern } from './modern-post.ts'
@@ -140,7 +140,8 @@ function readBatch(text: string): Message[] | { readonly invalid: string } {
   if (!items || items.length === 0) return { invalid: `A batch has 1 to ${BATCH_MESSAGES} messages.` }
   const messages: Message[] = []
   for (const item of items) {
-    const message = readMessage(text.slice(item.start, item.end))
+    // One that waits must not keep the whole body in memory.
+    const message = readMessage(copied(text.slice(item.start, item.end)))
     if ('invalid' in message) return message
     messages.push(message)
   }
