@@ -180,9 +180,9 @@ export class BridgedProcess extends Connection<BridgedPending> {
   /** Nobody waits for it any more. */
   abandon(call: BridgedCall): void {
     clearTimeout(call.gathering)
-    if (!this.pending.take(call.number)) return
+    if (!this.pending.get(call.number)) return
     for (const { id } of call.asks.values()) this.write(errorMessage(id, CODE.server, 'The client has gone.'))
-    this.tellCancelled(call.number, 'The client does not wait any more.')
+    this.takeBack(call.number, 'The client does not wait any more.')
     this.#events.abandoned(this)
     this.#events.failed(this, call, unavailable('The client has gone.'))
   }

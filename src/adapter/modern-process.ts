@@ -68,7 +68,7 @@ export class ModernProcess extends Connection<ModernPending> {
 
   /** Nobody waits for it any more. */
   cancel(id: number): void {
-    if (this.pending.take(id)) this.tellCancelled(id, 'The client does not wait any more.')
+    this.takeBack(id, 'The client does not wait any more.')
   }
 
   /** Its era has no greeting and no pings; discovery costs as little. */

@@ -1,6 +1,10 @@
 // What is beyond limits.concurrency: who waits, for how long, in which order, and what becomes of it. Clients and servers
 // of both eras; the servers answer a call when the test says so.
 
+import { connect, type Socket } from 'node:net'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+
 import * as fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 
@@ -417,6 +421,31 @@ describe('what never waits', () => {
   })
 })
 
+/** Whether the server of a call was told that another is cancelled before it got this one. */
+function cancelledBefore(name: string): boolean {
+  const { received } = test.servers.find((server) => server.received.some(({ params }) => params?.['name'] === name))!
+  const cancelled = received.findIndex(({ method }) => method === 'notifications/cancelled')
+  return cancelled >= 0 && cancelled < received.findIndex(({ params }) => params?.['name'] === name)
+}
+
+describe('a call whose client leaves', () => {
+  it.each(['legacy', 'modern'] as const)(
+    'is cancelled before another gets its place at a %s server',
+    async (server) => {
+      await start(server)
+      const leave = modernAbandoned(test.socket, 'tools/call', { name: 'gone', arguments: {} })
+      await until('it runs', () => reached().includes('gone'))
+      const next = CLIENTS.modern('next')
+      await waits(1)
+      leave()
+      await until('the next runs', () => reached().includes('next'))
+      expect(cancelledBefore('next')).toBe(true)
+      finish('next')
+      expect((await next).status).toBe(200)
+    },
+  )
+})
+
 describe('a session', () => {
   it.each(['legacy', 'modern'] as const)('that ends takes what waits with it, before a %s server', async (server) => {
     await start(server)
@@ -430,6 +459,7 @@ describe('a session', () => {
     expect([(await first).status, (await second).status]).toEqual([404, 404])
     await until('the other runs', () => reached().includes('other'))
     expect(reached()).toEqual(['first', 'other'])
+    expect(cancelledBefore('other')).toBe(true)
     expect(status()).toMatchObject({ running: 1, waiting: 0 })
     finish('other')
     expect((await other).status).toBe(200)
@@ -452,6 +482,42 @@ describe('a session', () => {
     await until('the second runs', () => reached().includes('second'))
     finish('second')
     await until('nothing is under way', () => status().requests === 0)
+  })
+
+  it('keeps of a batch what waits, and nothing else of its body', async () => {
+    await start('legacy', { queue: 20 })
+    const session = await openSession(test.socket, { version: '2025-03-26' })
+    sessions.set('alice', session)
+    const first = CLIENTS.legacy('first')
+    await runs(1)
+    setFlagsFromString('--expose-gc')
+    const collect = runInNewContext('gc') as () => void
+    const held = () => {
+      collect()
+      const { external, heapUsed } = process.memoryUsage()
+      return external + heapUsed
+    }
+    const before = held()
+    // Nobody has asked for such an answer; it is dropped.
+    const result = '.'.repeat(4_000_000)
+    const sockets: Socket[] = []
+    for (let i = 1; i <= 8; i++) {
+      const batch = [
+        { jsonrpc: '2.0', id: `none-${i}`, result: { result } },
+        toolCall(i, `a${i}`, { about: 'a thing' }),
+      ]
+      const body = JSON.stringify(batch)
+      const head = `POST /mcp HTTP/1.1\r\nx-mcp-client: alice\r\nmcp-session-id: ${session}\r\ncontent-type: application/json`
+      // A client that keeps nothing itself.
+      const client = connect(test.socket)
+      sockets.push(client)
+      client.write(`${head}\r\ncontent-length: ${body.length}\r\n\r\n${body}`)
+      await waits(i)
+    }
+    await until('the rest is given up', () => held() - before < 16_000_000)
+    for (const client of sockets) client.destroy()
+    finish('first')
+    expect((await first).status).toBe(200)
   })
 
   it('of its own has all of its process', async () => {
