@@ -6,7 +6,7 @@ import type { Bounds } from './bounds.ts'
 import { levelOf, LISTS, urlElicitations, type BridgedCall, type BridgeEvents, type Listen } from './bridged-call.ts'
 import { BridgedProcess } from './bridged-process.ts'
 import { canonical } from './capabilities.ts'
-import { CODE, RefusalError, unavailable, type Refusal } from './error.ts'
+import { CHOKED, CODE, RefusalError, type Refusal } from './error.ts'
 import { modernResult } from './era-wire.ts'
 import { HeldCalls, inputResponses, stateOf } from './held.ts'
 import { findPath, splice, toWire } from './json.ts'
@@ -86,7 +86,7 @@ export class BridgeToLegacy implements BridgeEvents {
         if (refusal) throw new RefusalError(refusal)
       }
       if (exchange.over) return
-      if (process.choked) throw new RefusalError(unavailable('The server does not read its input. Try again.'))
+      if (process.choked) throw new RefusalError(CHOKED)
       if (method === 'server/discover') return exchange.answer(process.discovered(id))
       if (method !== LISTEN) {
         begun = true

@@ -2,7 +2,7 @@
 
 import { isUtf8 } from 'node:buffer'
 
-import { CODE, RefusalError, sendRefusal, unavailable, type Refusal } from './error.ts'
+import { CHOKED, CODE, RefusalError, sendRefusal, unavailable, type Refusal } from './error.ts'
 import { PostExchange, type Exchange } from './exchange.ts'
 import { Parts } from './framing.ts'
 import { clientOf, sessionOf } from './headers.ts'
@@ -15,8 +15,6 @@ import { isModern } from './modern-request.ts'
 import { allowsBatches, BATCH_MESSAGES, isSupported, LATEST_VERSION } from './protocol.ts'
 import type { Session } from './session.ts'
 import type { Slot } from './slot.ts'
-
-export const CHOKED = unavailable('The server does not read its input. Try again.')
 
 /** Answers a POST. Whatever goes wrong is an answer; nothing is thrown. */
 export function receivePost(slot: Slot, req: HttpRequest, res: HttpResponse): void {
