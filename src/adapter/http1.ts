@@ -268,8 +268,8 @@ class HttpConnection {
     const response = this.#response
     if (error || !response || response.closed) return
     response.close(false)
-    // Its body may still be on its way.
-    if (this.last || !this.#body) this.#next()
+    // Its body may still be on its way; a connection cut meanwhile could take the answer with it (RFC 9112 §9.6).
+    if (!this.#body) this.#next()
   }
 
   /** The connection is free for the next request, or ends where there is to be none. */

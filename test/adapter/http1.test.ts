@@ -244,6 +244,17 @@ describe('a server', () => {
     expect(bodies(client.text)).toEqual(['no'])
   })
 
+  it('takes the rest of a refused body on the last request, too: who sends it would not see the answer', async () => {
+    serve = (_req, res) => res.send(413, {}, 'no')
+    const client = open()
+    const errors: unknown[] = []
+    client.socket.on('error', (error) => errors.push(error))
+    client.send(`POST / HTTP/1.1\r\nconnection: close\r\ncontent-length: 5000000\r\n\r\n${'x'.repeat(5_000_000)}`)
+    await until('it is ended', () => client.ended)
+    expect(errors).toEqual([])
+    expect(bodies(client.text)).toEqual(['no'])
+  })
+
   it('ends a connection whose answered request has still to arrive when it does', async () => {
     serve = (_req, res) => res.send(413, {}, 'no')
     const client = open()
