@@ -1,5 +1,8 @@
 // Sessions of the legacy era before a server of the modern era.
 
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+
 import { afterEach, describe, expect, it } from 'vitest'
 
 import { DEFAULT_LIMITS } from '../../src/config/limits.ts'
@@ -97,6 +100,25 @@ describe('a session', () => {
     })
     expect(answer.headers['mcp-session-id']).toMatch(/^[\w-]{43}$/)
     expect(received('initialize')).toEqual([])
+  })
+
+  it('is kept without the rest of its initialize', async () => {
+    const socket = await start()
+    await openSession(socket)
+    setFlagsFromString('--expose-gc')
+    const collect = runInNewContext('gc') as () => void
+    const held = () => {
+      collect()
+      const { external, heapUsed } = process.memoryUsage()
+      return external + heapUsed
+    }
+    const before = held()
+    for (let i = 1; i <= 4; i++) {
+      const initialize = initializeMessage({ capabilities: { roots: { listChanged: true } } })
+      const padded = { ...initialize, params: { ...(initialize['params'] as object), padding: '.'.repeat(4_000_000) } }
+      expect((await post(socket, padded)).status).toBe(200)
+    }
+    await until('the rest is given up', () => held() - before < 6_000_000)
   })
 
   it('says for its client what every request has to say', async () => {
