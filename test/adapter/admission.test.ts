@@ -2,8 +2,6 @@
 // of both eras; the servers answer a call when the test says so.
 
 import { connect, type Socket } from 'node:net'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 
 import * as fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
@@ -18,7 +16,7 @@ import { DEFAULT_LIMITS } from '../../src/config/limits.ts'
 import type { Limits } from '../../src/model/service.ts'
 import { answersAdapter, KEY, modern, modernAbandoned, type ModernOptions } from './modern-support.ts'
 import { initializeResult, scriptedSlot, type ScriptedLife, type ScriptedSlot } from './scripted.ts'
-import { call, openSession, post, stream, toolCall, until, type Answer, type Rpc } from './support.ts'
+import { call, heldBytes, openSession, post, stream, toolCall, until, type Answer, type Rpc } from './support.ts'
 
 type Era = 'legacy' | 'modern'
 
@@ -490,14 +488,7 @@ describe('a session', () => {
     sessions.set('alice', session)
     const first = CLIENTS.legacy('first')
     await runs(1)
-    setFlagsFromString('--expose-gc')
-    const collect = runInNewContext('gc') as () => void
-    const held = () => {
-      collect()
-      const { external, heapUsed } = process.memoryUsage()
-      return external + heapUsed
-    }
-    const before = held()
+    const before = heldBytes()
     // Nobody has asked for such an answer; it is dropped.
     const result = '.'.repeat(4_000_000)
     const sockets: Socket[] = []
@@ -514,7 +505,7 @@ describe('a session', () => {
       client.write(`${head}\r\ncontent-length: ${body.length}\r\n\r\n${body}`)
       await waits(i)
     }
-    await until('the rest is given up', () => held() - before < 16_000_000)
+    await until('the rest is given up', () => heldBytes() - before < 16_000_000)
     for (const client of sockets) client.destroy()
     finish('first')
     expect((await first).status).toBe(200)

@@ -1,8 +1,5 @@
 // Sessions of the legacy era before a server of the modern era.
 
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
-
 import { afterEach, describe, expect, it } from 'vitest'
 
 import { DEFAULT_LIMITS } from '../../src/config/limits.ts'
@@ -12,6 +9,7 @@ import { KEY, reply, VERSION } from './modern-support.ts'
 import { scriptedSlot, type ScriptedLife, type ScriptedServer, type ScriptedSlot } from './scripted.ts'
 import {
   call as http,
+  heldBytes,
   initializeMessage,
   openSession,
   post,
@@ -105,20 +103,13 @@ describe('a session', () => {
   it('is kept without the rest of its initialize', async () => {
     const socket = await start()
     await openSession(socket)
-    setFlagsFromString('--expose-gc')
-    const collect = runInNewContext('gc') as () => void
-    const held = () => {
-      collect()
-      const { external, heapUsed } = process.memoryUsage()
-      return external + heapUsed
-    }
-    const before = held()
+    const before = heldBytes()
     for (let i = 1; i <= 4; i++) {
       const initialize = initializeMessage({ capabilities: { roots: { listChanged: true } } })
       const padded = { ...initialize, params: { ...(initialize['params'] as object), padding: '.'.repeat(4_000_000) } }
       expect((await post(socket, padded)).status).toBe(200)
     }
-    await until('the rest is given up', () => held() - before < 6_000_000)
+    await until('the rest is given up', () => heldBytes() - before < 6_000_000)
   })
 
   it('says for its client what every request has to say', async () => {
