@@ -1,9 +1,42 @@
+import { relative } from 'node:path'
+
 import { defineConfig } from 'vitest/config'
+import { BaseSequencer, type TestSpecification } from 'vitest/node'
+
+/**
+ * The longest first, so that none of them is alone at the end; those with a managed engine, of which there is one at a
+ * time on a machine, far enough from each other that none waits for another.
+ */
+const FIRST = [
+  'test/e2e/fleet.test.ts',
+  'test/e2e/image.test.ts',
+  'test/e2e/trouble.test.ts',
+  'test/chaos/kill.test.ts',
+  'test/e2e/consul.test.ts',
+  'test/e2e/compose.test.ts',
+  'test/e2e/ssh.test.ts',
+  'test/sdk/sdk.test.ts',
+  'test/catalog/image.test.ts',
+  'test/e2e/dind.test.ts',
+]
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const place = ({ moduleId }: TestSpecification): number => {
+      const at = FIRST.indexOf(relative(import.meta.dirname, moduleId))
+      return at < 0 ? FIRST.length : at
+    }
+    return (await super.sort(files)).toSorted((a, b) => place(a) - place(b))
+  }
+}
 
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     globalSetup: ['test/bed/global-setup.ts'],
+    sequence: { sequencer: LongestFirst },
+    // Most of the time of most tests is waiting; files share nothing but the bed's engine, where each has names of its own.
+    maxWorkers: 2,
     // Real engines on a busy machine; what is waited for has deadlines of its own.
     testTimeout: 60_000,
     hookTimeout: 180_000,

@@ -19,6 +19,8 @@ import { localStarter } from './stdio-local.ts'
 
 /** Linux keeps 108 bytes for a Unix socket's path, with the zero behind it. */
 const SOCKET_PATH_BYTES = 107
+/** Envoy may open many connections at once; the kernel takes its own ceiling where that is lower. */
+const BACKLOG = 4096
 /** What was written last gets this long to leave. */
 const CLOSE_MS = 500
 
@@ -88,7 +90,7 @@ async function listen(server: Server, path: string): Promise<void> {
   try {
     await new Promise<void>((settle, reject) => {
       server.once('error', (error) => reject(new Error(`Cannot listen on ${path}: ${error.message}.`)))
-      server.listen(path, settle)
+      server.listen({ path, backlog: BACKLOG }, settle)
       process.umask(umask)
     })
   } finally {

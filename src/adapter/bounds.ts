@@ -75,6 +75,8 @@ export const DEFAULT_BOUNDS = {
   inputMs: 10 * 60 * 1000,
   /** Before a request is sent again that the server answered with nothing but a state. */
   stateRetryMs: 250,
+  /** How long after a request of the modern era was cancelled its server may still log for it. */
+  lateLogsMs: 5000,
   /** How long a server may think about `server/discover` before it counts as one of the legacy era. */
   probeMs: 5000,
   /** Pages of a server's list of tools that are read for the headers that repeat arguments. */

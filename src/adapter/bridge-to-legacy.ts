@@ -142,9 +142,13 @@ export class BridgeToLegacy implements BridgeEvents {
     this.#over(process, call, (exchange) => exchange.refuse(call.request.id, refusal))
   }
 
-  /** A server that was told to stop may still ask, and then for nobody: on a shared slot the next one is another's. */
+  /**
+   * A server that was told to stop may still ask, and then for nobody. On a shared slot the next call is another's, so
+   * its process goes; else the next call waits until the server has heard that it has to stop.
+   */
   abandoned(process: BridgedProcess): void {
-    if (!this.#strict || !process.leased) return
+    if (!process.leased) return
+    if (!this.#strict) return void this.#settle(process)
     for (const bridged of this.#all) if (bridged.process === process) this.#all.delete(bridged)
     this.#pool.release(process)
   }
@@ -154,8 +158,8 @@ export class BridgeToLegacy implements BridgeEvents {
     if (call.exchange) outcome(call.exchange)
     // Its client is still being asked; it will hear when it comes back.
     else call.outcome = outcome
-    if (process.leased) this.#free(process)
-    else this.#offer()
+    if (!process.leased) this.#offer()
+    else if (!process.doubtful) this.#free(process)
   }
 
   #goOn({ process, call }: NonNullable<Continuation>, exchange: ModernExchange, request: ModernRequest): void {
@@ -354,6 +358,13 @@ export class BridgeToLegacy implements BridgeEvents {
       if (error instanceof RefusalError && others) return undefined
       throw error
     }
+  }
+
+  async #settle(process: BridgedProcess): Promise<void> {
+    process.doubtful = true
+    await process.caughtUp()
+    process.doubtful = false
+    this.#free(process)
   }
 
   #free(process: BridgedProcess): void {

@@ -35,6 +35,8 @@ export class BridgedProcess extends Connection<BridgedPending> {
   leased = false
   /** Requests that have found it and are not with it yet. */
   coming = 0
+  /** The server was told to stop a call and may not have heard of it yet. */
+  doubtful = false
   #current: BridgedCall | undefined
   readonly listens = new Set<Listen>()
   readonly subscriptions: SubscriptionTable<Listen>
@@ -185,6 +187,11 @@ export class BridgedProcess extends Connection<BridgedPending> {
     this.takeBack(call.number, 'The client does not wait any more.')
     this.#events.abandoned(this)
     this.#events.failed(this, call, unavailable('The client has gone.'))
+  }
+
+  /** Resolves when the server has read all that was written to it, or does not answer. */
+  async caughtUp(): Promise<void> {
+    await this.#request('ping', {})
   }
 
   /** Subscribes to resources for a listener. @returns those that the server has taken */

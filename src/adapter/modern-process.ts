@@ -43,6 +43,11 @@ export const LISTEN = 'subscriptions/listen'
 const PING = ownRequest('server/discover')
 
 export class ModernProcess extends Connection<ModernPending> {
+  /** Until then a log may be of a request that nobody waits for any more: milliseconds since the epoch. */
+  #doubtUntil = 0
+  /** The session of those that left, if all of them were of one. */
+  #lateSession: Caller['session']
+
   override get idle(): boolean {
     return this.pending.all().every(([, { caller }]) => caller.own)
   }
@@ -59,7 +64,10 @@ export class ModernProcess extends Connection<ModernPending> {
       caller,
       ...(token ? { tokenKey: String(id) } : {}),
       settle: (response) => caller.settled(response),
-      fail: (refusal) => caller.failed(refusal),
+      fail: (refusal) => {
+        this.#left(caller)
+        caller.failed(refusal)
+      },
     }
     this.track(id, pending, timeoutMs)
     this.write(splice(message.text, ...changes.toSorted(([a], [b]) => a.start - b.start)))
@@ -68,7 +76,8 @@ export class ModernProcess extends Connection<ModernPending> {
 
   /** Nobody waits for it any more. */
   cancel(id: number): void {
-    this.takeBack(id, 'The client does not wait any more.')
+    const pending = this.takeBack(id, 'The client does not wait any more.')
+    if (pending) this.#left(pending.caller)
   }
 
   /** Its era has no greeting and no pings; discovery costs as little. */
@@ -100,18 +109,28 @@ export class ModernProcess extends Connection<ModernPending> {
     if (message.method === 'notifications/progress') return this.#progress(message)
     if (message.method === 'notifications/cancelled') return this.#tornDown(message)
     // What is not of a subscription belongs to a request, and only one that asked for logs gets any: with several
-    // under way nobody can tell whose it is.
-    const asking = this.pending.all().filter(([, { caller }]) => caller.logs)
-    const first = asking[0]?.[1].caller
-    if (message.method !== 'notifications/message' || !first) return
-    if (asking.length === 1) return first.notified(message, undefined)
+    // under way, or one that was just cancelled, nobody can tell whose it is.
+    if (message.method !== 'notifications/message') return
+    const asking = this.pending.all().flatMap(([, { caller }]) => (caller.logs ? [caller] : []))
+    const [first] = asking
+    const doubt = Date.now() < this.#doubtUntil
+    if (!first) return
+    if (asking.length === 1 && !doubt) return first.notified(message, undefined)
     // All of one session: then it is that session's, which has a stream for what belongs to no certain request.
-    if (asking.every(([, { caller }]) => caller.session === first.session)) first.session?.unrelated(message.text)
+    const all = doubt ? [...asking, { session: this.#lateSession }] : asking
+    if (all.every(({ session }) => session === first.session)) first.session?.unrelated(message.text)
   }
 
   protected override endRefusal(reason: string): Refusal {
     const message = `The server ended while it ran the request: ${reason} Try again.`
     return { status: 502, code: CODE.internal, message }
+  }
+
+  #left({ logs, session }: Caller): void {
+    if (!logs) return
+    const now = Date.now()
+    this.#lateSession = now < this.#doubtUntil && this.#lateSession !== session ? undefined : session
+    this.#doubtUntil = now + this.context.bounds.lateLogsMs
   }
 
   #told(message: NotificationMessage, own: Span): void {

@@ -13,8 +13,13 @@ const SECRET_CHARACTERS = 8
 /** Runtimes end their words with a stack or a version; the line that tells is before that. */
 const TELLING = /error|exception|fatal|fail|denied|cannot|not found|usage/i
 
+/** What unshare of util-linux 2.38 says before it exits with 1 where a signal has ended what it started. */
+const ENDED_BY_SIGNAL = 'unshare: sigprocmask unblock failed'
+
 export interface StderrLog {
   push(chunk: Buffer): void
+  /** The containment has said that a signal ended the server (containment.ts); known after `lastLine`. */
+  readonly endedBySignal: boolean
   /**
    * The last line that speaks of an error, else the last one, for clients: bounded, printable, without the values of
    * the environment. Call it once, at the end.
@@ -31,12 +36,17 @@ export function createStderrLog(log: Log, env: Readonly<Record<string, string>>)
   let telling = ''
   let second = 0
   let lines = 0
+  let endedBySignal = false
 
   const lineRead = (wire: string) => {
     let text = fromWire(wire)
     for (const [name, value] of secrets) text = text.replaceAll(value, `$${name}`)
     text = text.replace(/[^\P{C}\t]/gu, '').trim()
     if (text === '') return
+    if (text.startsWith(ENDED_BY_SIGNAL)) {
+      endedBySignal = true
+      return
+    }
     last = text
     if (TELLING.test(text)) telling = text
     const now = Math.floor(Date.now() / 1000)
@@ -49,6 +59,9 @@ export function createStderrLog(log: Log, env: Readonly<Record<string, string>>)
   const splitter = new LineSplitter(LINE_BYTES, { line: lineRead, oversized: (head) => lineRead(head) })
   return {
     push: (chunk) => splitter.push(chunk),
+    get endedBySignal() {
+      return endedBySignal
+    },
     lastLine: () => {
       splitter.push(Buffer.from('\n'))
       return (telling || last).slice(0, TOLD_CHARACTERS)

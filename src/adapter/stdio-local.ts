@@ -93,13 +93,14 @@ class LocalProcess implements StdioServer {
       // In a namespace nothing is left now; without one, the rest of the group is.
       this.#signal('SIGKILL')
       child.stdout.resume()
-      const how = signal ? `was ended by ${signal}` : `ended with exit code ${code}`
       let told = false
       const tell = () => {
         if (told) return
         told = true
         clearTimeout(limit)
         const last = stderr.lastLine()
+        const by = signal ?? (contained && stderr.endedBySignal ? 'a signal' : undefined)
+        const how = by === undefined ? `ended with exit code ${code}` : `was ended by ${by}`
         sink.ended(`The command "${server.command[0]}" ${how}.${last ? ` It last said: ${last}` : ''}`)
       }
       const limit = setTimeout(() => {

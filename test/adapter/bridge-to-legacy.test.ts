@@ -361,6 +361,27 @@ describe('what the server asks in the middle of a call', () => {
     await until('the second is cancelled', () => received('notifications/cancelled').length === 1)
   })
 
+  it('for a call that was just cancelled is nobody’s, though the process goes on', async () => {
+    const silent = new Set(['ping', 'tools/call', undefined])
+    const hear: Hear = (server, message) => {
+      if (!silent.has(message.method)) plain(server, message)
+    }
+    const socket = await start(hear, { isolation: 'client' }, { bridgedProcesses: 1 })
+    const params = { name: 'ask', arguments: {} }
+    const leave = modernAbandoned(socket, 'tools/call', params, { capabilities: CAN_ALL })
+    await until('it has begun', () => received('tools/call').length === 1)
+    const next = call(socket)
+    leave()
+    await until('the server has to catch up', () => received('ping').length === 1)
+    const [server] = test.servers
+    server!.say({ id: 'late', method: 'roots/list' }, { id: received('ping')[0]!.id, result: {} })
+    await until('the next has begun', () => received('tools/call').length === 2)
+    server!.say({ id: received('tools/call')[1]!.id, result: text('mine') })
+    expect(reply(await next).result).toMatchObject(text('mine'))
+    expect(responses()).toMatchObject([{ id: 'late', result: { roots: [] } }])
+    expect(test.servers).toHaveLength(1)
+  })
+
   it('is refused to a call that nests too deep to be known again', async () => {
     const socket = await start(tool((server) => server.say({ id: 'a', method: 'roots/list' })))
     const deep = Array.from({ length: 1000 }).reduce<unknown>((value) => [value], 1)

@@ -7,7 +7,17 @@ import type { Bounds } from '../../src/adapter/bounds.ts'
 import type { AdapterSpec } from '../../src/adapter/spec.ts'
 import { answersAdapter, KEY, VERSION } from './modern-support.ts'
 import { scriptedSlot, type ScriptedServer, type ScriptedSlot } from './scripted.ts'
-import { openSession, post, stream, until, type CallOptions, type Rpc } from './support.ts'
+import {
+  inProcess,
+  openSession,
+  post,
+  stream,
+  toolCall,
+  toolText,
+  until,
+  type CallOptions,
+  type Rpc,
+} from './support.ts'
 
 type Era = 'legacy' | 'modern'
 
@@ -216,6 +226,21 @@ describe.each(PAIRS)('a %s client before a %s server', (...pair) => {
     await until('the reader is cut', () => running!.slot.status.streams === 0)
     expect(replayBytes(running!)).toBeLessThanOrEqual(500_000)
     reader.close()
+  })
+})
+
+describe('a real process', () => {
+  it('gets and gives messages of the largest size', async () => {
+    const test = await inProcess()
+    try {
+      const session = await openSession(test.spec.httpSocket)
+      const text = 'é'.repeat(7_990_000)
+      const answer = await post(test.spec.httpSocket, toolCall('big', 'echo', { text }), { session })
+      expect(toolText(answer) === text).toBe(true)
+      expect(test.adapter.slot.status.requests).toBe(0)
+    } finally {
+      await test.stop()
+    }
   })
 })
 

@@ -7,11 +7,12 @@ const SECONDS = Number(process.env['BERTH_FUZZ_SECONDS'] ?? 0)
 const SEED = process.env['BERTH_FUZZ_SEED']
 const PATH = process.env['BERTH_FUZZ_PATH']
 
-/** The parameters of a property that `npm test` runs so many times. */
-export function runs<T>(count: number): Parameters<T> {
+/** The parameters of a property that `npm test` runs so many times, with the same seed each time where one is given. */
+export function runs<T>(count: number, seed?: number): Parameters<T> {
+  const own = SEED === undefined ? (SECONDS > 0 ? undefined : seed) : Number(SEED)
   return {
     ...(SECONDS > 0 ? { numRuns: 1e9, interruptAfterTimeLimit: SECONDS * 1000 } : { numRuns: count }),
-    ...(SEED === undefined ? {} : { seed: Number(SEED) }),
+    ...(own === undefined ? {} : { seed: own }),
     ...(PATH === undefined ? {} : { path: PATH }),
   }
 }

@@ -5,6 +5,7 @@ import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 
 import type { Isolation } from '../../src/model/service.ts'
+import { FUZZ_TIMEOUT_MS, runs } from './fuzz.ts'
 import { scriptedSlot, type ScriptedServer, type ScriptedSlot } from './scripted.ts'
 import { call, openSession, post, stream, until, type Event, type EventReader } from './support.ts'
 
@@ -14,6 +15,8 @@ const IDS = [
   '-7',
   '1.50',
   '1e3',
+  '9007199254740992',
+  '9007199254740993',
   '12345678901234567890',
   '"1"',
   '"é\\u0000\\ud800"',
@@ -317,7 +320,7 @@ class World {
 
   #ask(server: ScriptedServer, pick: number): void {
     const n = this.asks.length
-    const id = [`${n}`, `-${n + 1}`, `"${n}"`, `${n}.5`, `9007199254${String(n).padStart(4, '0')}740993`][pick % 5]!
+    const id = [`${n}`, `-${n + 1}`, `"${n}"`, `${n}.5`, `${9_007_199_254_740_992n + BigInt(n)}`][pick % 5]!
     const tag = this.#tag()
     this.asks.push({ tag, server, id })
     server.say(`{"jsonrpc":"2.0","id":${id},"method":"sampling/createMessage","params":{"tag":"${tag}"}}`)
@@ -366,7 +369,7 @@ class World {
 }
 
 describe.each(['session', 'client', 'shared'] as const)('with isolation %s', (isolation) => {
-  it('every message reaches the one it is for, and nothing is left', async () => {
+  it('every message reaches the one it is for, and nothing is left', { timeout: FUZZ_TIMEOUT_MS }, async () => {
     await fc.assert(
       fc.asyncProperty(steps, async (steps) => {
         const group = isolation === 'shared' ? '*' : 'alice'
@@ -380,7 +383,7 @@ describe.each(['session', 'client', 'shared'] as const)('with isolation %s', (is
           await slot.stop()
         }
       }),
-      { numRuns: 200 },
+      runs(200),
     )
   })
 })

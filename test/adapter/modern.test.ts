@@ -297,6 +297,26 @@ describe('while a request runs', () => {
     expect(await read([wants, wants])).toEqual([[], []])
   })
 
+  it.each([
+    [60_000, []],
+    [0, ['notifications/message', undefined]],
+  ])('what a request logs that was just cancelled is nobody’s (within %s ms)', async (lateLogsMs, expected) => {
+    const socket = await start(() => undefined, {}, { lateLogsMs })
+    const wants = { meta: { [KEY.logLevel]: 'info' } }
+    const leave = modernAbandoned(socket, 'prompts/get', { name: 'a' }, { ...wants, client: 'alice' })
+    await until('it has begun', () => received('prompts/get').length === 1)
+    const other = modern(socket, 'prompts/get', { name: 'b' }, { ...wants, client: 'bob' })
+    await until('the other has begun', () => received('prompts/get').length === 2)
+    leave()
+    await until('it is cancelled', () => received('notifications/cancelled').length === 1)
+    const log = { method: 'notifications/message', params: { level: 'info', data: 'a late word' } }
+    test.servers[0]!.say(log, { id: received('prompts/get')[1]!.id, result: {} })
+    const { text } = await other
+    const methods = [...text.matchAll(/^data: (.*)$/gm)].map(([, data]) => (JSON.parse(data!) as Rpc).method)
+    expect(methods).toEqual(expected)
+    expect(text).toContain('"result":{}')
+  })
+
   it('a request of the server is dropped and never answered', async () => {
     const socket = await start((server, { id }) => server.say({ id: 'ask', method: 'roots/list' }, { id, result: {} }))
     expect((await modern(socket, 'prompts/get', { name: 'p' })).status).toBe(200)

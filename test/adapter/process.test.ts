@@ -317,6 +317,18 @@ describe('what goes wrong with a server', () => {
     await openSession(socket)
   })
 
+  it('a signal that ends it is told as one, after its own last words', async () => {
+    const socket = await start()
+    const session = await openSession(socket)
+    const pid = Number(toolText(await post(socket, toolCall(1, 'pid'), { session })))
+    await post(socket, toolCall(2, 'stderr', { lines: 1, text: 'Error: its own words' }), { session })
+    const wait = stream(socket, 'POST', { session }, toolCall('w', 'wait', { name: 'x', log: true }))
+    await (await wait).next()
+    process.kill(pid, 'SIGKILL')
+    const { message } = (await (await wait).next())!.json.error!
+    expect(message).toMatch(/was ended by (?:SIGKILL|a signal)\. It last said: Error: its own words/)
+  })
+
   it('a shared one that keeps failing is started again after a wait only', async () => {
     const socket = await start({ isolation: 'client' }, {}, ['--exit=4'])
     for (const _ of [1, 2]) expect((await post(socket, initializeMessage())).text).toContain('exit code 4')

@@ -2,6 +2,7 @@ import { expect, test } from 'vitest'
 
 import { verdicts, type CellResult, type Figures } from './budgets.ts'
 import { latencyOf, median } from './figures.ts'
+import { withResults } from './results.ts'
 
 function figures(rounds: readonly (readonly [perSecond: number, p50: number, p99: number])[]): Figures {
   return {
@@ -69,4 +70,26 @@ test('medians and quantiles', () => {
     p99: 99,
     max: 100,
   })
+})
+
+test("the README's tables are renewed between their marks, and nothing else", () => {
+  const one = figures([[1234.5, 1, 2.25]])
+  const begin = '<!-- bench: written by `npm run bench -- throughput --write` -->'
+  const readme = `before\n${begin}\nold\n<!-- /bench -->\nafter`
+  const results: CellResult[] = [{ cell: 'modern 8', figures: { shared: { ...one, perSecond: 1234.5, p99: 2.25 } } }]
+  const judged = [{ what: 'a', wanted: '≥ 2×', measured: '1.00×', met: false }]
+  expect(withResults(readme, results, judged).split('\n')).toEqual([
+    'before',
+    begin,
+    '| connections | Berth, `shared` | Berth, `session` | supergateway | mcp-proxy |',
+    '| --- | ---: | ---: | ---: | ---: |',
+    '| modern 8 | 1235 (2.25 ms) |  |  |  |',
+    '',
+    '| budget | wanted | measured | met |',
+    '| --- | ---: | ---: | --- |',
+    '| a | ≥ 2× | 1.00× | no |',
+    '<!-- /bench -->',
+    'after',
+  ])
+  expect(() => withResults('nothing', results, judged)).toThrow('the README has no')
 })

@@ -6,6 +6,8 @@ import { parseArgs } from 'node:util'
 export interface BenchOptions {
   /** Fewer and shorter measurements. */
   readonly quick: boolean
+  /** The README's table of it is to be renewed. */
+  readonly write: boolean
   /** Aborted by Ctrl-C and when the time is over. */
   readonly signal: AbortSignal
   /** A line about what goes on; never on stdout. */
@@ -22,17 +24,17 @@ export interface BenchResult {
 export async function bench(limitMs: number, run: (options: BenchOptions) => Promise<BenchResult>): Promise<void> {
   const { values, mistake } = options()
   if (mistake !== undefined) {
-    process.stderr.write(`${mistake} Options: --json, --quick.\n`)
+    process.stderr.write(`${mistake} Options: --json, --quick, --write.\n`)
     process.exitCode = 2
     return
   }
-  const { json = false, quick = false } = values
+  const { json = false, quick = false, write = false } = values
   const stopping = new AbortController()
   for (const name of ['SIGINT', 'SIGTERM'] as const)
     process.once(name, () => stopping.abort(new Error('interrupted: giving everything back')))
   const signal = AbortSignal.any([stopping.signal, AbortSignal.timeout(limitMs)])
   try {
-    const result = await run({ quick, signal, progress: (line) => process.stderr.write(`${line}\n`) })
+    const result = await run({ quick, write, signal, progress: (line) => process.stderr.write(`${line}\n`) })
     process.stdout.write(`${json ? JSON.stringify(result.json, undefined, 2) : result.text}\n`)
   } catch (error) {
     process.stderr.write(`${signal.aborted ? String(signal.reason) : String((error as Error).stack)}\n`)
@@ -40,9 +42,9 @@ export async function bench(limitMs: number, run: (options: BenchOptions) => Pro
   }
 }
 
-function options(): { values: { json?: boolean; quick?: boolean }; mistake?: string } {
+function options(): { values: { json?: boolean; quick?: boolean; write?: boolean }; mistake?: string } {
   try {
-    return parseArgs({ options: { json: { type: 'boolean' }, quick: { type: 'boolean' } } })
+    return parseArgs({ options: { json: { type: 'boolean' }, quick: { type: 'boolean' }, write: { type: 'boolean' } } })
   } catch (error) {
     return { values: {}, mistake: (error as Error).message }
   }

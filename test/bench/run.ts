@@ -1,4 +1,4 @@
-// `npm run bench -- [name…] [--quick] [--json]`: the named benchmarks one after the other, without a name all of them.
+// `npm run bench -- [name…] [--quick] [--json] [--write]`: the named benchmarks one after the other, without a name all of them.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'

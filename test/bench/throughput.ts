@@ -1,15 +1,20 @@
 // How many calls a second, and how fast: Berth against its adapter alone and against other bridges, in one run. Ratios
 // count, absolute figures do not: they are this machine's, with the generator of the load on it.
 
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+
 import { run } from '../bed/command.ts'
 import { openBed } from '../bed/program.ts'
 import { verdicts, type CellResult, type Figures } from './budgets.ts'
 import { startContenders, type Contender, type ContenderName, type Setting } from './contenders.ts'
 import { digits, median, table } from './figures.ts'
+import { withResults } from './results.ts'
 import { CORES, CpuMeter, pssMb } from './processes.ts'
 import { bench, type BenchOptions } from './program.ts'
 import { closedLoop, ECHO, openSessions, type Call, type Load, type Session } from './session.ts'
 
+const README = join(import.meta.dirname, '..', '..', 'README.md')
 const LIMIT_MS = 20 * 60_000
 /** From then on no disturbed measurement is repeated. */
 const REPEAT_MS = 12 * 60_000
@@ -65,7 +70,7 @@ const TITLES: Readonly<Record<ContenderName, string>> = {
 }
 
 await bench(LIMIT_MS, async (options) => {
-  const { quick, signal, progress } = options
+  const { quick, write, signal, progress } = options
   const size = quick ? { rounds: 2, ms: 1000 } : { rounds: 3, ms: 2000 }
   const repeatUntil = quick ? 0 : performance.now() + REPEAT_MS
   const results: CellResult[] = []
@@ -84,6 +89,7 @@ await bench(LIMIT_MS, async (options) => {
   const foreign = Math.max(...results.flatMap(({ figures }) => Object.values(figures).map((each) => each.foreign)))
   const disturbed = foreign > FOREIGN
   const warning = `Others used up to ${(foreign * 100).toFixed(0)} % of this machine: neither calls per second nor what is judged by them can be trusted.`
+  if (write) writeFileSync(README, withResults(readFileSync(README, 'utf8'), results, judged))
   return {
     json: { throughput: results, budgets: judged, disturbed },
     text: `${words(results, judged)}${disturbed ? `\n\n${warning}` : ''}`,
