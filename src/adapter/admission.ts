@@ -7,7 +7,7 @@
 
 import type { Limits } from '../model/service.ts'
 import type { Bounds } from './bounds.ts'
-import { CODE, unavailable, type Refusal } from './error.ts'
+import { CHOKED, CODE, type Refusal } from './error.ts'
 import { RequestQueue, type Tier, type WaitingRoom, type Waiter } from './queue.ts'
 
 /**
@@ -100,7 +100,7 @@ export class Admission<T extends Turn = Turn> {
       if (this.#server.choked) {
         clearTimeout(next.value.timer)
         this.#queue.leave()
-        next.value.turn.refuse(unavailable('The server does not read its input. Try again.'))
+        next.value.turn.refuse(CHOKED)
       } else this.#go(next, now)
     }
     this.#turning = false

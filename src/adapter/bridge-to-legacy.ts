@@ -6,7 +6,7 @@ import type { Bounds } from './bounds.ts'
 import { levelOf, LISTS, urlElicitations, type BridgedCall, type BridgeEvents, type Listen } from './bridged-call.ts'
 import { BridgedProcess } from './bridged-process.ts'
 import { canonical } from './capabilities.ts'
-import { CODE, RefusalError, unavailable, type Refusal } from './error.ts'
+import { CHOKED, CODE, RefusalError, type Refusal } from './error.ts'
 import { modernResult } from './era-wire.ts'
 import { HeldCalls, inputResponses, stateOf } from './held.ts'
 import { findPath, splice, toWire } from './json.ts'
@@ -86,14 +86,18 @@ export class BridgeToLegacy implements BridgeEvents {
         if (refusal) throw new RefusalError(refusal)
       }
       if (exchange.over) return
-      if (process.choked) throw new RefusalError(unavailable('The server does not read its input. Try again.'))
+      if (process.choked) throw new RefusalError(CHOKED)
       if (method === 'server/discover') return exchange.answer(process.discovered(id))
-      if (method === LISTEN) return await this.#listen(process, exchange, request)
-      begun = true
-      process.call(exchange, request, alone, timeoutMs)
+      if (method !== LISTEN) {
+        begun = true
+        return process.call(exchange, request, alone, timeoutMs)
+      }
     } finally {
+      process.coming--
       if (alone && !begun) this.#free(process)
+      else if (!begun) this.#offer()
     }
+    await this.#listen(process, exchange, request)
   }
 
   /** A process has ended. */
@@ -254,6 +258,7 @@ export class BridgeToLegacy implements BridgeEvents {
       await process.ready(begun)
       return { process, timeoutMs }
     } catch (error) {
+      process.coming--
       this.#all.delete(bridged)
       this.#pool.noAnswer(process, error)
       this.#offer()
@@ -264,9 +269,7 @@ export class BridgeToLegacy implements BridgeEvents {
   /** One that can be had at once; nobody overtakes who waits. */
   #now(key: string, alone: boolean): { bridged: Bridged; timeoutMs: number } | undefined {
     const bridged = this.#line.waiting === 0 ? (this.#usable(key, alone) ?? this.#open(key)) : undefined
-    if (!bridged) return undefined
-    bridged.process.leased ||= alone
-    return { bridged, timeoutMs: this.#timeoutMs }
+    return bridged && { bridged: given(bridged, alone), timeoutMs: this.#timeoutMs }
   }
 
   /** Waits for one. Resolves with undefined when the client leaves. */
@@ -310,8 +313,7 @@ export class BridgeToLegacy implements BridgeEvents {
           stuck.add(turn.key)
           return false
         }
-        bridged.process.leased ||= turn.alone
-        turn.found = bridged
+        turn.found = given(bridged, turn.alone)
       } catch (error) {
         if (!(error instanceof RefusalError)) throw error
         turn.found = error
@@ -370,6 +372,13 @@ export class BridgeToLegacy implements BridgeEvents {
     process.lastUsed = Date.now()
     this.#offer()
   }
+}
+
+/** Who has found a process counts until it is with it. */
+function given(bridged: Bridged, alone: boolean): Bridged {
+  bridged.process.leased ||= alone
+  bridged.process.coming++
+  return bridged
 }
 
 function inputRequired(id: string, asks: string, state: string): string {

@@ -6,7 +6,7 @@ import type { Bounds } from './bounds.ts'
 import { CODE, errorMessage, RefusalError, type Refusal } from './error.ts'
 import { modernRequest, without, type LegacyClient } from './era-wire.ts'
 import type { Exchange } from './exchange.ts'
-import { findPath, splice, toWire } from './json.ts'
+import { copied, findPath, splice, toWire } from './json.ts'
 import { InputRounds } from './input-rounds.ts'
 import {
   idKey,
@@ -66,9 +66,12 @@ export class BridgeToModern implements SessionServer {
     this.#bounds = bounds
     this.#discovered = discovered
     this.#version = request.version
+    // They stay as long as the session; the message that they are parts of must not.
     this.#client = {
-      info: info && text[info.start] === '{' ? text.slice(info.start, info.end) : '{"name":"client","version":"0"}',
-      capabilities: capabilities && text[capabilities.start] === '{' ? without(text, capabilities, 'tasks') : '{}',
+      info:
+        info && text[info.start] === '{' ? copied(text.slice(info.start, info.end)) : '{"name":"client","version":"0"}',
+      capabilities:
+        capabilities && text[capabilities.start] === '{' ? copied(without(text, capabilities, 'tasks')) : '{}',
       logLevel: this.#offers('logging') ? FIRST_LEVEL : undefined,
     }
     this.#rounds = new InputRounds(bounds)

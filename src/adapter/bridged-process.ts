@@ -33,6 +33,8 @@ export class BridgedProcess extends Connection<BridgedPending> {
   readonly key: string
   /** Has its calls one after another, so that whatever is asked is asked for the one under way. */
   leased = false
+  /** Requests that have found it and are not with it yet. */
+  coming = 0
   /** The server was told to stop a call and may not have heard of it yet. */
   doubtful = false
   #current: BridgedCall | undefined
@@ -62,12 +64,12 @@ export class BridgedProcess extends Connection<BridgedPending> {
   }
 
   override get idle(): boolean {
-    return this.pending.size === 0 && !this.leased && this.listens.size === 0
+    return this.pending.size === 0 && !this.leased && this.coming === 0 && this.listens.size === 0
   }
 
-  /** Runs requests of clients. */
+  /** Runs requests of clients, or will at once. */
   get inUse(): boolean {
-    return this.pending.all().some(([, { call }]) => call !== undefined)
+    return this.coming > 0 || this.pending.all().some(([, { call }]) => call !== undefined)
   }
 
   /** The handshake, once. Rejects with a RefusalError, or with NotInitialized. */
@@ -174,15 +176,15 @@ export class BridgedProcess extends Connection<BridgedPending> {
     if (call.asks.size > 0) return this.#events.inputRequired(this, call)
     exchange.left = () => this.abandon(call)
     exchange.begin()
-    this.pending.resume(call.number)
+    this.pending.resume(call.number, this.context.limits.timeoutMs)
   }
 
   /** Nobody waits for it any more. */
   abandon(call: BridgedCall): void {
     clearTimeout(call.gathering)
-    if (!this.pending.take(call.number)) return
+    if (!this.pending.get(call.number)) return
     for (const { id } of call.asks.values()) this.write(errorMessage(id, CODE.server, 'The client has gone.'))
-    this.tellCancelled(call.number, 'The client does not wait any more.')
+    this.takeBack(call.number, 'The client does not wait any more.')
     this.#events.abandoned(this)
     this.#events.failed(this, call, unavailable('The client has gone.'))
   }

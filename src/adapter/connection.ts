@@ -167,8 +167,11 @@ export abstract class Connection<P extends Pending = Pending, T extends Turn = T
     this.pending.add(id, pending, timeoutMs, () => this.#timedOut(id))
   }
 
-  protected tellCancelled(id: number, reason: string): void {
+  /** Takes a request out that the server has. It is told before: with `take` the next request gets the place. */
+  protected takeBack(id: number, reason: string): P | undefined {
+    if (!this.pending.get(id)) return undefined
     this.write(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":${id},"reason":"${reason}"}}`)
+    return this.pending.take(id)
   }
 
   async #start(start: StartStdio): Promise<void> {
@@ -189,17 +192,15 @@ export abstract class Connection<P extends Pending = Pending, T extends Turn = T
   }
 
   #timedOut(id: number): void {
-    const pending = this.pending.take(id)
-    if (!pending) return
     const seconds = this.context.limits.timeoutMs / 1000
-    if (pending.method === 'initialize') {
+    if (this.pending.get(id)?.method === 'initialize') {
       // A server must never be told that its initialize is cancelled (mcp.md §3.1); it is stopped by its owner.
       const banner = this.#strayLines > 0 ? ' It wrote text to stdout that is no MCP: is it an MCP server?' : ''
-      pending.fail(unavailable(`The server did not answer initialize within ${seconds} s (limits.timeout).${banner}`))
-      return
+      const message = `The server did not answer initialize within ${seconds} s (limits.timeout).${banner}`
+      return this.pending.take(id)?.fail(unavailable(message))
     }
-    this.tellCancelled(id, 'The request timed out.')
-    pending.fail({
+    const pending = this.takeBack(id, 'The request timed out.')
+    pending?.fail({
       status: 504,
       code: CODE.server,
       message: `The server did not answer ${pending.method} within ${seconds} s (limits.timeout).`,

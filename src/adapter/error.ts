@@ -57,6 +57,8 @@ export function unavailable(message: string, retryAfterS = 1): Refusal {
   return { status: 503, code: CODE.server, message, retryAfterS }
 }
 
+export const CHOKED = unavailable('The server does not read its input. Try again.')
+
 /** An error response as wire text; `id` is the wire text of the request's id, or `null` where it is not known. */
 export function errorMessage(id: string, code: number, message: string, data?: unknown): string {
   const more = data === undefined ? '' : `,"data":${toWire(JSON.stringify(data))}`

@@ -156,9 +156,10 @@ export class HttpResponse {
     this.#connection.answer('0\r\n\r\n')
   }
 
-  /** Cuts the connection. */
+  /** Cuts the connection, unless the answer has left: the connection may be the next request's then. */
   destroy(): void {
-    this.#destroyed = !this.#closed
+    if (this.#closed) return
+    this.#destroyed = true
     this.#connection.cut()
   }
 
@@ -191,7 +192,6 @@ class HttpConnection {
   #last = false
   /** Written in this turn of the event loop: one write of all costs what one of each does. */
   #out = ''
-  #reading = false
   #broken = false
 
   constructor(server: HttpServer, socket: Socket) {
@@ -268,17 +268,16 @@ class HttpConnection {
     const response = this.#response
     if (error || !response || response.closed) return
     response.close(false)
-    if (this.last) return this.#socket.destroySoon()
-    // Its body may still be on its way.
-    if (this.#body) return
-    this.#next()
+    // Its body may still be on its way; a connection cut meanwhile could take the answer with it (RFC 9112 §9.6).
+    if (!this.#body) this.#next()
   }
 
-  /** The connection is free for the next request. */
+  /** The connection is free for the next request, or ends where there is to be none. */
   #next(): void {
+    if (this.last) return this.#socket.destroySoon()
     this.#response = undefined
     const pending = this.#pending
-    if (pending === undefined || this.#reading) return
+    if (pending === undefined) return
     this.#pending = undefined
     this.#socket.resume()
     this.#data(pending)
@@ -289,9 +288,7 @@ class HttpConnection {
     const known = this.#pending
     this.#pending = undefined
     const reader = { bytes: known ? Buffer.concat([known, bytes]) : bytes, at: 0 }
-    this.#reading = true
     this.#read(reader)
-    this.#reading = false
     if (this.#socket.destroyed || reader.at === reader.bytes.length) return
     this.#pending = reader.at === 0 ? reader.bytes : reader.bytes.subarray(reader.at)
     if (this.#response) this.#socket.pause()

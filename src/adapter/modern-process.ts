@@ -76,10 +76,8 @@ export class ModernProcess extends Connection<ModernPending> {
 
   /** Nobody waits for it any more. */
   cancel(id: number): void {
-    const pending = this.pending.take(id)
-    if (!pending) return
-    this.#left(pending.caller)
-    this.tellCancelled(id, 'The client does not wait any more.')
+    const pending = this.takeBack(id, 'The client does not wait any more.')
+    if (pending) this.#left(pending.caller)
   }
 
   /** Its era has no greeting and no pings; discovery costs as little. */

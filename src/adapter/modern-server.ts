@@ -3,7 +3,7 @@
 
 import { needsPlace } from './admission.ts'
 import type { Bounds } from './bounds.ts'
-import { CODE, RefusalError } from './error.ts'
+import { CHOKED, CODE, RefusalError } from './error.ts'
 import { askModern } from './era.ts'
 import type { ResponseMessage } from './message.ts'
 import { LISTEN, ModernProcess, listenEnd, listenResponse, withOwnId, type Caller } from './modern-process.ts'
@@ -76,10 +76,7 @@ export class ModernServer {
       if (refusal) throw new RefusalError(refusal)
     }
     if (exchange.over) return
-    if (process.choked) {
-      const message = 'The server does not read its input. Try again.'
-      throw new RefusalError({ status: 503, code: CODE.server, message, retryAfterS: 1 })
-    }
+    if (process.choked) throw new RefusalError(CHOKED)
     if (!needsPlace(request.method)) return this.#send(process, exchange, request, false)
     if (process.admission.enter()) return this.#send(process, exchange, request, true)
     const place = process.admission.wait(

@@ -18,7 +18,7 @@ interface Entry<P> {
   timer: NodeJS.Timeout
   /** It has no place, or has given it back. */
   placeless: boolean
-  start(): NodeJS.Timeout
+  readonly timedOut: () => void
 }
 
 /** The places at the server that requests hold. */
@@ -42,8 +42,8 @@ export class PendingTable<P extends Pending = Pending> {
 
   /** `timedOut` is called after `timeoutMs`, unless it was taken before. */
   add(id: number, pending: P, timeoutMs: number, timedOut: () => void): void {
-    const start = () => setTimeout(timedOut, timeoutMs)
-    this.#requests.set(id, { pending, start, timer: start(), placeless: !pending.placed })
+    const timer = setTimeout(timedOut, timeoutMs)
+    this.#requests.set(id, { pending, timer, timedOut, placeless: !pending.placed })
     if (pending.tokenKey !== undefined) this.#tokens.set(pending.tokenKey, pending)
   }
 
@@ -57,12 +57,12 @@ export class PendingTable<P extends Pending = Pending> {
     this.#places.leave()
   }
 
-  /** Starts the clock of one that rested, as if it were new; it has a place again, as the server goes on with it. */
-  resume(id: number): void {
+  /** Starts the clock of one that rested anew; it has a place again, as the server goes on with it. */
+  resume(id: number, timeoutMs: number): void {
     const request = this.#requests.get(id)
     if (!request) return
     clearTimeout(request.timer)
-    request.timer = request.start()
+    request.timer = setTimeout(request.timedOut, timeoutMs)
     if (!request.placeless || !request.pending.placed) return
     request.placeless = false
     this.#places.reenter()

@@ -2,12 +2,12 @@
 
 import { isUtf8 } from 'node:buffer'
 
-import { CODE, RefusalError, sendRefusal, unavailable, type Refusal } from './error.ts'
+import { CHOKED, CODE, RefusalError, sendRefusal, unavailable, type Refusal } from './error.ts'
 import { PostExchange, type Exchange } from './exchange.ts'
 import { Parts } from './framing.ts'
 import { clientOf, sessionOf } from './headers.ts'
 import type { HttpRequest, HttpResponse } from './http1.ts'
-import { isRecord, scanArray } from './json.ts'
+import { copied, isRecord, scanArray } from './json.ts'
 import { idText, readMessage, type Message, type RequestMessage } from './message.ts'
 import type { InitializeRequest } from './pool.ts'
 import { receiveModern } from './modern-post.ts'
@@ -15,8 +15,6 @@ import { isModern } from './modern-request.ts'
 import { allowsBatches, BATCH_MESSAGES, isSupported, LATEST_VERSION } from './protocol.ts'
 import type { Session } from './session.ts'
 import type { Slot } from './slot.ts'
-
-export const CHOKED = unavailable('The server does not read its input. Try again.')
 
 /** Answers a POST. Whatever goes wrong is an answer; nothing is thrown. */
 export function receivePost(slot: Slot, req: HttpRequest, res: HttpResponse): void {
@@ -140,7 +138,8 @@ function readBatch(text: string): Message[] | { readonly invalid: string } {
   if (!items || items.length === 0) return { invalid: `A batch has 1 to ${BATCH_MESSAGES} messages.` }
   const messages: Message[] = []
   for (const item of items) {
-    const message = readMessage(text.slice(item.start, item.end))
+    // One that waits must not keep the whole body in memory.
+    const message = readMessage(copied(text.slice(item.start, item.end)))
     if ('invalid' in message) return message
     messages.push(message)
   }

@@ -180,8 +180,7 @@ export class ServerProcess extends Connection<SessionPending, SessionTurn> imple
     }
     for (const [id, pending] of this.pending.all()) {
       if (pending.call?.session !== session) continue
-      this.pending.take(id)
-      this.tellCancelled(id, 'The session has ended.')
+      this.takeBack(id, 'The session has ended.')
       pending.fail(refusal)
     }
     this.asks.sessionEnded(session)

@@ -211,7 +211,7 @@ export class Session implements StreamOwner {
 
   /**
    * A process of its own is slowed down with its reader. One that sessions share must not be: there the reader is cut
-   * when too much waits for it. A reader that takes nothing at all is cut by its connection (http.ts). Either way the
+   * when too much waits for it. A reader that takes nothing at all is cut by its connection (http1.ts). Either way the
    * client resumes from the kept events.
    */
   slow(stream: EventStream, waitingBytes: number): (() => void) | undefined {

@@ -185,6 +185,8 @@ export class Slot {
   }
 
   #opened(session: Session, answer: string): { session: Session; answer: string } {
+    // Its server may have taken its time to start; nobody has left it alone meanwhile.
+    session.lastUsed = Date.now()
     this.#sessions.set(session.id, session)
     this.#changed()
     return { session, answer }

@@ -3,7 +3,8 @@
 import type { Era, Isolation, Limits, Scale } from '../model/service.ts'
 
 /**
- * One JSON document on the adapter's stdin, then end of file; an end of file alone, and it ends. Secrets are in `env` and stand nowhere else.
+ * One JSON document on the adapter's stdin, then end of file; without a document it ends. Secrets are in `env` and stand
+ * nowhere else.
  */
 export interface AdapterSpec {
   readonly service: string

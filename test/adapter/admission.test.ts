@@ -1,19 +1,22 @@
 // What is beyond limits.concurrency: who waits, for how long, in which order, and what becomes of it. Clients and servers
 // of both eras; the servers answer a call when the test says so.
 
+import { connect, type Socket } from 'node:net'
+
 import * as fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 
 import { Admission, type Turn } from '../../src/adapter/admission.ts'
 import { DEFAULT_BOUNDS, type Bounds } from '../../src/adapter/bounds.ts'
 import type { Refusal } from '../../src/adapter/error.ts'
+import { PendingTable } from '../../src/adapter/pending.ts'
 import { WaitingRoom } from '../../src/adapter/queue.ts'
 import type { AdapterSpec } from '../../src/adapter/spec.ts'
 import { DEFAULT_LIMITS } from '../../src/config/limits.ts'
 import type { Limits } from '../../src/model/service.ts'
 import { answersAdapter, KEY, modern, modernAbandoned, type ModernOptions } from './modern-support.ts'
-import { scriptedSlot, type ScriptedSlot } from './scripted.ts'
-import { call, openSession, post, stream, toolCall, until, type Answer, type Rpc } from './support.ts'
+import { initializeResult, scriptedSlot, type ScriptedLife, type ScriptedSlot } from './scripted.ts'
+import { call, heldBytes, openSession, post, stream, toolCall, until, type Answer, type Rpc } from './support.ts'
 
 type Era = 'legacy' | 'modern'
 
@@ -49,6 +52,7 @@ async function start(
   limits: Partial<Limits> = {},
   changes: Partial<AdapterSpec> = {},
   bounds: Partial<Bounds> = {},
+  life: ScriptedLife = {},
 ) {
   const all = { ...DEFAULT_LIMITS, concurrency: 1, ...limits }
   test = await scriptedSlot(
@@ -62,6 +66,7 @@ async function start(
         server.say({ method: 'notifications/subscriptions/acknowledged', params })
       }
     },
+    life,
   )
   return test.socket
 }
@@ -414,6 +419,31 @@ describe('what never waits', () => {
   })
 })
 
+/** Whether the server of a call was told that another is cancelled before it got this one. */
+function cancelledBefore(name: string): boolean {
+  const { received } = test.servers.find((server) => server.received.some(({ params }) => params?.['name'] === name))!
+  const cancelled = received.findIndex(({ method }) => method === 'notifications/cancelled')
+  return cancelled >= 0 && cancelled < received.findIndex(({ params }) => params?.['name'] === name)
+}
+
+describe('a call whose client leaves', () => {
+  it.each(['legacy', 'modern'] as const)(
+    'is cancelled before another gets its place at a %s server',
+    async (server) => {
+      await start(server)
+      const leave = modernAbandoned(test.socket, 'tools/call', { name: 'gone', arguments: {} })
+      await until('it runs', () => reached().includes('gone'))
+      const next = CLIENTS.modern('next')
+      await waits(1)
+      leave()
+      await until('the next runs', () => reached().includes('next'))
+      expect(cancelledBefore('next')).toBe(true)
+      finish('next')
+      expect((await next).status).toBe(200)
+    },
+  )
+})
+
 describe('a session', () => {
   it.each(['legacy', 'modern'] as const)('that ends takes what waits with it, before a %s server', async (server) => {
     await start(server)
@@ -427,6 +457,7 @@ describe('a session', () => {
     expect([(await first).status, (await second).status]).toEqual([404, 404])
     await until('the other runs', () => reached().includes('other'))
     expect(reached()).toEqual(['first', 'other'])
+    expect(cancelledBefore('other')).toBe(true)
     expect(status()).toMatchObject({ running: 1, waiting: 0 })
     finish('other')
     expect((await other).status).toBe(200)
@@ -449,6 +480,35 @@ describe('a session', () => {
     await until('the second runs', () => reached().includes('second'))
     finish('second')
     await until('nothing is under way', () => status().requests === 0)
+  })
+
+  it('keeps of a batch what waits, and nothing else of its body', async () => {
+    await start('legacy', { queue: 20 })
+    const session = await openSession(test.socket, { version: '2025-03-26' })
+    sessions.set('alice', session)
+    const first = CLIENTS.legacy('first')
+    await runs(1)
+    const before = heldBytes()
+    // Nobody has asked for such an answer; it is dropped.
+    const result = '.'.repeat(4_000_000)
+    const sockets: Socket[] = []
+    for (let i = 1; i <= 8; i++) {
+      const batch = [
+        { jsonrpc: '2.0', id: `none-${i}`, result: { result } },
+        toolCall(i, `a${i}`, { about: 'a thing' }),
+      ]
+      const body = JSON.stringify(batch)
+      const head = `POST /mcp HTTP/1.1\r\nx-mcp-client: alice\r\nmcp-session-id: ${session}\r\ncontent-type: application/json`
+      // A client that keeps nothing itself.
+      const client = connect(test.socket)
+      sockets.push(client)
+      client.write(`${head}\r\ncontent-length: ${body.length}\r\n\r\n${body}`)
+      await waits(i)
+    }
+    await until('the rest is given up', () => heldBytes() - before < 16_000_000)
+    for (const client of sockets) client.destroy()
+    finish('first')
+    expect((await first).status).toBe(200)
   })
 
   it('of its own has all of its process', async () => {
@@ -560,6 +620,27 @@ describe('a process that one call has for itself', () => {
     for (const answer of answers) expect((await answer).status).toBe(200)
   })
 
+  it('is not one that others are about to use', async () => {
+    const initialized: (() => void)[] = []
+    const initialize: ScriptedLife['initialize'] = (server, message) =>
+      void initialized.push(() => server.say({ id: message.id, result: initializeResult(message) }))
+    await start('legacy', { concurrency: 2 }, { scale: { max: 1, warm: 0 } }, { bridgedProcesses: 1 }, { initialize })
+    const shares = modern(test.socket, 'prompts/list', { name: 'shares' }, { capabilities: CAN })
+    await until('it starts', () => initialized.length === 1)
+    // It would hear the logs of the other, whose client is none of its business.
+    const answer = alone('alone', 'bob')
+    await until('both are there', () => status().requests === 2)
+    initialized[0]!()
+    await runs(1)
+    await waits(1)
+    expect(reached()).toEqual(['shares'])
+    finish('shares')
+    expect((await shares).status).toBe(200)
+    await until('it has the process', () => reached().includes('alone'))
+    finish('alone')
+    expect((await answer).status).toBe(200)
+  })
+
   it('rests while its client is asked, and goes on without a turn', async () => {
     await start('legacy')
     const call = alone('a')
@@ -658,6 +739,19 @@ describe('time', () => {
     admission.leave()
     expect(outcome).toEqual({ left: 1000 })
     expect(vi.getTimerCount()).toBe(0)
+  })
+
+  it('of a request that rested is what one that comes has, whatever is left of its first', () => {
+    const timedOut: number[] = []
+    const table = new PendingTable({ reenter: () => undefined, leave: () => undefined })
+    const pending = { method: 'tools/call', settle: () => undefined, fail: () => undefined }
+    table.add(1, pending, 1000, () => void timedOut.push(Date.now()))
+    table.rest(1)
+    vi.advanceTimersByTime(2000)
+    const from = Date.now()
+    table.resume(1, 60_000)
+    vi.advanceTimersByTime(120_000)
+    expect(timedOut).toEqual([from + 60_000])
   })
 
   it('that is over while it waits is 504 with words', () => {

@@ -9,6 +9,7 @@ import { KEY, reply, VERSION } from './modern-support.ts'
 import { scriptedSlot, type ScriptedLife, type ScriptedServer, type ScriptedSlot } from './scripted.ts'
 import {
   call as http,
+  heldBytes,
   initializeMessage,
   openSession,
   post,
@@ -97,6 +98,18 @@ describe('a session', () => {
     })
     expect(answer.headers['mcp-session-id']).toMatch(/^[\w-]{43}$/)
     expect(received('initialize')).toEqual([])
+  })
+
+  it('is kept without the rest of its initialize', async () => {
+    const socket = await start()
+    await openSession(socket)
+    const before = heldBytes()
+    for (let i = 1; i <= 4; i++) {
+      const initialize = initializeMessage({ capabilities: { roots: { listChanged: true } } })
+      const padded = { ...initialize, params: { ...(initialize['params'] as object), padding: '.'.repeat(4_000_000) } }
+      expect((await post(socket, padded)).status).toBe(200)
+    }
+    await until('the rest is given up', () => heldBytes() - before < 6_000_000)
   })
 
   it('says for its client what every request has to say', async () => {

@@ -235,6 +235,50 @@ describe('a server', () => {
     expect(bodies(client.text)).toEqual(['no', 'next'])
   })
 
+  it('begins no request behind the last one of a connection, though its body comes after the answer', async () => {
+    serve = (req, res) => (req.target === '/no' ? res.send(413, {}, 'no') : echo(req, res))
+    const client = open()
+    client.send(`POST /no HTTP/1.1\r\nconnection: close\r\ncontent-length: 4\r\n\r\nbody${post('next')}`)
+    await until('it is ended', () => client.ended)
+    expect(seen.map(({ target }) => target)).toEqual(['/no'])
+    expect(bodies(client.text)).toEqual(['no'])
+  })
+
+  it('takes the rest of a refused body on the last request, too: who sends it would not see the answer', async () => {
+    serve = (_req, res) => res.send(413, {}, 'no')
+    const client = open()
+    const errors: unknown[] = []
+    client.socket.on('error', (error) => errors.push(error))
+    client.send(`POST / HTTP/1.1\r\nconnection: close\r\ncontent-length: 5000000\r\n\r\n${'x'.repeat(5_000_000)}`)
+    await until('it is ended', () => client.ended)
+    expect(errors).toEqual([])
+    expect(bodies(client.text)).toEqual(['no'])
+  })
+
+  it('ends a connection whose answered request has still to arrive when it does', async () => {
+    serve = (_req, res) => res.send(413, {}, 'no')
+    const client = open()
+    client.send('POST / HTTP/1.1\r\ncontent-length: 4\r\n\r\n')
+    await until('it is refused', () => client.text.endsWith('no'))
+    const closed = server.close(60_000)
+    client.send('body')
+    await until('it is ended', () => client.ended)
+    await closed
+  })
+
+  it('does not cut the next request for an answer that has left', async () => {
+    const client = open()
+    client.send(post('one'))
+    await until('the first is answered', () => answers[0]?.closed === true)
+    serve = (_req, res) => {
+      answers[0]!.destroy()
+      res.send(200, {}, 'two')
+    }
+    client.send(post('x'))
+    await until('the second is answered', () => client.ended || client.text.endsWith('two'))
+    expect(bodies(client.text)).toEqual(['one', 'two'])
+  })
+
   it.each([
     ['headers without end', `GET / HTTP/1.1\r\nx: ${'y'.repeat(70_000)}`, 431],
     ['large headers', `GET / HTTP/1.1\r\nx: ${'y'.repeat(70_000)}\r\n\r\n`, 431],

@@ -1,6 +1,6 @@
 // How many processes a slot has: spare ones (`scale.warm`) and the bound (`scale.max`).
 
-import { afterEach, describe, expect, it } from 'vitest'
+import { afterEach, describe, expect, it, vi } from 'vitest'
 
 import type { Bounds } from '../../src/adapter/bounds.ts'
 import { StartFailure } from '../../src/adapter/error.ts'
@@ -323,6 +323,24 @@ describe('scale.max', () => {
     expect((await post(slot.socket, toolCall(1, 'x'), { session: second.id })).status).toBe(404)
     expect(await serverOf(slot, first.id)).toBe(0)
     get.close()
+  })
+
+  it('session: one whose server took long to start has not rested meanwhile', async () => {
+    const ready = Promise.withResolvers<void>()
+    ends.push(async () => ready.resolve())
+    const slot = await start(max(1), { restingMs: 60_000 }, { start: () => ready.promise })
+    const clock = vi.spyOn(Date, 'now').mockReturnValue(0)
+    try {
+      const first = post(slot.socket, initializeMessage())
+      await until('it starts', () => slot.slot.status.processes === 1)
+      clock.mockReturnValue(90_000)
+      ready.resolve()
+      const session = String((await first).headers['mcp-session-id'])
+      expect((await post(slot.socket, initializeMessage())).status).toBe(503)
+      expect(await serverOf(slot, session)).toBe(0)
+    } finally {
+      clock.mockRestore()
+    }
   })
 
   it('session: the next process starts when one that is ending is gone', async () => {

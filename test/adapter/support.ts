@@ -6,6 +6,8 @@ import { request, type IncomingMessage } from 'node:http'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 
 import { buildSync } from 'esbuild'
 import { afterAll } from 'vitest'
@@ -366,6 +368,15 @@ export async function until(
     if (performance.now() > end) throw new Error(`never happened: ${what}`)
     await new Promise((settle) => setImmediate(settle))
   }
+}
+
+/** Bytes that are still in use, strings and buffers outside the heap included. */
+export function heldBytes(): number {
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as () => void
+  collect()
+  const { external, heapUsed } = process.memoryUsage()
+  return external + heapUsed
 }
 
 /** Whether a process is there and no zombie. */
