@@ -13,6 +13,8 @@ const LINE_BYTES = 1024
 const TRAILER_BYTES = 8192
 const TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 const SIZE = new RegExp(`^([0-9a-fA-F]{1,12})(?:;${TOKEN}(?:=${TOKEN})?)*$`)
+/** What says where a request ends has no place behind it (RFC 9110 §6.5.1), and some would believe it. */
+const FRAMING = /^(?:content-length|transfer-encoding|connection):/i
 const TRAILER = new RegExp(String.raw`^${TOKEN}:[\t\x20-\x7e\x80-\xff]*$`)
 
 export class BodyReader {
@@ -80,7 +82,8 @@ export class BodyReader {
       this.#state = 'done'
     } else {
       this.#trailerBytes += line.length
-      if (this.#trailerBytes > TRAILER_BYTES || !TRAILER.test(line)) this.#state = 'broken'
+      const odd = !TRAILER.test(line) || FRAMING.test(line)
+      if (odd || this.#trailerBytes > TRAILER_BYTES) this.#state = 'broken'
     }
   }
 }
