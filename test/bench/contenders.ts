@@ -22,6 +22,8 @@ export interface Contender {
   readonly target: Target
   /** Its processes by hop, as they are now. */
   readonly hops: () => Promise<Readonly<Record<string, readonly number[]>>>
+  /** It starts a server for each call: what these use cannot be told from what others use. */
+  readonly startsPerCall: boolean
 }
 
 const CLIENT = 'codex'
@@ -67,6 +69,7 @@ export async function startContenders(
       const { adapter, servers } = (await shared.hops()) as Record<string, readonly number[]>
       return { adapter: adapter!, servers: servers! }
     },
+    startsPerCall: false,
   })
   const modules = await installPeers()
   const mount = `${server}:${IN_CONTAINER}:ro`
@@ -79,6 +82,7 @@ export async function startContenders(
       name,
       target: { ...peer.target, ...era },
       hops: () => Promise.resolve({ bridge: [peer.pid], servers: descendants(peer.pid) }),
+      startsPerCall: name === 'supergateway' && setting === 'modern',
     })
   }
   if (!engine) return contenders
@@ -104,6 +108,7 @@ function through(berth: Berth, name: 'shared' | 'session', port: number, era: Pi
       const adapters = slots.flatMap(({ pid }) => pid ?? [])
       return { envoy: envoy.pid === null ? [] : [envoy.pid], adapter: adapters, servers: descendants(...adapters) }
     },
+    startsPerCall: false,
   }
 }
 

@@ -164,7 +164,11 @@ async function measure(
       hop,
       (cpuMs * 1000) / count,
     ])
-    return { ...load, cpu: Object.fromEntries(perCall) as Record<string, number>, foreign: used.foreign }
+    return {
+      ...load,
+      cpu: Object.fromEntries(perCall) as Record<string, number>,
+      foreign: contender.startsPerCall ? 0 : used.foreign,
+    }
   } finally {
     if (oneCore) await pin(pids, `0-${CORES - 1}`)
   }
