@@ -28,6 +28,7 @@ const CLIENTS = ['codex', 'gemini']
 const LIMITS = { timeout: '10s' }
 /** How long after everything answers again all that is left over may take to go. */
 const TIDY_MS = 45_000
+const ENGINE_MS = 60_000
 
 const endTurn = await managedEngineTurn()
 
@@ -66,6 +67,8 @@ describeWithSpareEngine('SIGKILL during traffic', () => {
     await berth.up()
     const archive = join(berth.folder, 'image.tar')
     await host.cli('save', '-o', archive, IMAGE)
+    // Nobody's start waits for the engine that Berth brings up.
+    await eventually(() => inside('version'), ENGINE_MS)
     await inside('load', '-i', archive)
     const services = await eventually(async () => {
       const rows = await berth.services()

@@ -34,6 +34,7 @@ import {
 import { load } from './load.ts'
 
 const PREPARATION_MS = 900_000
+const ENGINE_MS = 60_000
 /** All servers start at once on whatever cores there are. */
 const START_MS = 600_000
 vi.setConfig({ testTimeout: START_MS })
@@ -134,7 +135,7 @@ describeWithSpareEngine('a fleet of all ready services', () => {
       record('packages, an engine with the image of Docker-in-Docker', began)
       began = performance.now()
       await berth.up()
-      await eventually(() => inside('version'))
+      await eventually(() => inside('version'), ENGINE_MS)
       record('berth up with a managed engine', began)
       began = performance.now()
       await withLock(`${cacheName(cache)}-images`, () => ensureImage({ cli: inside }, cache, image))
