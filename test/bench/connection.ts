@@ -60,9 +60,9 @@ export class Connection {
     return this.#waiting.promise
   }
 
-  /** False when either side has ended it. */
+  /** False when either side has ended it, and while an answer without end comes. */
   get usable(): boolean {
-    return !this.#socket.destroyed && !this.#socket.readableEnded
+    return !this.#endless && !this.#socket.destroyed && !this.#socket.readableEnded
   }
 
   close(): void {

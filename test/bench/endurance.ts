@@ -75,9 +75,11 @@ async function abandoned(
 ): Promise<Line[]> {
   progress(`${count} abandoned sessions, isolation ${name} …`)
   const target: Target = { endpoint: { port }, client: 'codex' }
-  // What starts with the first session, and the code that is compiled then, is not what the others cost.
-  for (const session of await openSessions(times(KEPT, target), signal)) await session.close()
-  await until(signal, async () => (await slot(berth, name)).sessions === 0)
+  // As many as are kept in the end: what these cost is not what the others leave behind.
+  for (const session of await openSessions(times(KEPT, target), signal)) {
+    await session.call(ECHO)
+    session.abandon()
+  }
   const before = await memory(berth, name, signal)
   const began = performance.now()
   let opened = 0
@@ -105,8 +107,8 @@ async function abandoned(
   const { processes, sessions } = await slot(berth, name)
   const kept = await memory(berth, name, signal)
   // A session of a shared process costs no process, and lives for its two hours: its client may come back.
-  const per = ((kept.adapter - before.adapter) * 1024) / sessions
-  const share = kept.adapter / before.adapter
+  const per = ((kept.adapter - before.adapter) * 1024) / (sessions - KEPT)
+  const share = (kept.adapter + kept.servers) / (before.adapter + before.servers)
   return [
     { what: `${count} abandoned sessions, isolation ${name}: opened per second`, measured: digits(count / took) },
     { what: '  processes at most', measured: String(peak) },
@@ -120,7 +122,7 @@ async function abandoned(
     { what: '  adapter and its servers, before / with all / afterwards, MB', measured: figures(before, full, kept) },
     own
       ? {
-          what: '  adapter afterwards, as a share of before',
+          what: '  memory afterwards, as a share of before',
           measured: `${digits(share)}×`,
           wanted: `≤ ${ABANDONED_SHARE}×`,
           met: share <= ABANDONED_SHARE,

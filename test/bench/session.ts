@@ -105,7 +105,9 @@ export class Session {
 
   /** Connects again where the server has closed the connection while nobody used it, which costs no session. */
   async reconnect(): Promise<void> {
-    if (!this.#connection.usable) this.#connection = await Connection.open(this.#endpoint)
+    if (this.#connection.usable) return
+    this.#connection.close()
+    this.#connection = await Connection.open(this.#endpoint)
   }
 
   /** Ends the session and the connection. */
