@@ -4,8 +4,8 @@ import { defineConfig } from 'vitest/config'
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
 
 /**
- * The longest first, so that none of them is alone at the end; those with a managed engine, of which there is one at a
- * time on a machine, far enough from each other that none waits for another.
+ * The longest first, so that none of them is alone at the end; those with a managed engine, and those with a Berth that
+ * watches the shared one, of which one runs at a time, so that none waits long for another.
  */
 const FIRST = [
   'test/e2e/fleet.test.ts',
@@ -13,11 +13,17 @@ const FIRST = [
   'test/e2e/trouble.test.ts',
   'test/chaos/kill.test.ts',
   'test/e2e/consul.test.ts',
-  'test/e2e/compose.test.ts',
   'test/e2e/ssh.test.ts',
+  'test/e2e/compose.test.ts',
   'test/sdk/sdk.test.ts',
+  'test/e2e/start.test.ts',
   'test/catalog/image.test.ts',
+  'test/e2e/lifecycle.test.ts',
   'test/e2e/dind.test.ts',
+  'test/conformance/conformance.test.ts',
+  'test/e2e/docker.test.ts',
+  'test/docker/dind.test.ts',
+  'test/e2e/deploy.test.ts',
 ]
 
 class LongestFirst extends BaseSequencer {
@@ -35,7 +41,7 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     globalSetup: ['test/bed/global-setup.ts'],
     sequence: { sequencer: LongestFirst },
-    // Most of the time of most tests is waiting; files share nothing but the bed's engine, where each has names of its own.
+    // Most of the time of most tests is waiting. What files share has turns (test/bed/docker.ts).
     maxWorkers: 2,
     // Real engines on a busy machine; what is waited for has deadlines of its own.
     testTimeout: 60_000,

@@ -96,6 +96,14 @@ export async function spareEngine(name: string): Promise<SpareEngine> {
 }
 
 /**
+ * For a test file with a Berth that watches the shared engine: it would serve what other files label there. One at a time
+ * in a run; call it while the file is imported. The turn ends with the file's own process.
+ */
+export async function sharedEngineTurn(): Promise<void> {
+  await lock(`shared-engine-${inject('bed').replace(/\W/g, '')}`)
+}
+
+/**
  * For a test file with a managed engine, whose port and subnet are fixed: one at a time on this machine. Call it while
  * the file is imported, where no time limit counts, and the function that it resolves to when the engine is down.
  */

@@ -14,7 +14,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
 import { findEntry } from '../../src/catalog/lookup.ts'
 import { imageOf } from '../../src/catalog/recipe.ts'
-import { type BedEngine, describeWithDocker, NODE_IMAGE } from '../bed/docker.ts'
+import { type BedEngine, describeWithDocker, NODE_IMAGE, sharedEngineTurn } from '../bed/docker.ts'
 import { engineKit } from '../bed/engine-kit.ts'
 import { cacheFolder, cacheName } from '../bed/folders.ts'
 import { ensureImage } from '../bed/image.ts'
@@ -22,6 +22,8 @@ import { withLock } from '../bed/lock.ts'
 import { PYTHON_IMAGE, pythonImage } from '../bed/python.ts'
 import { berth, type Ran } from '../commands/berth.ts'
 import { type Installed, installed, python } from './installed.ts'
+
+await sharedEngineTurn()
 
 const PREPARATION_MS = 600_000
 /** One of npm, one of PyPI, and one that needs a system package of its base. */

@@ -3,9 +3,11 @@ import { mkdtempSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
-import { describeWithSpareEngine, SMALL_IMAGE, spareEngine, type BedEngine } from '../bed/docker.ts'
+import { type BedEngine, describeWithSpareEngine, sharedEngineTurn, SMALL_IMAGE, spareEngine } from '../bed/docker.ts'
 import { Relay } from './relay.ts'
 import { Watched } from './watched.ts'
+
+await sharedEngineTurn()
 
 const EVENTS = '/events'
 const LIST = '/containers/json'

@@ -7,9 +7,11 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 
 import { ConsulAgent, describeWithConsul } from '../bed/consul.ts'
-import { describeWithDocker, NODE_IMAGE } from '../bed/docker.ts'
+import { describeWithDocker, NODE_IMAGE, sharedEngineTurn } from '../bed/docker.ts'
 import { Berth, eventually, initialize, reference } from './berth.ts'
 import { load } from './load.ts'
+
+await sharedEngineTurn()
 
 /** How long Consul is away. */
 const AWAY_MS = 30_000

@@ -7,8 +7,10 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 
 import type { Problem } from '../../src/model/problem.ts'
-import { describeWithDocker, NODE_IMAGE, SMALL_IMAGE } from '../bed/docker.ts'
+import { describeWithDocker, NODE_IMAGE, sharedEngineTurn, SMALL_IMAGE } from '../bed/docker.ts'
 import { Berth, eventually, initialize } from './berth.ts'
+
+await sharedEngineTurn()
 
 describeWithDocker('deployments', (docker) => {
   let berth: Berth

@@ -9,17 +9,20 @@ import { dindStatus } from '../../src/api/view.ts'
 import { certificatesOf } from '../../src/docker/addresses.ts'
 import { filesOfFolder } from '../../src/docker/tls.ts'
 import {
+  type BedEngine,
   describeWithDocker,
   describeWithSpareEngine,
   managedEngineTurn,
   NODE_IMAGE,
+  sharedEngineTurn,
   spareEngine,
-  type BedEngine,
   type SpareEngine,
 } from '../bed/docker.ts'
 import { Relay } from '../docker/relay.ts'
 import { Berth, eventually, initialize, reference } from './berth.ts'
 import { load } from './load.ts'
+
+await sharedEngineTurn()
 
 const endTurn = await managedEngineTurn()
 

@@ -6,12 +6,15 @@ import {
   describeWithDocker,
   describeWithSpareEngine,
   NODE_IMAGE,
+  sharedEngineTurn,
   SMALL_IMAGE,
   spareEngine,
   type SpareEngine,
 } from '../bed/docker.ts'
 import { Berth, eventually, initialize } from './berth.ts'
 import { load } from './load.ts'
+
+await sharedEngineTurn()
 
 const list = { jsonrpc: '2.0', id: 2, method: 'tools/list' }
 

@@ -11,12 +11,15 @@ import {
   describeWithDocker,
   describeWithSpareEngine,
   NODE_IMAGE,
+  sharedEngineTurn,
   SMALL_IMAGE,
   spareEngine,
   type SpareEngine,
 } from '../bed/docker.ts'
 import { Berth, eventually, initialize, reference } from './berth.ts'
 import { load } from './load.ts'
+
+await sharedEngineTurn()
 
 const FOREIGN_IMAGE = 'berth-test/foreign:1'
 const ELF_X86_64 = 0x3e

@@ -5,10 +5,12 @@ import { createServer, type AddressInfo } from 'node:net'
 
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 
-import { describeWithDocker, NODE_IMAGE } from '../bed/docker.ts'
+import { describeWithDocker, NODE_IMAGE, sharedEngineTurn } from '../bed/docker.ts'
 import { SshMachine } from '../bed/ssh.ts'
 import { Berth, eventually, initialize, reference } from './berth.ts'
 import { load } from './load.ts'
+
+await sharedEngineTurn()
 
 describeWithDocker('an engine behind ssh', (docker) => {
   let berth: Berth

@@ -5,9 +5,11 @@ import { createServer } from 'node:net'
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
-import { describeWithDocker, SMALL_IMAGE } from '../bed/docker.ts'
+import { describeWithDocker, sharedEngineTurn, SMALL_IMAGE } from '../bed/docker.ts'
 import { Berth, eventually, initialize, reference } from './berth.ts'
 import { load } from './load.ts'
+
+await sharedEngineTurn()
 
 let berth: Berth
 const everything = { command: reference('everything') }

@@ -7,12 +7,14 @@ import { isDeepStrictEqual } from 'node:util'
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
-import { type BedEngine, describeWithDocker } from '../bed/docker.ts'
+import { type BedEngine, describeWithDocker, sharedEngineTurn } from '../bed/docker.ts'
 import { python } from '../catalog/installed.ts'
 import { type Berth, eventually } from '../e2e/berth.ts'
 import { nameOf, removeImage, runAll, runsOf, startBerth, titleOf, type Ran, type Run, type Runtime } from './runs.ts'
 import { CLIENTS, LACKS, NAMES, REVISION, SCENARIOS, type Lack, type Outcome, type Scenario } from './scenarios.ts'
 import { connectV1 } from './typescript-v1.ts'
+
+await sharedEngineTurn()
 
 const README = readFileSync(join(import.meta.dirname, '..', '..', 'README.md'), 'utf8')
 /** With the download of the SDKs on a fresh machine. */
