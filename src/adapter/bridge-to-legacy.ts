@@ -182,7 +182,7 @@ export class BridgeToLegacy implements BridgeEvents {
     if (code === CODE.resourceNotFound) {
       changes.push([findPath(response.text, 0, 'error', 'code')!, String(CODE.invalidParams)])
     }
-    const text = splice(response.text, ...changes.toSorted(([a], [b]) => a.start - b.start))
+    const text = splice(response.text, ...changes)
     exchange.answer(text, statusOf(response))
   }
 

@@ -56,7 +56,7 @@ export function modernResult(
     else if (!meta) added.push(`"_meta":{${info}}`)
   }
   if (added.length > 0) changes.push([inside(result), added.join(',') + comma(text, result)])
-  return splice(text, ...changes.toSorted(([a], [b]) => a.start - b.start))
+  return splice(text, ...changes)
 }
 
 /** A notification of a server of the legacy era for a subscription; `id` is wire text. */

@@ -104,11 +104,12 @@ export function findPath(text: string, at: number, ...path: string[]): Span | un
   return span
 }
 
-/** The text with the spans, given in ascending order, replaced. */
+/** The text with the spans replaced, none of which is part of another; in any order, as members are. */
 export function splice(text: string, ...changes: readonly (readonly [Span, string])[]): string {
+  const inOrder = changes.length > 1 ? changes.toSorted(([a], [b]) => a.start - b.start) : changes
   let result = ''
   let from = 0
-  for (const [span, replacement] of changes) {
+  for (const [span, replacement] of inOrder) {
     result += text.slice(from, span.start) + replacement
     from = span.end
   }

@@ -70,7 +70,7 @@ export class ModernProcess extends Connection<ModernPending> {
       },
     }
     this.track(id, pending, timeoutMs)
-    this.write(splice(message.text, ...changes.toSorted(([a], [b]) => a.start - b.start)))
+    this.write(splice(message.text, ...changes))
     return id
   }
 
@@ -170,7 +170,7 @@ export function listenResponse(response: ResponseMessage, id: string): string {
   const named = findPath(response.text, 0, 'result', '_meta', META.subscription)
   const changes: [Span, string][] = [[response.id, id]]
   if (named) changes.push([named, id])
-  return splice(response.text, ...changes.toSorted(([a], [b]) => a.start - b.start))
+  return splice(response.text, ...changes)
 }
 
 /** The end of a subscription that the client is to see as one (basic/patterns/subscriptions, "Graceful Closure"). */

@@ -169,7 +169,7 @@ export class ProcessPool {
       if (span) changes.push([span, JSON.stringify(version)])
       agreed = version
     }
-    return { text: splice(response, ...changes.toSorted(([a], [b]) => a.start - b.start)), version: agreed }
+    return { text: splice(response, ...changes), version: agreed }
   }
 
   /** Stops a process that no session will use again. */
@@ -273,8 +273,8 @@ export class ProcessPool {
   }
 
   /**
-   * One more process must not be one too many. Nobody who is there loses a process to `scale.max`; where only the bound on shared
-   * processes counts, the one that has been without a session for longest goes.
+   * One more process must not be one too many. Nobody who is there loses a process to `scale.max`; where only the bound
+   * on shared processes counts, the one that has been without a session for longest goes.
    */
   #makeRoom(): void {
     const max = this.ceiling

@@ -155,7 +155,7 @@ export class ServerProcess extends Connection<SessionPending, SessionTurn> imple
       fail: (refusal) => exchange.refuse(clientId, refusal),
     }
     this.track(id, pending, timeoutMs)
-    this.write(splice(message.text, ...changes.toSorted(([a], [b]) => a.start - b.start)))
+    this.write(splice(message.text, ...changes))
     if (tokens) exchange.openStream()
   }
 
