@@ -1,11 +1,11 @@
 // The README's tables of the benchmark: what was measured side by side in one run, and what it should have been.
 
+import { marksOf, withLines } from '../fixtures/readme.ts'
 import type { CellResult, Verdict } from './budgets.ts'
 import type { ContenderName } from './contenders.ts'
 import { digits } from './figures.ts'
 
-const BEGIN = '<!-- bench: written by `npm run bench -- throughput --write` -->'
-const END = '<!-- /bench -->'
+const MARKS = marksOf('bench', 'npm run bench -- throughput --write')
 
 const COLUMNS: readonly (readonly [ContenderName, string])[] = [
   ['shared', 'Berth, `shared`'],
@@ -16,8 +16,6 @@ const COLUMNS: readonly (readonly [ContenderName, string])[] = [
 
 /** The README with its tables renewed. */
 export function withResults(readme: string, results: readonly CellResult[], judged: readonly Verdict[]): string {
-  const [from, to] = [readme.indexOf(BEGIN), readme.indexOf(END)]
-  if (from < 0 || to < from) throw new Error(`the README has no "${BEGIN}" before "${END}"`)
   const measured = [
     row(['connections', ...COLUMNS.map(([, title]) => title)]),
     row(['---', ...COLUMNS.map(() => '---:')]),
@@ -36,7 +34,7 @@ export function withResults(readme: string, results: readonly CellResult[], judg
     row(['---', '---:', '---:', '---']),
     ...judged.map(({ what, wanted, measured: value, met }) => row([what, wanted, value, met ? 'yes' : 'no'])),
   ]
-  return `${readme.slice(0, from)}${BEGIN}\n${measured.join('\n')}\n\n${budgets.join('\n')}\n${readme.slice(to)}`
+  return withLines(readme, MARKS, [...measured, '', ...budgets])
 }
 
 function row(cells: readonly string[]): string {

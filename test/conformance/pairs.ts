@@ -3,6 +3,7 @@
 import { join } from 'node:path'
 
 import { Berth } from '../e2e/berth.ts'
+import { marksOf, withLines } from '../fixtures/readme.ts'
 import { REQUIREMENTS, runSuite, type Scenario } from './suite.ts'
 
 const FIXTURE = join(import.meta.dirname, 'fixture', 'server.ts')
@@ -81,16 +82,12 @@ export function report(result: PairResult, verbose = false): string {
   return [score(result), ...lines].join('\n')
 }
 
-const BEGIN = '<!-- conformance: written by `npm run conformance -- --write` -->'
-const END = '<!-- /conformance -->'
+const MARKS = marksOf('conformance', 'npm run conformance -- --write')
 
 /** The README with its table of results renewed. */
 export function withTable(readme: string, results: readonly PairResult[]): string {
-  const [from, to] = [readme.indexOf(BEGIN), readme.indexOf(END)]
-  if (from < 0 || to < from) throw new Error(`the README has no "${BEGIN}" before "${END}"`)
   const head = '| client | server | scenarios passed | missed | beyond, clean |'
-  const table = [head, '|---|---|---|---|---|', ...results.map(row)]
-  return `${readme.slice(0, from)}${BEGIN}\n${table.join('\n')}\n${readme.slice(to)}`
+  return withLines(readme, MARKS, [head, '|---|---|---|---|---|', ...results.map(row)])
 }
 
 /** The table's row of a pair. */
