@@ -1,8 +1,8 @@
 // What the slots of a node need of the rest: adapters, memory of generations, and whom to tell.
 
-import type { AdapterStatus } from '../adapter/spec.ts'
+import type { AdapterStatus, Adjustable } from '../adapter/spec.ts'
 import type { ProcessRecord } from '../model/record.ts'
-import type { Scale, Service } from '../model/service.ts'
+import type { Service } from '../model/service.ts'
 
 /** A running adapter, as the slots need it. */
 export interface Adapter {
@@ -10,7 +10,7 @@ export interface Adapter {
   readonly httpSocket: string
   drain(deadlineMs: number): Promise<void>
   /** How many processes it may have from now on; nobody's session ends for that. */
-  rescale(scale: Scale): Promise<void>
+  adjust(settings: Adjustable): Promise<void>
   release(): void
 }
 
