@@ -1,0 +1,138 @@
+// The settings of Envoy, in the real Envoy: it takes each of them, and a change of one that is hitless cuts nothing.
+
+import { once } from 'node:events'
+import { createServer, request, type IncomingMessage } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import { beforeAll, expect, test } from 'vitest'
+import { stringify } from 'yaml'
+
+import type { World } from '../../src/compile/compile.ts'
+import { loadConfig } from '../../src/config/load.ts'
+import { KNOBS } from '../../src/model/knobs.ts'
+import { problemLine } from '../../src/model/problem.ts'
+import type { Slot } from '../../src/model/slot.ts'
+import type { GlobalTuning } from '../../src/model/tuning.ts'
+import { type Codec, createCodec } from '../../src/xds/codec.ts'
+import { Authority } from '../docker/authority.ts'
+import { testDescriptors } from '../fixtures/envoy.ts'
+import { client, service, world } from '../fixtures/world.ts'
+import { ServedEnvoy } from './served-envoy.ts'
+
+let codec: Codec
+
+beforeAll(async () => {
+  codec = createCodec(await testDescriptors())
+})
+
+function tuning(envoy: object): GlobalTuning {
+  const loaded = loadConfig({ text: stringify({ envoy }), file: 'berth.yaml', folder: tmpdir() })
+  if ('problems' in loaded) throw new Error(loaded.problems.map(problemLine).join('\n'))
+  return loaded.config.tuning!
+}
+
+/** A server whose GET streams stay open, and whose POSTs answer what they are told to. */
+async function upstream(path: string) {
+  const server = createServer((incoming, response) => {
+    incoming.resume()
+    if (incoming.method === 'GET') response.writeHead(200).write('open')
+    else incoming.on('end', () => response.writeHead(Number(incoming.headers['x-status'] ?? 200)).end('answered'))
+  })
+  await new Promise<void>((resolve) => server.listen(path, resolve))
+  return {
+    [Symbol.dispose]() {
+      server.close()
+      server.closeAllConnections()
+    },
+  }
+}
+
+async function openStream(port: number): Promise<{ readonly open: boolean; close(): void }> {
+  const call = request({ host: '127.0.0.1', port, path: '/mcp', headers: { 'x-mcp-client': 'alice' }, agent: false })
+  call.end()
+  const [response] = (await once(call, 'response')) as [IncomingMessage]
+  expect(response.statusCode).toBe(200)
+  const state = { open: true }
+  response.on('error', () => undefined)
+  response.on('close', () => (state.open = false))
+  response.resume()
+  return {
+    get open() {
+      return state.open
+    },
+    close: () => call.destroy(),
+  }
+}
+
+const NOT_ALONE = ['retries.may_repeat_effects', 'retries.per_try_timeout', 'tracing.sampling']
+
+/** Everything together that can stand together. */
+function everyExample(): object {
+  const all: Record<string, unknown> = {}
+  for (const { key, example, lives } of KNOBS) {
+    const [group, leaf] = key.split('.') as [string, string?]
+    if (lives === 'process' || group === 'tls') continue
+    if (leaf === undefined) all[group] = example
+    else all[group] = { ...(all[group] as object | undefined), [leaf]: example }
+  }
+  const sinks = [{ stdout: 'true', min_status: '400' }, { grpc: 'http://127.0.0.1:1' }, { otlp: 'https://[::1]:1' }]
+  return {
+    ...all,
+    retries: {
+      ...(all['retries'] as object),
+      on: ['5xx', 'gateway-error', 'reset', 'retriable-4xx', 'reset-before-request'],
+    },
+    access_log: [...(all['access_log'] as object[]), ...sinks],
+  }
+}
+
+test('Envoy takes every setting, and a change of one of routes and clusters cuts no stream and fails no request', async () => {
+  await using mesh = await ServedEnvoy.make(codec)
+  const socket = join(tmpdir(), `bxt-${process.pid}`)
+  using _server = await upstream(socket)
+  const port = mesh.ports[0]!
+  const slot: Slot = { service: 'files', group: 'alice', generation: 1, state: 'up', socket }
+  const given = (envoy: object): World =>
+    world([service('files', { port })], { clients: [client('alice')], slots: [slot], tuning: tuning(envoy) })
+  mesh.demand = () => 'hold'
+  mesh.publish(given({}))
+  await mesh.listen()
+  await mesh.startEnvoy()
+
+  const stream = await openStream(port)
+  expect((await mesh.post(port, 'alice')).status).toBe(200)
+  let failed = 0
+  let done = 0
+  const stop = new AbortController()
+  const load = (async () => {
+    while (!stop.signal.aborted) {
+      const { status } = await mesh.post(port, 'alice').catch(() => ({ status: 0 }))
+      if (status === 200) done += 1
+      else failed += 1
+    }
+  })()
+  let envoy: Record<string, unknown> = {}
+  for (const { key, example, effect } of KNOBS) {
+    // Those that change nothing without another one are tried below.
+    if (effect !== 'hitless' || NOT_ALONE.includes(key)) continue
+    const [group, leaf] = key.split('.') as [string, string?]
+    envoy = { ...envoy, [group]: leaf === undefined ? example : { ...(envoy[group] as object), [leaf]: example } }
+    const before = mesh.xds.counters.acknowledged
+    mesh.publish(given(envoy))
+    await mesh.until(() => mesh.xds.counters.acknowledged > before || mesh.xds.counters.refused > 0)
+    expect([key, mesh.xds.refusals()]).toEqual([key, []])
+    const at = done
+    await mesh.eventually(async () => {
+      if (done + failed < at + 3) throw new Error('no requests')
+    })
+  }
+  stop.abort()
+  await load
+  expect({ failed, open: stream.open }).toEqual({ failed: 0, open: true })
+  stream.close()
+
+  mesh.publish(given(everyExample()))
+  await mesh.synced()
+  expect(mesh.xds.refusals()).toEqual([])
+}, 60_000)
