@@ -1,8 +1,23 @@
 // Certificates of listeners, which reach Envoy as secrets (SDS): a new one is used by the next connection, and those that
 // are open stay. A resource shows the certificate; its key is sealed, so that no dump and no difference has it.
 
-import type { Knobs, Tls, TlsMaterial } from '../model/tuning.ts'
+import { GATEWAY } from '../model/names.ts'
+import { knobsOf, type Knobs, type Tls, type TlsMaterial, type Tuning } from '../model/tuning.ts'
 import { ADS_SOURCE, extension, type Json, type Resource } from './resource.ts'
+
+/** The listeners that have TLS: service, or the gateway, to its files. */
+export function tlsOf(
+  services: readonly { readonly name: string; readonly tuning?: Tuning }[],
+  tuning: Tuning | undefined,
+): Map<string, Tls> {
+  const all = [{ name: GATEWAY, tuning: undefined }, ...services]
+  return new Map(
+    all.flatMap(({ name, tuning: own }) => {
+      const { tls } = knobsOf(tuning, own)
+      return tls === 'none' ? [] : [[name, tls] as const]
+    }),
+  )
+}
 
 /** The secrets of one listener. @param owner service, or the gateway */
 export function secretsOf(owner: string, tls: Knobs['tls'], material: TlsMaterial | undefined): Resource[] {
