@@ -78,8 +78,8 @@ export class Certificates {
     return [...this.#entries].flatMap(([key, { wrong, material }]) => {
       if (!wrong) return []
       const [first = '', ...others] = [...this.#owners].filter(([, of]) => of === key).map(([owner]) => owner)
-      const more = others.length === 0 ? '' : ` It is that of ${others.length} more.`
-      const without = material ? 'The one before stays in use.' : 'Until then it is not served.'
+      const more = others.length === 0 ? '' : ` ${others.length} more have the same.`
+      const without = material ? 'What was good before stays in use.' : 'Until then it is not served.'
       return [
         {
           about: first === 'gateway' ? 'gateway' : `service ${first}`,
@@ -89,6 +89,13 @@ export class Certificates {
         },
       ]
     })
+  }
+
+  /** Reads all files again. @returns whether anything is different */
+  look(): boolean {
+    const before = JSON.stringify([...this.#entries.values()])
+    for (const entry of this.#entries.values()) read(entry)
+    return JSON.stringify([...this.#entries.values()]) !== before
   }
 
   close(): void {
@@ -104,9 +111,7 @@ export class Certificates {
       const folders = (await Promise.all(paths.map(foldersOf))).flatMap((each) => [...each])
       if (signal.aborted) return
       this.#folders.follow(new Map(folders))
-      const before = JSON.stringify([...this.#entries.values()])
-      for (const entry of this.#entries.values()) read(entry)
-      if (JSON.stringify([...this.#entries.values()]) !== before) this.#changed()
+      if (this.look()) this.#changed()
       if (await this.#changes.wait(relistMs)) await this.#changes.settle(quietMs, latestMs)
     }
   }
@@ -136,9 +141,10 @@ function read(entry: Entry): void {
     path = key
     if (!isPair)
       throw new Wrong('The key is not that of the certificate.', `Write the one that belongs to ${certificate}.`)
-    entry.material = { chain, key: text, clientCa }
+    const material = { chain, key: text, clientCa }
+    if (JSON.stringify(material) !== JSON.stringify(entry.material)) entry.material = material
     const isOver = Date.parse(leaf.validTo) < Date.now()
-    const words = `The certificate ended on ${leaf.validTo}.`
+    const words = `The certificate, the newest that there is, ended on ${leaf.validTo}.`
     entry.wrong = isOver
       ? { path: certificate, words, remedy: 'Write a new one in its place; Berth takes it up.' }
       : undefined
