@@ -47,6 +47,9 @@ export function compile(world: World): Resources {
   )
   // Without its certificate nobody may be served in the clear instead, and Envoy would wait for it in vain.
   const has = (owner: string, { tls }: Knobs) => tls === 'none' || world.certificates?.has(owner) === true
+  // A certificate says what a listener is called; the routes of a service are the gateway's, too.
+  const named = (owner: string) => world.certificates?.get(owner)?.names ?? []
+  const hosts = (owner: string) => [...new Set([...world.routes.hosts, ...named(owner), ...named(GATEWAY)])]
   const secrets = [[GATEWAY, everywhere] as const, ...knobs].flatMap(([owner, { tls }]) =>
     secretsOf(owner, tls, world.certificates?.get(owner)),
   )
@@ -61,6 +64,7 @@ export function compile(world: World): Resources {
     routes: services.map(({ service, unhealthy }) =>
       serviceRoutes({ service, unhealthy }, world.clients, (group) => slots.get(slotKey(service.name, group)), {
         ...world.routes,
+        hosts: hosts(service.name),
         knobs: knobs.get(service.name)!,
       }),
     ),

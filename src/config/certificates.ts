@@ -19,6 +19,8 @@ const TIMES = {
 
 /** Larger than any chain. */
 const MAX_BYTES = 1024 * 1024
+/** Of one certificate; each is in all routes. */
+const MAX_NAMES = 100
 
 type Files = Pick<Tls, 'certificate' | 'key' | 'client_ca'>
 
@@ -141,7 +143,7 @@ function read(entry: Entry): void {
     path = key
     if (!isPair)
       throw new Wrong('The key is not that of the certificate.', `Write the one that belongs to ${certificate}.`)
-    const material = { chain, key: text, clientCa }
+    const material = { chain, key: text, clientCa, names: namesOf(leaf) }
     if (JSON.stringify(material) !== JSON.stringify(entry.material)) entry.material = material
     const isOver = Date.parse(leaf.validTo) < Date.now()
     const words = `The certificate, the newest that there is, ended on ${leaf.validTo}.`
@@ -151,6 +153,14 @@ function read(entry: Entry): void {
   } catch (error) {
     entry.wrong = { path, ...wordsOf(error) }
   }
+}
+
+/** As a Host header has them. Every name, as with `*`, is none: what Envoy serves is what somebody has written. */
+function namesOf({ subjectAltName = '' }: X509Certificate): string[] {
+  const names = [
+    ...subjectAltName.matchAll(/(?:^|, )(?:DNS:((?:\*\.)?[A-Za-z0-9][A-Za-z0-9.-]*)|IP Address:([0-9.]+))(?=,|$)/g),
+  ]
+  return [...new Set(names.map(([, name, address]) => (name ?? address ?? '').toLowerCase()))].slice(0, MAX_NAMES)
 }
 
 class Wrong extends Error {

@@ -101,6 +101,8 @@ export interface TlsMaterial {
   readonly chain: string
   readonly key: string
   readonly clientCa: string | undefined
+  /** Host names, and addresses of IPv4, that the certificate is for: requests may be addressed to them. */
+  readonly names: readonly string[]
 }
 
 /** A collector that speaks gRPC. */

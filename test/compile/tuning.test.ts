@@ -1,7 +1,7 @@
 // Every knob of the table: a change of it changes exactly the resources that the table says, and so cuts no more streams.
 
 import { expect, test } from 'vitest'
-import { stringify } from 'yaml'
+import { parse, stringify } from 'yaml'
 
 import { bootstrap } from '../../src/compile/bootstrap.ts'
 import { compile, type World } from '../../src/compile/compile.ts'
@@ -12,7 +12,7 @@ import { problemLine } from '../../src/model/problem.ts'
 import { processTuning, type TlsMaterial } from '../../src/model/tuning.ts'
 import { client, service, world } from '../fixtures/world.ts'
 
-const MATERIAL: TlsMaterial = { chain: 'CHAIN', key: 'KEY', clientCa: undefined }
+const MATERIAL: TlsMaterial = { chain: 'CHAIN', key: 'KEY', clientCa: undefined, names: ['mcp.example.com'] }
 
 /** The rest that a row needs to be valid. */
 const BESIDE: Readonly<Record<string, object>> = {
@@ -94,6 +94,16 @@ function worldWithUnsafeRetries(): World {
   return given
 }
 
+test.for(KNOBS)('$key is $default when nobody says anything', (knob) => {
+  const { key } = knob
+  // Only what is allowed by it needs the words.
+  const beside = key === 'retries.may_repeat_effects' ? {} : BESIDE[key]
+  const said = load(written({ key, example: parse(knob.default) }, beside))
+  const unsaid = load(beside ?? {})
+  expect(compile(worldOf(said))).toEqual(compile(worldOf(unsaid)))
+  expect(processTuning(said.tuning)).toEqual(processTuning(unsaid.tuning))
+})
+
 test('the table has every key of the configuration, once', () => {
   const leaves = new Set<string>()
   for (const [group, schema] of Object.entries(globalTuning)) {
@@ -127,5 +137,6 @@ test('a key is in no resource that is shown, and a certificate of another path c
   const shown = JSON.stringify({ ...resources, secrets: resources.secrets!.map(({ name, json }) => ({ name, json })) })
   expect(shown).not.toContain('KEY')
   expect(JSON.stringify(resources.secrets![0]!.sealed)).toContain('"KEY"')
+  expect(JSON.stringify(resources.routes[0]!.json['virtual_hosts'])).toContain('"[::1]","mcp.example.com"]')
   expect(differences(worldOf(load(tls('a.pem')), CERTIFICATES), worldOf(load(tls('b.pem')), CERTIFICATES))).toEqual([])
 })

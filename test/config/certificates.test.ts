@@ -43,6 +43,7 @@ describe('a pair of files', () => {
       chain: readFileSync(files.certificate, 'utf8'),
       key: readFileSync(files.key, 'utf8'),
       clientCa: undefined,
+      names: [],
     }
     expect([...found]).toEqual([
       ['gateway', material],
@@ -85,6 +86,13 @@ describe('a pair of files', () => {
       'service files: The key is not that of the certificate. What was good before stays in use.',
     ])
     expect(certificates.missing('files')).toBeUndefined()
+  })
+
+  test('says what names it is for', () => {
+    const names = ['MCP.example.com', '*.example.net', '192.0.2.7', '::1']
+    const { cert, key } = authority.issue(join(folder, 'a'), { names })
+    const found = certificates.of(new Map([['files', { certificate: cert, key, client_ca: 'none' }]]))
+    expect(found.get('files')!.names).toEqual(['mcp.example.com', '*.example.net', '192.0.2.7'])
   })
 
   test('that has ended is used, and told', () => {

@@ -62,7 +62,7 @@ afterAll(async () => {
 })
 
 function issue(name: string): void {
-  authority.issue(file(name), { names: ['localhost'] })
+  authority.issue(file(name), { names: ['localhost', 'mcp.example.com'] })
 }
 
 /** As tools do that renew certificates: new content under the old names. */
@@ -174,9 +174,10 @@ describe('of a service that is secure', () => {
   const url = (): string => `https://localhost:${berth.port + PORTS.secure}/mcp`
 
   /** A request over TLS that looks at the certificate. */
-  function secure(options: { cert?: Buffer; key?: Buffer; ca?: string } = {}, body = JSON.stringify(initialize())) {
+  function secure(options: { cert?: Buffer; key?: Buffer } = {}, name = 'localhost') {
     return new Promise<{ status: number; serial: string }>((resolve, reject) => {
-      const headers = { 'content-type': 'application/json', accept: 'application/json, text/event-stream' }
+      const accept = 'application/json, text/event-stream'
+      const headers = { host: name, 'content-type': 'application/json', accept }
       const call = httpsRequest(
         url(),
         {
@@ -194,12 +195,15 @@ describe('of a service that is secure', () => {
         },
       )
       call.on('error', reject)
-      call.end(body)
+      call.end(JSON.stringify(initialize()))
     })
   }
 
   test('only HTTPS is spoken, ls and call know it, and no dump has the key', async () => {
     expect((await secure()).status).toBe(200)
+    // What the certificate is for may be called, and nothing else.
+    expect((await secure({}, 'mcp.example.com')).status).toBe(200)
+    expect((await secure({}, 'evil.example.com')).status).toBe(403)
     await expect(berth.post(berth.port + PORTS.secure, initialize())).rejects.toThrow(/ECONNRESET|socket hang up/)
     expect(await berth.service('secure')).toMatchObject({
       url: `https://127.0.0.1:${berth.port + PORTS.secure}/mcp`,

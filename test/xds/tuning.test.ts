@@ -1,6 +1,7 @@
 // The settings of Envoy, in the real Envoy: it takes each of them, and a change of one that is hitless cuts nothing.
 
 import { once } from 'node:events'
+import { mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { createServer, request, type IncomingMessage } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -9,12 +10,16 @@ import { beforeAll, expect, test } from 'vitest'
 import { stringify } from 'yaml'
 
 import type { World } from '../../src/compile/compile.ts'
+import { tlsOf } from '../../src/compile/secret.ts'
+import { Certificates } from '../../src/config/certificates.ts'
 import { loadConfig } from '../../src/config/load.ts'
 import { KNOBS } from '../../src/model/knobs.ts'
 import { problemLine } from '../../src/model/problem.ts'
 import type { Slot } from '../../src/model/slot.ts'
 import type { GlobalTuning } from '../../src/model/tuning.ts'
+import { adminRequest } from '../../src/slots/admin.ts'
 import { type Codec, createCodec } from '../../src/xds/codec.ts'
+import { Authority } from '../docker/authority.ts'
 import { testDescriptors } from '../fixtures/envoy.ts'
 import { client, service, world } from '../fixtures/world.ts'
 import { ServedEnvoy } from './served-envoy.ts'
@@ -128,6 +133,15 @@ test('Envoy takes every setting, and a change of one of routes and clusters cuts
   }
   stop.abort()
   await load
+  // A listener that drains cuts its streams only later.
+  const { body } = await adminRequest(
+    mesh.adminSocket,
+    'GET',
+    '/stats?filter=listener_modified|in_place|cluster_modified',
+  )
+  expect(body).toContain('listener_manager.listener_modified: 0')
+  expect(body).toContain('listener_manager.listener_in_place_updated: 0')
+  expect(body).toMatch(/cluster_manager\.cluster_modified: [1-9]/)
   expect({ failed, open: stream.open }).toEqual({ failed: 0, open: true })
   stream.close()
 
@@ -135,3 +149,45 @@ test('Envoy takes every setting, and a change of one of routes and clusters cuts
   await mesh.synced()
   expect(mesh.xds.refusals()).toEqual([])
 }, 60_000)
+
+test("Envoy takes the guide's examples", async () => {
+  const guide = readFileSync(join(import.meta.dirname, '..', '..', 'envoy', 'README.md'), 'utf8')
+  const tuning = guide.slice(guide.indexOf('## Tuning'), guide.indexOf('## Who notices a change'))
+  const examples = [...tuning.matchAll(/```yaml\n(.*?)```/gs)].map(([, text]) => text!)
+  expect(examples.length).toBeGreaterThan(5)
+
+  const folder = mkdtempSync(join(tmpdir(), 'bxg-'))
+  // The names of the guide's example.
+  const { ca } = new Authority().issue(join(folder, 'tls'), { names: ['localhost'] })
+  renameSync(ca, join(folder, 'tls', 'clients.pem'))
+  const certificates = new Certificates(() => undefined)
+  try {
+    await using mesh = await ServedEnvoy.make(codec)
+    mesh.publish(world([]))
+    await mesh.listen()
+    await mesh.startEnvoy()
+    for (const text of examples) {
+      const loaded = loadConfig({ text, file: 'README.md', folder })
+      if ('problems' in loaded) throw new Error(loaded.problems.map(problemLine).join('\n'))
+      const { services, tuning } = loaded.config
+      const placed = services.map((each, i) => ({ ...each, port: mesh.ports[i] }))
+      const up = await Promise.all(placed.map(({ name }) => mesh.up(name, 'alice')))
+      const material = certificates.of(tlsOf(placed, tuning))
+      expect(certificates.problems()).toEqual([])
+      mesh.publish(world(placed, { clients: [client('alice')], slots: up, tuning, certificates: material }))
+      await mesh.synced()
+      // A cluster is looked at when a request asks for it.
+      for (const { name, port, tuning: own } of placed) {
+        if (tlsOf([{ name, ...(own && { tuning: own }) }], tuning).has(name)) continue
+        await mesh.eventually(async () => {
+          const { status, body } = await mesh.post(port!, 'alice')
+          if (status !== 200) throw new Error(`${status} ${body}`)
+        })
+      }
+      expect(mesh.xds.refusals()).toEqual([])
+    }
+  } finally {
+    certificates.close()
+    rmSync(folder, { recursive: true })
+  }
+})
