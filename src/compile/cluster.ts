@@ -35,7 +35,7 @@ function cluster(name: string, slot: Slot, knobs: Knobs): Resource {
         : { per_connection_buffer_limit_bytes: buffers.cluster }),
       // A failed start has no endpoint: the held request is answered 503 with the reason at once (listener.ts reads it).
       // Every cluster has words, because a request can lose its last endpoint while it is being tried again.
-      metadata: { filter_metadata: { berth: { reason: bounded(slot.reason ?? 'The server has ended. Try again.') } } },
+      metadata: { filter_metadata: { berth: { reason: bounded(slot.reason ?? lost(knobs)) } } },
       load_assignment: { cluster_name: name, endpoints: slot.socket === undefined ? [] : [endpoint(slot.socket)] },
       common_lb_config: { healthy_panic_threshold: { value: 0 } },
       circuit_breakers: { thresholds: [thresholds(knobs, streams)] },
@@ -56,6 +56,12 @@ function cluster(name: string, slot: Slot, knobs: Knobs): Resource {
 
 function endpoint(socket: string): Json {
   return { lb_endpoints: [{ endpoint: { address: { pipe: { path: socket } } } }] }
+}
+
+/** Why a request finds no endpoint where there was one. */
+function lost({ outlier_detection, health_check }: Knobs): string {
+  const looked = outlier_detection !== 'none' || health_check !== 'none'
+  return looked ? 'The server fails again and again, or has ended. Try again.' : 'The server has ended. Try again.'
 }
 
 /** A stream has its connection to itself, so it is counted as a request alone, and waits for nothing. */

@@ -150,6 +150,84 @@ test('Envoy takes every setting, and a change of one of routes and clusters cuts
   expect(mesh.xds.refusals()).toEqual([])
 }, 60_000)
 
+test('a slot that fails again and again answers 503 at once, for a while', async () => {
+  await using mesh = await ServedEnvoy.make(codec)
+  const socket = join(tmpdir(), `bxo-${process.pid}`)
+  using _server = await upstream(socket)
+  const port = mesh.ports[0]!
+  const slot: Slot = { service: 'files', group: 'alice', generation: 1, state: 'up', socket }
+  const outlier_detection = { consecutive_gateway_failure: 3, interval: '100ms', base_ejection_time: '1s' }
+  const given = { clients: [client('alice')], slots: [slot], tuning: tuning({ outlier_detection }) }
+  mesh.publish(world([service('files', { port })], given))
+  await mesh.listen()
+  await mesh.startEnvoy()
+  const call = async (status: number) => {
+    const answer = await fetch(`http://127.0.0.1:${port}/mcp`, {
+      method: 'POST',
+      headers: { 'x-mcp-client': 'alice', 'x-status': String(status) },
+    })
+    return { status: answer.status, body: await answer.text() }
+  }
+  // An answer of the server is none of these, whatever it says.
+  for (let i = 0; i < 5; i++) expect(await call(500)).toEqual({ status: 500, body: 'answered' })
+  for (let i = 0; i < 3; i++) expect(await call(502)).toEqual({ status: 502, body: 'answered' })
+  const ejected = await call(200)
+  expect(ejected.status).toBe(503)
+  expect(ejected.body).toContain('The server fails again and again')
+  await mesh.eventually(async () => expect((await call(200)).status).toBe(200))
+})
+
+test('a request that is larger than a buffer is sent again when it is let', async () => {
+  await using mesh = await ServedEnvoy.make(codec)
+  const socket = join(tmpdir(), `bxr-${process.pid}`)
+  const port = mesh.ports[0]!
+  const slot: Slot = { service: 'files', group: 'alice', generation: 1, state: 'up', socket }
+  const retries = { attempts: 300, base_interval: '10ms', max_interval: '50ms' }
+  const publish = (envoy: object): void =>
+    mesh.publish(
+      world([service('files', { port })], { clients: [client('alice')], slots: [slot], tuning: tuning(envoy) }),
+    )
+  publish({ retries })
+  await mesh.listen()
+  await mesh.startEnvoy()
+  const send = async (signal?: AbortSignal): Promise<number> => {
+    const body = Buffer.alloc(3_000_000)
+    const headers = { 'x-mcp-client': 'alice' }
+    const { status } = await fetch(`http://127.0.0.1:${port}/mcp`, {
+      method: 'POST',
+      headers,
+      body,
+      ...(signal && { signal }),
+    })
+    return status
+  }
+  // Nobody listens.
+  expect(await send()).toBe(502)
+  publish({ retries, buffers: { request: '8MiB' } })
+  await mesh.synced()
+  const retried = async (): Promise<number> => {
+    const { body } = await adminRequest(mesh.adminSocket, 'GET', '/stats?filter=alice.upstream_rq_retry$')
+    return Number(/: (\d+)/.exec(body)?.[1] ?? 0)
+  }
+  // The routes may still be the old ones, by which it is given up at once.
+  await mesh.eventually(async () => {
+    const before = await retried()
+    const sent = send(AbortSignal.timeout(10_000))
+    const early = sent.then((status) => {
+      throw new Error(`answered ${status} before anybody listened`)
+    })
+    await Promise.race([
+      early,
+      mesh.eventually(async () => {
+        if ((await retried()) < before + 5) throw new Error('it is not sent again')
+      }),
+    ])
+    early.catch(() => undefined)
+    using _server = await upstream(socket)
+    if ((await sent) !== 200) throw new Error('not served')
+  })
+})
+
 test("Envoy takes the guide's examples", async () => {
   const guide = readFileSync(join(import.meta.dirname, '..', '..', 'envoy', 'README.md'), 'utf8')
   const tuning = guide.slice(guide.indexOf('## Tuning'), guide.indexOf('## Who notices a change'))
