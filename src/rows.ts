@@ -79,7 +79,7 @@ function stateOf(port: number | undefined, down: string | undefined, slots: read
 
 /** Envoy kept its last good form of the resource, if there was one. */
 export function refusalProblem({ name, typeUrl, message }: RefusedResource): Problem {
-  const service = name.replace(/:\d+$/, '')
+  const service = name.replace(/:(?:\d+|certificate|client-ca)$/, '')
   const kind = typeUrl.slice(typeUrl.lastIndexOf('.') + 1)
   return {
     about: service === GATEWAY ? 'gateway' : `service ${service}`,

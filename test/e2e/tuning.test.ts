@@ -52,7 +52,7 @@ beforeAll(async () => {
       },
     },
   }
-  berth.write({ services })
+  write({ services })
   await berth.upOrGone()
 })
 
@@ -60,6 +60,14 @@ afterAll(async () => {
   await berth[Symbol.asyncDispose]()
   await collector[Symbol.asyncDispose]()
 })
+
+/** With what Envoy reads when it starts, which another word would be a problem. */
+function write(config: object): void {
+  berth.write({
+    envoy: { drain: { time: '7s', strategy: 'immediate' }, overload: { max_connections: 1234 } },
+    ...config,
+  })
+}
 
 function issue(name: string): void {
   authority.issue(file(name), { names: ['localhost', 'mcp.example.com'] })
@@ -124,7 +132,7 @@ describe('of a service that is bounded', () => {
     })
     const reader = stream.body!.getReader()
     const envoy = { timeouts: { route: '150ms' }, circuit_breakers: { max_requests: 5 } }
-    berth.write({ services: { ...services, bounded: { ...services.bounded, envoy } } })
+    write({ services: { ...services, bounded: { ...services.bounded, envoy } } })
     // Before, nothing would end this call.
     await eventually(async () => expect(JSON.stringify(await berth.api('/snapshot'))).toContain('"timeout":"0.15s"'))
     const late = await eventually(() =>
@@ -214,6 +222,17 @@ describe('of a service that is secure', () => {
       out: 'over TLS\n',
     })
     const secret = readFileSync(file('tls', 'key.pem'), 'utf8').split('\n')[1]!
+    const token = readFileSync(join(berth.home, 'admin-token'), 'utf8').trim()
+    const answer = await berth.call(berth.apiPort, '/api/v1/mcp/services/secure/request', {
+      method: 'POST',
+      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+      body: JSON.stringify({
+        client_id: 'codex',
+        method: 'tools/call',
+        params: { name: 'echo', arguments: { text: 'hi' } },
+      }),
+    })
+    expect(answer.json.result).toMatchObject({ content: [{ text: 'hi' }] })
     const dumps = [JSON.stringify(await berth.api('/snapshot')), (await berth.cli('envoy', 'dump', '--live')).out]
     for (const dump of dumps) {
       expect(dump).toContain('secure:certificate')
@@ -251,7 +270,7 @@ describe('of a service that is secure', () => {
   test('with an authority for clients, only they are served, and Berth says why it is none of them', async () => {
     writeFileSync(file('clients.pem'), clients.certificate)
     const tls = { certificate: 'tls/cert.pem', key: 'tls/key.pem', client_ca: 'clients.pem', min_version: '1.3' }
-    berth.write({ services: { ...services, secure: { ...services.secure, envoy: { tls } } } })
+    write({ services: { ...services, secure: { ...services.secure, envoy: { tls } } } })
     const { cert, key } = clients.issue(file('client'), 'client')
     const own = { cert: readFileSync(cert), key: readFileSync(key) }
     await eventually(() => expect(secure()).rejects.toThrow(/certificate required/))
@@ -263,15 +282,14 @@ describe('of a service that is secure', () => {
   })
 
   test('without a certificate it is not served at all, and the others are', async () => {
-    const tls = { certificate: 'nowhere.pem', key: 'tls/key.pem' }
+    const tls = { certificate: 'nowhere.pem', key: 'found/key.pem' }
     const lost = { ...server, port: berth.port + 9, envoy: { tls } }
-    berth.write({ services: { ...services, lost } })
+    write({ services: { ...services, lost } })
     const { reason } = await berth.until('lost', ({ state }) => state === 'down')
     expect(reason).toMatch(/nowhere\.pem/)
     await expect(post('bounded', initialize())).resolves.toMatchObject({ status: 200 })
     await expect(berth.post(berth.port + 9, initialize())).rejects.toThrow(/ECONNREFUSED/)
     issue('found')
-    copyFileSync(file('found', 'key.pem'), file('tls', 'key.pem'))
     copyFileSync(file('found', 'cert.pem'), file('nowhere.pem'))
     await eventually(() => expect(berth.post(berth.port + 9, initialize())).rejects.toThrow(/ECONNRESET|hang up/))
   })
@@ -295,4 +313,16 @@ test('of a service that is watched, each request is a line in the files and a re
     expect(spans).toContain('/nothing')
     expect(collector.logs.join('\n')).toContain('berth.watched')
   })
+})
+
+test('what only a process has is there from its start, and a change of it is told', async () => {
+  const envoy = berth.processes().find(({ command }) => command.includes('--drain-time-s'))!
+  expect(envoy.command).toContain('--drain-time-s 7 --drain-strategy immediate')
+  expect(readFileSync(join(berth.home, 'envoy.json'), 'utf8')).toContain('"max_active_downstream_connections": 1234')
+  write({ services, envoy: { drain: { time: '8s' } } })
+  await eventually(async () =>
+    expect(await berth.api('/problems')).toContainEqual(
+      expect.objectContaining({ where: 'envoy.drain, envoy.overload' }),
+    ),
+  )
 })
