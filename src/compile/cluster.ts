@@ -96,7 +96,6 @@ function outlierDetection({ outlier_detection: detection }: Knobs): { readonly [
       base_ejection_time: seconds(base_ejection_time),
       max_ejection_time: seconds(Math.max(base_ejection_time, max_ejection_time)),
       max_ejection_percent: 100,
-      always_eject_one_host: true,
     },
   }
 }
