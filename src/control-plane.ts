@@ -16,18 +16,21 @@ import { adminToken } from './api/token.ts'
 import type { View } from './api/view.ts'
 import { bootstrap, ENVOY_NODE } from './compile/bootstrap.ts'
 import { TYPE_OF } from './compile/snapshot.ts'
-import { watchConfigFile, type ConfigFile } from './config/file.ts'
-import { loadConfig, type Config, type ConfigText } from './config/load.ts'
+import { Certificates } from './config/certificates.ts'
+import type { ConfigFile } from './config/file.ts'
+import type { Config, ConfigText } from './config/load.ts'
 import { Registrar, type Registration } from './consul/registrar.ts'
 import { createDeploying } from './deploying.ts'
 import { Deployments } from './deployments.ts'
 import { Engines } from './docker/engines.ts'
 import { engineSocket, envoyApi } from './envoy-api.ts'
+import { configOf, followConfig } from './followed-config.ts'
 import { callAddress } from './model/address.ts'
 import { TIERS } from './model/client.ts'
 import { GATEWAY, listenerName } from './model/names.ts'
 import { OperatorError } from './model/operator-error.ts'
 import { problemLine, type Problem } from './model/problem.ts'
+import { processTuning } from './model/tuning.ts'
 import { whenReady } from './ready.ts'
 import { Reconciler } from './reconcile.ts'
 import { restartProblems, withReasons } from './problems.ts'
@@ -142,6 +145,7 @@ async function start(
     signal,
   })
   const codec = createCodec(descriptors)
+  const { drain, overload } = processTuning(config.tuning)
   signal.throwIfAborted()
 
   const envoy: Envoy = binary
@@ -149,7 +153,8 @@ async function start(
         binary: binary.path,
         version: binary.version,
         folders,
-        bootstrap: bootstrap({ node: ENVOY_NODE, xdsSocket, adminSocket }),
+        bootstrap: bootstrap({ node: ENVOY_NODE, xdsSocket, adminSocket, overload }),
+        drain,
         adminSocket,
         concurrency: availableParallelism(),
         records: store,
@@ -176,6 +181,7 @@ async function start(
     env,
     log: (message, fields) => log.info(fields, message),
   })
+  const certificates = new Certificates(() => reconciler.changed())
   const trials = new Trials(adapters)
   const living = (): ReadonlySet<string> => new Set([...slots.living(), ...trials.living()])
   const deployments = new Deployments({
@@ -205,6 +211,7 @@ async function start(
   const problems = (): Problem[] => [
     ...engines.problems(),
     ...restartProblems(firstConfig, config),
+    ...certificates.problems(),
     ...withReasons(reconciler.problems(), tunnels.problems()),
     ...deployments.problems(),
     ...envoy.problems(),
@@ -230,6 +237,7 @@ async function start(
     // In an Envoy elsewhere nobody can try; Envoy itself says when a port is taken.
     canBind: async (port) => external !== undefined || canBind(config.bind, port),
     image: (...asked) => engines.image(...asked),
+    certificates,
     node,
     hosts: envoyHost === undefined ? [] : [envoyHost],
     living,
@@ -251,7 +259,7 @@ async function start(
   /** What Consul shall know; the check follows Envoy's own answer (compile/route.ts), `healthy` is where it starts. */
   const registrations = (): Registration[] =>
     reconciler.placed.flatMap(({ service, port }) =>
-      port === undefined ? [] : [registrationOf(service, port, { bind: config.bind, envoyHost }, slots.views())],
+      port === undefined ? [] : [registrationOf(service, port, { ...config, envoyHost }, slots.views())],
     )
   const applyConfig = (next: Config): void => {
     const consul = next.consul
@@ -281,6 +289,7 @@ async function start(
     stopped.abort()
     events.off('changed', tell)
     reconciler.close()
+    certificates.close()
     deployments.close()
     engines.close()
     stopLogs()
@@ -343,6 +352,8 @@ async function start(
             slots: slots.views(),
             bind: config.bind,
             gateway: reconciler.gateway,
+            tuning: config.tuning,
+            uncertified: (name) => certificates.missing(name),
             refused: xds.refusals(),
             rollout: (service) => deployments.rollout(service),
           }),
@@ -406,45 +417,18 @@ async function start(
 
   function servedPorts(): number[] {
     const refused = new Set(xds.refusals().map(({ name }) => name))
+    const isServed = (owner: string, port: number): boolean =>
+      !refused.has(listenerName(owner, port)) && certificates.missing(owner) === undefined
     const ports = reconciler.placed.flatMap(({ service, port }) =>
-      port === undefined || refused.has(listenerName(service.name, port)) ? [] : [port],
+      port === undefined || !isServed(service.name, port) ? [] : [port],
     )
-    return [...(refused.has(listenerName(GATEWAY, reconciler.gateway)) ? [] : [reconciler.gateway]), ...ports]
+    return [...(isServed(GATEWAY, reconciler.gateway) ? [reconciler.gateway] : []), ...ports]
   }
 }
 
 const SERVED_TYPES = [TYPE_OF.listeners, TYPE_OF.scopedRoutes, TYPE_OF.routes]
 
-function configOf(text: ConfigText): Config {
-  const loaded = loadConfig(text)
-  if ('config' in loaded) return loaded.config
-  const lines = loaded.problems.map(problemLine).join('\n  ')
-  throw new OperatorError(`The configuration has ${count(loaded.problems.length, 'mistake')}:\n  ${lines}`)
-}
-
-function count(n: number, noun: string): string {
-  return n === 1 ? `one ${noun}` : `${n} ${noun}s`
-}
-
 function disown(store: Store): void {
   store.dropOwnership(process.pid)
   store.close()
-}
-
-/** A new version that is wrong is told and not applied. */
-async function followConfig(
-  file: ConfigFile,
-  apply: (config: Config) => void,
-  reconciler: Reconciler,
-  signal: AbortSignal,
-): Promise<void> {
-  for await (const state of watchConfigFile(file, signal)) {
-    if ('problem' in state) {
-      reconciler.setConfigProblems([state.problem])
-      continue
-    }
-    const loaded = loadConfig({ text: state.text, file: file.name, folder: file.folder })
-    if ('problems' in loaded) reconciler.setConfigProblems(loaded.problems)
-    else apply(loaded.config)
-  }
 }

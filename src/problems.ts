@@ -2,9 +2,26 @@
 
 import type { Config } from './config/load.ts'
 import type { Problem } from './model/problem.ts'
+import { processTuning } from './model/tuning.ts'
 
 /** What a running control plane cannot change about itself. */
 export function restartProblems(first: Config, now: Config): Problem[] {
+  return [...apiProblems(first, now), ...processProblems(first, now)]
+}
+
+function processProblems(first: Config, now: Config): Problem[] {
+  if (JSON.stringify(processTuning(first.tuning)) === JSON.stringify(processTuning(now.tuning))) return []
+  return [
+    {
+      about: 'envoy',
+      where: 'envoy.drain, envoy.overload',
+      message: 'Envoy reads these when it starts, so those of its start stay in use.',
+      remedy: '`berth down`, then `berth up`. This cuts open streams.',
+    },
+  ]
+}
+
+function apiProblems(first: Config, now: Config): Problem[] {
   if (first.bind === now.bind && first.ports.api === now.ports.api) return []
   return [
     {

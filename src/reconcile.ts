@@ -5,6 +5,8 @@
 
 import { compile, type Resources, type World } from './compile/compile.ts'
 import { EMPTY, nextSnapshot, type Encode, type Snapshot } from './compile/snapshot.ts'
+import { tlsOf } from './compile/secret.ts'
+import type { Certificates } from './config/certificates.ts'
 import type { Config } from './config/load.ts'
 import { DEFAULT_LIMITS } from './config/limits.ts'
 import type { EngineState } from './docker/provider.ts'
@@ -34,6 +36,8 @@ export interface ReconcileOptions {
   readonly deployments: { services(): readonly Service[]; look(engines: readonly EngineView[]): void }
   /** What is known of an image on an engine; asking has it looked for or fetched. */
   readonly image: (engine: string, image: string, anew?: boolean) => ImageState
+  /** Absent: nobody has TLS. */
+  readonly certificates?: Pick<Certificates, 'of'>
   /** This node's id, which marks its containers. */
   readonly node: string
   /** Further host names that requests are addressed to, which the operator has written somewhere. */
@@ -352,6 +356,7 @@ export class Reconciler {
 
   #worldOf(withPorts: readonly Placed[], config: Config, gatewayPort: number): World {
     const views = this.#options.slots.views()
+    const placedServices = withPorts.filter(({ port }) => port !== undefined).map(({ service }) => service)
     const bound = isWildcard(config.bind) ? [] : [bracketed(config.bind)]
     return {
       services: withPorts.flatMap(({ service, port }) => {
@@ -364,6 +369,8 @@ export class Reconciler {
       retired: this.#options.slots.retired(),
       bind: config.bind,
       gatewayPort,
+      tuning: config.tuning,
+      certificates: this.#options.certificates?.of(tlsOf(placedServices, config.tuning)) ?? new Map(),
       routes: { hosts: [...new Set([...HOSTS, ...bound, ...this.#options.hosts])], holdSeconds: HOLD_SECONDS },
     }
   }

@@ -3,6 +3,7 @@
 import type { ServiceRow } from './api/view.ts'
 import type { Registration } from './consul/registrar.ts'
 import { bracketed, callAddress } from './model/address.ts'
+import { knobsOf, type Tuning } from './model/tuning.ts'
 import type { Rollout } from './model/deployment.ts'
 import { downReason, unhealthy } from './model/health.ts'
 import { GATEWAY, listenerName } from './model/names.ts'
@@ -16,6 +17,10 @@ export interface RowContext {
   readonly slots: readonly SlotView[]
   readonly bind: string
   readonly gateway: number
+  /** What is said of Envoy for all services. */
+  readonly tuning: Tuning | undefined
+  /** Why the certificate of a service cannot be had, so that it is not served. */
+  readonly uncertified: (service: string) => string | undefined
   /** What Envoy refused: a service whose listener it did not take is not served. */
   readonly refused: readonly RefusedResource[]
   /** Of services whose newest definition has not shown yet that it works. */
@@ -24,20 +29,22 @@ export interface RowContext {
 
 export function serviceRow(
   { service, port }: Placed,
-  { slots, bind, gateway, refused, rollout }: RowContext,
+  { slots, bind, gateway, tuning, uncertified, refused, rollout }: RowContext,
 ): ServiceRow {
   const own = slots.filter((slot) => slot.service === service.name)
   const host = bracketed(callAddress(bind))
   const unbound = refused.find(({ name }) => port !== undefined && name === listenerName(service.name, port))
-  const down = unbound ? `Envoy cannot listen on port ${port}: ${unbound.message}` : downReason(service)
+  const down = unbound
+    ? `Envoy cannot listen on port ${port}: ${unbound.message}`
+    : (uncertified(service.name) ?? downReason(service))
   const reason = down ?? unhealthy(service, own)
   const state = stateOf(port, down, own)
   const rolling = service.source === 'deployed' ? rollout(service.name) : undefined
   return {
     name: service.name,
     port: port ?? null,
-    url: port === undefined ? null : `http://${host}:${port}/mcp`,
-    gateway_url: port === undefined ? null : `http://${host}:${gateway}/${service.name}/mcp`,
+    url: port === undefined ? null : `${schemeOf(tuning, service.tuning)}://${host}:${port}/mcp`,
+    gateway_url: port === undefined ? null : `${schemeOf(tuning)}://${host}:${gateway}/${service.name}/mcp`,
     state,
     health: reason === undefined ? (state === 'up' ? 'healthy' : 'unknown') : 'unhealthy',
     isolation: service.isolation,
@@ -58,6 +65,10 @@ export function serviceRow(
   }
 }
 
+function schemeOf(...layers: (Tuning | undefined)[]): 'http' | 'https' {
+  return knobsOf(...layers).tls === 'none' ? 'http' : 'https'
+}
+
 function stateOf(port: number | undefined, down: string | undefined, slots: readonly SlotView[]): ServiceRow['state'] {
   if (port === undefined) return 'no-port'
   if (down !== undefined) return 'down'
@@ -68,7 +79,7 @@ function stateOf(port: number | undefined, down: string | undefined, slots: read
 
 /** Envoy kept its last good form of the resource, if there was one. */
 export function refusalProblem({ name, typeUrl, message }: RefusedResource): Problem {
-  const service = name.replace(/:\d+$/, '')
+  const service = name.replace(/:(?:\d+|certificate|client-ca)$/, '')
   const kind = typeUrl.slice(typeUrl.lastIndexOf('.') + 1)
   return {
     about: service === GATEWAY ? 'gateway' : `service ${service}`,
@@ -91,7 +102,11 @@ const CLIENT_SUPPORT = 500
 export function registrationOf(
   service: Service,
   port: number,
-  { bind, envoyHost }: { readonly bind: string; readonly envoyHost: string | undefined },
+  {
+    bind,
+    envoyHost,
+    tuning,
+  }: { readonly bind: string; readonly envoyHost: string | undefined; readonly tuning?: Tuning | undefined },
   slots: readonly SlotView[],
 ): Registration {
   const own = slots.filter((slot) => slot.service === service.name)
@@ -100,6 +115,7 @@ export function registrationOf(
     address: callAddress(bind),
     port,
     checkHost: envoyHost,
+    scheme: schemeOf(tuning, service.tuning),
     protocol: NEWEST_PROTOCOL,
     era: service.era,
     isolation: service.isolation,

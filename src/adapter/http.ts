@@ -8,6 +8,8 @@ import type { Slot } from './slot.ts'
 import { SSE_METHODS, SSE_PATH, type SseEndpoint } from './sse-endpoint.ts'
 
 const PATH = '/mcp'
+/** For an Envoy that is told to ask (`envoy.health_check`). No route leads here. */
+const HEALTH_PATH = '/healthz'
 const METHODS = 'GET, POST, DELETE'
 
 export function createHttpServer(slot: Slot, sse: SseEndpoint): HttpServer {
@@ -24,6 +26,7 @@ export function createHttpServer(slot: Slot, sse: SseEndpoint): HttpServer {
 function route(slot: Slot, sse: SseEndpoint, req: HttpRequest, res: HttpResponse): void {
   const path = req.target.split('?', 1)[0]
   if (path?.endsWith(SSE_PATH)) return routeSse(sse, path, req, res)
+  if (path === HEALTH_PATH) return res.send(200, {}, '')
   if (path !== PATH) {
     return sendRefusal(res, { status: 404, code: CODE.invalidRequest, message: `There is nothing here. Use ${PATH}.` })
   }

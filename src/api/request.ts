@@ -6,6 +6,7 @@ import { McpError } from '@modelcontextprotocol/sdk/types.js'
 import { looseObject, type output, record, strictObject, string, unknown } from 'zod'
 
 import { CLIENT_NAME } from '../model/names.ts'
+import { ownFetch } from './own-fetch.ts'
 import { type RequestAnswer, rpcError } from './view.ts'
 
 export const serviceRequest = strictObject({
@@ -70,8 +71,8 @@ class Refused extends Error {
 /** `fetch` without the stream for what a server says unasked, which would take a place from the client's own. */
 async function exchange(url: string | URL, init: RequestInit = {}): Promise<Response> {
   if (init.method === 'GET') return new Response(null, { status: 405 })
-  if (init.method === 'DELETE') return fetch(url, { ...init, signal: AbortSignal.timeout(END_TIMEOUT_MS) })
-  const response = await fetch(url, init)
+  if (init.method === 'DELETE') return ownFetch(url, { ...init, signal: AbortSignal.timeout(END_TIMEOUT_MS) })
+  const response = await ownFetch(url, init)
   if (response.ok) return response
   const body: unknown = await response.json().catch(() => undefined)
   const error =

@@ -4,6 +4,7 @@ import { Client } from '@modelcontextprotocol/sdk/client/index.js'
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
 import type { CallToolResult, Progress, Tool } from '@modelcontextprotocol/sdk/types.js'
 
+import { ownFetch } from '../api/own-fetch.ts'
 import type { ServiceRow } from '../api/view.ts'
 import { atHost } from '../model/address.ts'
 import { CLIENT_NAME } from '../model/names.ts'
@@ -30,7 +31,7 @@ export async function run(context: CommandContext): Promise<number> {
   const headers = clientHeader(context)
   const url = await endpoint(context, service)
   const client = new Client({ name: 'berth', version: '1' })
-  const transport = new StreamableHTTPClientTransport(url, { requestInit: { headers } })
+  const transport = new StreamableHTTPClientTransport(url, { requestInit: { headers }, fetch: ownFetch })
   try {
     await client.connect(transport)
     return tool === undefined ? await list(client, context) : await call(client, tool, args, context)

@@ -3,10 +3,13 @@
 import type { Client } from '../model/client.ts'
 import type { Service } from '../model/service.ts'
 import type { Slot } from '../model/slot.ts'
+import { GATEWAY } from '../model/names.ts'
+import { knobsOf, type Knobs, type TlsMaterial, type Tuning } from '../model/tuning.ts'
 import { clustersOf } from './cluster.ts'
 import { gatewayListener, scopedRoute, serviceListener } from './listener.ts'
 import type { Resource } from './resource.ts'
 import { serviceRoutes, type RouteOptions } from './route.ts'
+import { secretsOf } from './secret.ts'
 
 export interface World {
   /** Services that have a port, with it, and why they are unhealthy, if they are. */
@@ -19,6 +22,10 @@ export interface World {
   readonly bind: string
   readonly gatewayPort: number
   readonly routes: RouteOptions
+  /** What is said of Envoy for all services. */
+  readonly tuning?: Tuning | undefined
+  /** What the certificates of listeners are, by service, and the gateway's; absent: they cannot be had. */
+  readonly certificates?: ReadonlyMap<string, TlsMaterial>
 }
 
 export interface Resources {
@@ -27,28 +34,44 @@ export interface Resources {
   readonly routes: readonly Resource[]
   /** Served on the on-demand stream only. */
   readonly clusters: readonly Resource[]
+  /** Absent: there are none. */
+  readonly secrets?: readonly Resource[]
 }
 
 export function compile(world: World): Resources {
   const services = [...world.services].sort((a, b) => order(a.service.name, b.service.name))
   const slots = new Map(world.slots.map((slot) => [slotKey(slot.service, slot.group), slot]))
+  const everywhere = knobsOf(world.tuning)
+  const knobs = new Map(
+    services.map(({ service: { name, tuning } }) => [name, tuning ? knobsOf(world.tuning, tuning) : everywhere]),
+  )
+  // Without its certificate nobody may be served in the clear instead, and Envoy would wait for it in vain.
+  const has = (owner: string, { tls }: Knobs) => tls === 'none' || world.certificates?.has(owner) === true
+  // A certificate says what a listener is called; the routes of a service are the gateway's, too.
+  const named = (owner: string) => world.certificates?.get(owner)?.names ?? []
+  const hosts = (owner: string) => [...new Set([...world.routes.hosts, ...named(owner), ...named(GATEWAY)])]
+  const secrets = [[GATEWAY, everywhere] as const, ...knobs].flatMap(([owner, { tls }]) =>
+    secretsOf(owner, tls, world.certificates?.get(owner)),
+  )
   return {
     listeners: [
-      gatewayListener(world.gatewayPort, world.bind),
-      ...services.map(({ service, port }) => serviceListener(service.name, port, world.bind)),
+      ...(has(GATEWAY, everywhere) ? [gatewayListener(world.gatewayPort, world.bind, everywhere)] : []),
+      ...services
+        .filter(({ service: { name } }) => has(name, knobs.get(name)!))
+        .map(({ service: { name }, port }) => serviceListener(name, port, world.bind, knobs.get(name)!)),
     ],
     scopedRoutes: services.map(({ service }) => scopedRoute(service.name)),
     routes: services.map(({ service, unhealthy }) =>
-      serviceRoutes(
-        { service, unhealthy },
-        world.clients,
-        (group) => slots.get(slotKey(service.name, group)),
-        world.routes,
-      ),
+      serviceRoutes({ service, unhealthy }, world.clients, (group) => slots.get(slotKey(service.name, group)), {
+        ...world.routes,
+        hosts: hosts(service.name),
+        knobs: knobs.get(service.name)!,
+      }),
     ),
     clusters: [...world.slots.filter(({ state }) => state === 'up'), ...world.retired]
-      .flatMap(clustersOf)
+      .flatMap((slot) => clustersOf(slot, knobs.get(slot.service) ?? everywhere))
       .sort((a, b) => order(a.name, b.name)),
+    ...(secrets.length === 0 ? {} : { secrets }),
   }
 }
 

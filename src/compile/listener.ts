@@ -1,24 +1,28 @@
-// Listeners: their bytes depend on service, port and bind address only, because a changed listener cuts every open
-// stream on it (envoy-measured.md A §2). Everything that may change stands in the routes.
+// Listeners: their bytes depend on service, port, bind address and the knobs that can stand nowhere else (model/knobs.ts),
+// because a changed listener cuts every open stream on it (envoy-measured.md A §2). Everything that may change stands in
+// the routes.
 
 import { GATEWAY, listenerName } from '../model/names.ts'
-import { ADS_SOURCE, extension, type Json, type Resource } from './resource.ts'
+import type { Knobs } from '../model/tuning.ts'
+import { accessLogs, tracingProvider } from './access-log.ts'
+import { ADS_SOURCE, extension, seconds, type Json, type Resource } from './resource.ts'
+import { transportSocket } from './secret.ts'
 
 /** JSON-RPC codes of Envoy's own answers: refused requests, and failures behind Envoy. */
 const REFUSED = -32000
 const FAILED = -32603
 
 /** The listener of one service. */
-export function serviceListener(service: string, port: number, bind: string): Resource {
-  return listener(service, port, bind, { rds: { route_config_name: service, config_source: ADS_SOURCE } })
+export function serviceListener(service: string, port: number, bind: string, knobs: Knobs): Resource {
+  return listener(service, port, bind, knobs, { rds: { route_config_name: service, config_source: ADS_SOURCE } })
 }
 
 /**
  * The listener of all services under `/<service>/mcp`: the first path segment chooses the same RouteConfiguration that
  * the service's own listener uses (envoy-measured.md A §13).
  */
-export function gatewayListener(port: number, bind: string): Resource {
-  return listener(GATEWAY, port, bind, {
+export function gatewayListener(port: number, bind: string, knobs: Knobs): Resource {
+  return listener(GATEWAY, port, bind, knobs, {
     scoped_routes: {
       name: GATEWAY,
       scope_key_builder: {
@@ -38,8 +42,11 @@ export function scopedRoute(service: string): Resource {
   }
 }
 
-function listener(owner: string, port: number, bind: string, routes: { readonly [key: string]: Json }): Resource {
+type Routes = { readonly [key: string]: Json }
+
+function listener(owner: string, port: number, bind: string, knobs: Knobs, routes: Routes): Resource {
   const name = listenerName(owner, port)
+  const { tls } = knobs
   return {
     name,
     json: {
@@ -47,13 +54,28 @@ function listener(owner: string, port: number, bind: string, routes: { readonly 
       address: { socket_address: { address: bind, port_value: port } },
       // Long streams are not spread again once accepted, so they are spread when they come.
       connection_balance_config: { exact_balance: {} },
-      per_connection_buffer_limit_bytes: 1024 * 1024,
-      filter_chains: [{ filters: [connectionManager(owner, routes)] }],
+      per_connection_buffer_limit_bytes: knobs.buffers.listener,
+      filter_chains: [
+        {
+          filters: [...connectionLimit(owner, knobs), connectionManager(owner, routes, knobs)],
+          ...(tls === 'none' ? {} : { transport_socket: transportSocket(owner, tls) }),
+        },
+      ],
     },
   }
 }
 
-function connectionManager(owner: string, routes: { readonly [key: string]: Json }): Json {
+/** One connection more is closed at once. */
+function connectionLimit(owner: string, { connections: { max } }: Knobs): Json[] {
+  if (max === 'none') return []
+  const type = 'envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit'
+  return [extension('envoy.filters.network.connection_limit', type, { stat_prefix: owner, max_connections: max })]
+}
+
+const UNDERSCORES = { reject: 'REJECT_REQUEST', drop: 'DROP_HEADER', allow: 'ALLOW' } as const
+
+function connectionManager(owner: string, routes: Routes, knobs: Knobs): Json {
+  const { timeouts, connections, headers, access_log, tracing } = knobs
   return extension(
     'envoy.filters.network.http_connection_manager',
     'envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager',
@@ -64,16 +86,20 @@ function connectionManager(owner: string, routes: { readonly [key: string]: Json
       normalize_path: true,
       merge_slashes: true,
       path_with_escaped_slashes_action: 'REJECT_REQUEST',
-      // Streams live for hours and a held request waits for its slot: neither may be cut for being quiet (A §5.1 (8)).
+      // That of the routes counts, which can change without a cut.
       stream_idle_timeout: '0s',
-      request_headers_timeout: '10s',
-      request_timeout: '300s',
-      max_request_headers_kb: 32,
+      request_headers_timeout: seconds(timeouts.request_headers),
+      request_timeout: seconds(timeouts.request),
+      max_request_headers_kb: Math.ceil(headers.max_size / 1024),
       common_http_protocol_options: {
-        idle_timeout: '3600s',
-        max_headers_count: 100,
-        headers_with_underscores_action: 'REJECT_REQUEST',
+        idle_timeout: seconds(timeouts.connection_idle),
+        max_headers_count: headers.max_count,
+        headers_with_underscores_action: UNDERSCORES[headers.underscores],
+        ...(connections.max_duration === 'none' ? {} : { max_connection_duration: seconds(connections.max_duration) }),
+        ...(connections.max_requests === 'none' ? {} : { max_requests_per_connection: connections.max_requests }),
       },
+      ...(access_log.length === 0 ? {} : { access_log: accessLogs(access_log, owner) }),
+      ...(tracing === 'none' ? {} : { tracing: tracingProvider(tracing) }),
       ...routes,
       http_filters: [
         extension('envoy.filters.http.on_demand', 'envoy.extensions.filters.http.on_demand.v3.OnDemand'),
@@ -111,7 +137,12 @@ const LOCAL_REPLIES: Json = [
     'Unknown service or path. The gateway serves /<service>/mcp; `berth ls` lists the services.',
     { status: 404 },
   ),
-  reply({ flags: ['SI', 'UT', 'DT'] }, FAILED, 'The request timed out.', { status: 504 }),
+  // A circuit breaker: whoever waits a little is served (contract: a concurrency limit is 429).
+  reply({ flags: ['UO'] }, REFUSED, 'Too many requests of this service at once. Try again.', {
+    status: 429,
+    retryAfter: 1,
+  }),
+  reply({ flags: ['SI', 'UT', 'DT', 'UMSDR'] }, FAILED, 'The request timed out.', { status: 504 }),
   reply({ statusFrom: 503, statusTo: 503 }, FAILED, '%LOCAL_REPLY_BODY%', { retryAfter: 5 }),
   reply({ statusFrom: 500, statusTo: 599 }, FAILED, '%LOCAL_REPLY_BODY% (%RESPONSE_CODE_DETAILS%)'),
   reply({ statusFrom: 403, statusTo: 404 }, REFUSED, '%LOCAL_REPLY_BODY%'),

@@ -6,6 +6,8 @@ export type Json = string | number | boolean | null | readonly Json[] | { readon
 export interface Resource {
   readonly name: string
   readonly json: { readonly [key: string]: Json }
+  /** What is sent instead of `json`, where that lacks what nobody may be shown. Different only if `json` is. */
+  readonly sealed?: { readonly [key: string]: Json }
 }
 
 const PREFIX = 'type.googleapis.com/'
@@ -18,6 +20,11 @@ export function any(type: string, fields: { readonly [key: string]: Json } = {})
 /** A named extension with its configuration, as Envoy's `TypedExtensionConfig` and its many look-alikes have it. */
 export function extension(name: string, type: string, fields: { readonly [key: string]: Json } = {}): Json {
   return { name, typed_config: any(type, fields) }
+}
+
+/** A duration of `ms` milliseconds. */
+export function seconds(ms: number): string {
+  return `${ms / 1000}s`
 }
 
 /** Where Envoy gets a resource of the aggregated stream from. */

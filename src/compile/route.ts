@@ -5,8 +5,9 @@ import { ANONYMOUS, mayUse, type Client } from '../model/client.ts'
 import { clusterName, streamClusterName } from '../model/names.ts'
 import type { Service } from '../model/service.ts'
 import { groupFor, type Slot } from '../model/slot.ts'
+import { SAFE_RETRIES, type Knobs } from '../model/tuning.ts'
 import { bounded } from './words.ts'
-import { any, extension, type Json, type Resource, XDS_SERVICE } from './resource.ts'
+import { any, extension, seconds, type Json, type Resource, XDS_SERVICE } from './resource.ts'
 
 export interface RouteOptions {
   /** Host names a request may be addressed to, without ports: everything else is a rebinding attack. */
@@ -25,7 +26,7 @@ export function serviceRoutes(
   { service, unhealthy }: { readonly service: Service; readonly unhealthy?: string | undefined },
   clients: readonly Client[],
   slotOf: (group: string) => Slot | undefined,
-  options: RouteOptions,
+  options: RouteOptions & { readonly knobs: Knobs },
 ): Resource {
   const served = clients.filter((client) => mayUse(client, service)).sort((a, b) => (a.name < b.name ? -1 : 1))
   return {
@@ -37,7 +38,7 @@ export function serviceRoutes(
         {
           name: 'local',
           domains: [...options.hosts],
-          matcher: clientMatcher(service, served, slotOf, unhealthy),
+          matcher: clientMatcher(service, served, slotOf, unhealthy, options.knobs),
           typed_per_filter_config: { 'envoy.filters.http.on_demand': onDemand(options.holdSeconds) },
         },
         {
@@ -59,6 +60,7 @@ function clientMatcher(
   served: readonly Client[],
   slotOf: (group: string) => Slot | undefined,
   unhealthy: string | undefined,
+  knobs: Knobs,
 ): Json {
   const byHeader: Record<string, Json> = {}
   const byPath: Record<string, Json> = {}
@@ -75,13 +77,19 @@ function clientMatcher(
     const own = everybody.map((folder) => `${folder}/clients/${client.name}`)
     const target = targetOf(service, client, slotOf)
     // The client may name itself in header and path alike; only a path of another client is refused.
-    byHeader[client.name] = routeAction(client.name, clientRoutes(service, client, [...everybody, ...own], target))
+    byHeader[client.name] = routeAction(
+      client.name,
+      clientRoutes(service, client, [...everybody, ...own], target, knobs),
+    )
     for (const folder of own)
-      byPath[`${folder}/`] = routeAction(client.name, clientRoutes(service, client, [folder], target, true))
+      byPath[`${folder}/`] = routeAction(client.name, clientRoutes(service, client, [folder], target, knobs, true))
   }
   const anonymous = served.find((client) => client.name === ANONYMOUS)
   const nobody = anonymous
-    ? routeAction(ANONYMOUS, clientRoutes(service, anonymous, everybody, targetOf(service, anonymous, slotOf), true))
+    ? routeAction(
+        ANONYMOUS,
+        clientRoutes(service, anonymous, everybody, targetOf(service, anonymous, slotOf), knobs, true),
+      )
     : routeAction('nameless', [
         respond(
           403,
@@ -161,6 +169,7 @@ function clientRoutes(
   client: Client,
   folders: readonly string[],
   target: Target,
+  knobs: Knobs,
   nameless = false,
 ): Json[] {
   if ('down' in target) return [respond(503, target.down)]
@@ -172,27 +181,34 @@ function clientRoutes(
       append_action: 'OVERWRITE_IF_EXISTS_OR_ADD',
     })),
   }
+  const { timeouts } = knobs
+  // What a stream may last is no matter of how long an answer may take.
+  const quiet = {
+    ...(timeouts.stream_idle === 'none' ? {} : { idle_timeout: seconds(timeouts.stream_idle) }),
+    ...(timeouts.max_stream_duration === 'none'
+      ? {}
+      : { max_stream_duration: { max_stream_duration: seconds(timeouts.max_stream_duration) } }),
+  }
   const endpoint = (path: string, rewrite: { readonly prefix_rewrite?: string }) => {
     return [
       {
         match: { path, headers: [{ name: ':method', string_match: { exact: 'GET' } }] },
-        route: { cluster: streamClusterName(service.name, group, generation), timeout: '0s', ...rewrite },
+        route: { cluster: streamClusterName(service.name, group, generation), timeout: '0s', ...rewrite, ...quiet },
         ...told,
+        ...traced(knobs),
       },
       {
         match: { path },
         route: {
           cluster: clusterName(service.name, group, generation),
-          timeout: '0s',
+          timeout: timeouts.route === 'none' ? '0s' : seconds(timeouts.route),
           ...rewrite,
-          // Only what cannot have had an effect yet is tried again (design §5).
-          retry_policy: {
-            retry_on: 'connect-failure,refused-stream',
-            num_retries: 3,
-            retry_back_off: { base_interval: '0.025s', max_interval: '0.25s' },
-          },
+          ...quiet,
+          ...retryPolicy(knobs),
         },
         ...told,
+        ...traced(knobs),
+        ...(knobs.buffers.request === 'none' ? {} : { request_body_buffer_limit: knobs.buffers.request }),
       },
     ]
   }
@@ -201,6 +217,30 @@ function clientRoutes(
   const sse = service.sse ? folders.flatMap((folder) => endpoint(`${folder}/sse`, {})) : []
   const without = service.sse ? ' and /sse' : '; /sse only where its definition says `sse: true`'
   return [...mcp, ...sse, respond(404, `Unknown path. Service ${service.name} serves /mcp${without}.`)]
+}
+
+function retryPolicy({ retries }: Knobs): { readonly [key: string]: Json } {
+  const { attempts, base_interval, max_interval, per_try_timeout, may_repeat_effects } = retries
+  const isSafe = (condition: string) => (SAFE_RETRIES as readonly string[]).includes(condition)
+  const on = retries.on.filter((condition) => may_repeat_effects || isSafe(condition))
+  if (attempts === 0 || on.length === 0) return {}
+  return {
+    retry_policy: {
+      retry_on: on.join(','),
+      num_retries: attempts,
+      ...(per_try_timeout === 'none' || !may_repeat_effects ? {} : { per_try_timeout: seconds(per_try_timeout) }),
+      retry_back_off: {
+        base_interval: seconds(base_interval),
+        max_interval: seconds(Math.max(base_interval, max_interval)),
+      },
+    },
+  }
+}
+
+function traced({ tracing }: Knobs): { readonly [key: string]: Json } {
+  if (tracing === 'none') return {}
+  const share = { numerator: Math.round(tracing.sampling * 100), denominator: 'TEN_THOUSAND' }
+  return { tracing: { random_sampling: share, overall_sampling: share } }
 }
 
 /**

@@ -28,11 +28,12 @@ export type Encode = (
   json: Resource['json'],
 ) => { readonly version: string; readonly value: Uint8Array }
 
-export const TYPE_OF: { readonly [kind in keyof Resources]: string } = {
+export const TYPE_OF: { readonly [kind in keyof Required<Resources>]: string } = {
   listeners: 'type.googleapis.com/envoy.config.listener.v3.Listener',
   scopedRoutes: 'type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration',
   routes: 'type.googleapis.com/envoy.config.route.v3.RouteConfiguration',
   clusters: 'type.googleapis.com/envoy.config.cluster.v3.Cluster',
+  secrets: 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret',
 }
 
 export const EMPTY: Snapshot = new Map(Object.values(TYPE_OF).map((typeUrl) => [typeUrl, new Map()]))
@@ -49,9 +50,9 @@ export function nextSnapshot(
     const before = previous.get(typeUrl) ?? new Map<string, Encoded>()
     const after = new Map<string, Encoded>()
     const changed: Encoded[] = []
-    for (const { name, json } of resources[kind]) {
+    for (const { name, json, sealed } of resources[kind] ?? []) {
       const old = before.get(name)
-      const encoded = old && same(old.json, json) ? old : { name, json, ...encode(typeUrl, json) }
+      const encoded = old && same(old.json, json) ? old : { name, json, ...encode(typeUrl, sealed ?? json) }
       if (encoded.version !== old?.version) changed.push(encoded)
       after.set(name, encoded)
     }

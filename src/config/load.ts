@@ -5,12 +5,14 @@ import { KNOWN_CLIENTS, type Client } from '../model/client.ts'
 import type { WrittenEngine } from '../model/engine.ts'
 import type { Problem } from '../model/problem.ts'
 import { DEFAULT_SCALE, type Runtime, type SecretSource, type Service } from '../model/service.ts'
+import type { GlobalTuning } from '../model/tuning.ts'
 import { DEFAULT_LIMITS } from './limits.ts'
 import { mistakesOf, problemAt } from './mistakes.ts'
 import { usesOfNotYet } from './not-yet.ts'
 import { brokenRules, DEFAULT_PORTS } from './rules.ts'
 import { isNamedVolume } from './scalars.ts'
 import { file as fileSchema, type File, type WrittenSecret, type WrittenService } from './schema.ts'
+import { globalTuningOf, tuningOf } from './tuning.ts'
 import { readYaml, type Path, type YamlSource } from './yaml-source.ts'
 
 export interface Config {
@@ -25,6 +27,8 @@ export interface Config {
   readonly bind: string
   /** `host:port` of the Consul agent to register services with; undefined: none. */
   readonly consul: string | undefined
+  /** What it says of Envoy for all services, and of Envoy as a whole. */
+  readonly tuning?: GlobalTuning
 }
 
 export interface Ports {
@@ -122,6 +126,7 @@ export function configOf(written: File, source: YamlSource, file: string, folder
     bind: written.bind ?? '127.0.0.1',
     // Written with nothing in it, it is the agent of this machine.
     consul: written.consul && (written.consul.address ?? '127.0.0.1:8500'),
+    ...(written.envoy && { tuning: globalTuningOf(written.envoy, folder) }),
   }
 }
 
@@ -143,6 +148,7 @@ function serviceOf(name: string, written: Partial<WrittenService>, where: string
     },
     scale: { warm: written.scale?.warm ?? DEFAULT_SCALE.warm, max: written.scale?.max ?? DEFAULT_SCALE.max },
     clients: written.clients ?? ['*'],
+    ...(written.envoy && { tuning: tuningOf(written.envoy, cwd) }),
     backend: backendOf(written, Object.fromEntries(secrets), cwd),
   }
 }

@@ -133,7 +133,7 @@ function* count(services: unknown): Generator<Mistake> {
 }
 
 function* confined(service: unknown, folder: string, paths: AllowedPaths): Generator<Mistake> {
-  const has = (key: string): boolean => (valueAt(service, [key]) ?? null) !== null
+  const has = (...path: string[]): boolean => (valueAt(service, path) ?? null) !== null
   if (!has('image') && has('command')) {
     const remedy = 'Write image, or put the service into berth.yaml, where it may run as a local process.'
     yield { path: ['image'], message: mistake('is missing: what is deployed runs in a container.', remedy) }
@@ -155,6 +155,13 @@ function* confined(service: unknown, folder: string, paths: AllowedPaths): Gener
   if (typeof network === 'string' && /^(?:host$|[a-z]+:)/.test(network)) {
     const remedy = 'Write none, bridge or the name of a network, or put the service into berth.yaml.'
     yield { path: ['network'], message: mistake('would be that of the machine or of another container.', remedy) }
+  }
+  for (const key of ['tls', 'access_log', 'tracing'].filter((key) => has('envoy', key))) {
+    const remedy = 'Put it into berth.yaml: under envoy for all services, or the service itself.'
+    yield {
+      path: ['envoy', key],
+      message: mistake('would have Envoy open files or connections of this machine.', remedy),
+    }
   }
   for (const [name, secret] of Object.entries(Object(valueAt(service, ['secrets'])) as object)) {
     const path = valueAt(secret, ['file'])

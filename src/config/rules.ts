@@ -9,6 +9,7 @@ import { KNOWN_CLIENTS, KNOWN_TIERS } from '../model/client.ts'
 import { CLIENT_NAME, nearest, RESERVED_NAMES, SERVICE_NAME } from '../model/names.ts'
 import { valueAt, type Mistake } from './mistakes.ts'
 import { isNamedVolume, mistake, port, portRange, shown } from './scalars.ts'
+import { brokenTuningRules } from './tuning-rules.ts'
 import type { Path } from './yaml-source.ts'
 
 /** Ports that are used when the file says nothing (contract, "Ports"). */
@@ -35,6 +36,7 @@ export function brokenRules(document: unknown, folder: string): Mistake[] {
     ...servicePorts(services, document),
     ...ownPorts(document),
     ...bindElsewhere(document),
+    ...brokenTuningRules(document),
   ]
 }
 

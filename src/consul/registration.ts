@@ -13,6 +13,8 @@ export interface Registration {
   readonly port: number
   /** Where Consul's agent asks for the health, where that is not the address that others call. */
   readonly checkHost?: string | undefined
+  /** Absent: `http`. */
+  readonly scheme?: 'http' | 'https'
   readonly protocol: string
   readonly era: Era
   readonly isolation: Isolation
@@ -33,6 +35,8 @@ export interface Definition {
   readonly check: {
     readonly name: string
     readonly http: string
+    /** Its certificate is for the name that others call. */
+    readonly tls_skip_verify?: true
     readonly interval: string
     readonly timeout: string
     readonly status: 'passing' | 'critical'
@@ -50,7 +54,18 @@ const NODE_META = 'berth_node'
  * turn critical with it. A service that is critical for long stays registered: it may come back, and only Berth knows.
  */
 export function definitionOf(registration: Registration, node: string, version: string): Definition {
-  const { name, address, port, checkHost, protocol, era, isolation, clientSupport, healthy } = registration
+  const {
+    name,
+    address,
+    port,
+    checkHost,
+    scheme = 'http',
+    protocol,
+    era,
+    isolation,
+    clientSupport,
+    healthy,
+  } = registration
   const host = bracketed(checkHost ?? address)
   return {
     id: `${ID_PREFIX}${name}-${node}`,
@@ -58,10 +73,19 @@ export function definitionOf(registration: Registration, node: string, version: 
     address,
     port,
     tags: ['mcp', name, 'stdio'],
-    meta: { protocol, era, isolation, client_support: clientSupport, [NODE_META]: node, version },
+    meta: {
+      protocol,
+      era,
+      isolation,
+      client_support: clientSupport,
+      [NODE_META]: node,
+      version,
+      ...(scheme === 'http' ? {} : { scheme }),
+    },
     check: {
       name: `Envoy serves ${name}`,
-      http: `http://${host}:${port}/healthz`,
+      http: `${scheme}://${host}:${port}/healthz`,
+      ...(scheme === 'http' ? {} : { tls_skip_verify: true as const }),
       interval: '1s',
       timeout: '1s',
       status: healthy ? 'passing' : 'critical',

@@ -1,5 +1,7 @@
 // Services: an MCP server under a name and a port, and what stands behind it.
 
+import type { Tuning } from './tuning.ts'
+
 export type Isolation = 'session' | 'client' | 'shared'
 export type Era = 'auto' | 'legacy' | 'modern' | 'dual'
 
@@ -118,6 +120,8 @@ export interface Service {
   /** Globs over the names of the clients that may use it. */
   readonly clients: readonly string[]
   readonly backend: ProcessBackend | ContainerBackend | ImageBackend
+  /** What it says of Envoy, beside what is said for all services. */
+  readonly tuning?: Tuning
   /** Why nobody can be served at this moment, in words for the client. */
   readonly down?: string
   /** Why nobody knows whether anybody can be served, in words for the client: slots that are up go on, none is started. */

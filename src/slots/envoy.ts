@@ -8,6 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { OperatorError } from '../model/operator-error.ts'
 import type { Problem } from '../model/problem.ts'
 import type { ProcessRecord } from '../model/record.ts'
+import { DEFAULT_PROCESS, type ProcessTuning } from '../model/tuning.ts'
 import { adminRequest, listenerPorts } from './admin.ts'
 import type { Folders } from './folders.ts'
 import { end, gone, lastLines, runs, startDetached, type Identity } from './process.ts'
@@ -24,6 +25,7 @@ export interface EnvoyOptions {
   readonly version: string
   readonly folders: Folders
   readonly bootstrap: object
+  readonly drain?: ProcessTuning['drain']
   readonly adminSocket: string
   /** Worker threads. */
   readonly concurrency: number
@@ -51,9 +53,6 @@ export interface Envoy {
   /** Lets it live on without this control plane. */
   release(): void
 }
-
-/** How long streams on a removed listener live, and how long a stop waits for running requests. */
-export const DRAIN_SECONDS = 5
 
 /** An Envoy that has run for this long has started well: the next death is a new story. */
 const STABLE_MS = 10_000
@@ -114,7 +113,15 @@ export class EnvoyProcess implements Envoy {
    * @throws {OperatorError} when Envoy ends instead, with its last words
    */
   async start(): Promise<void> {
-    const { binary, folders, bootstrap, adminSocket, concurrency, records } = this.#options
+    const {
+      binary,
+      folders,
+      bootstrap,
+      adminSocket,
+      concurrency,
+      drain = DEFAULT_PROCESS.drain,
+      records,
+    } = this.#options
     const config = join(folders.home, 'envoy.json')
     writeFileSync(config, JSON.stringify(bootstrap, null, 2), { mode: 0o600 })
     const logFile = this.#logFile()
@@ -126,7 +133,9 @@ export class EnvoyProcess implements Envoy {
         '--concurrency',
         String(concurrency),
         '--drain-time-s',
-        String(DRAIN_SECONDS),
+        String(Math.ceil(drain.time / 1000)),
+        '--drain-strategy',
+        drain.strategy,
         // Upgrades of the binary come with the data plane; until then no shared memory is left behind by a kill.
         '--disable-hot-restart',
         '--log-level',
@@ -241,9 +250,11 @@ export class EnvoyProcess implements Envoy {
   }
 
   #fingerprint(): string {
-    const { version, bootstrap, concurrency } = this.#options
+    const { version, bootstrap, concurrency, drain = DEFAULT_PROCESS.drain } = this.#options
+    // So that an Envoy that was started without these words is still the same.
+    const words = JSON.stringify(drain) === JSON.stringify(DEFAULT_PROCESS.drain) ? [] : [drain]
     return createHash('sha256')
-      .update(JSON.stringify([version, bootstrap, concurrency]))
+      .update(JSON.stringify([version, bootstrap, concurrency, ...words]))
       .digest('base64url')
       .slice(0, 16)
   }

@@ -3,7 +3,7 @@
 
 import type { SnapshotCache } from './cache.ts'
 import { Subscription, type DeltaRequest, type DeltaResponse, type Source } from './subscription.ts'
-import { CDS, EDS, LDS, RDS, SRDS } from './type-urls.ts'
+import { CDS, EDS, LDS, RDS, SDS, SRDS } from './type-urls.ts'
 
 export interface StreamEvents {
   sent(response: DeltaResponse): void
@@ -15,7 +15,7 @@ export interface StreamEvents {
 export type Missing = (name: string) => 'gone' | 'hold' | 'never'
 
 /** The order in which types are sent, so that nothing names what Envoy has not been told of (envoy.md §1.4). */
-const ORDER = [CDS, EDS, LDS, SRDS, RDS]
+const ORDER = [SDS, CDS, EDS, LDS, SRDS, RDS]
 
 export class DeltaStream {
   readonly #cache: SnapshotCache

@@ -8,5 +8,7 @@ export const RDS = 'type.googleapis.com/envoy.config.route.v3.RouteConfiguration
 export const SRDS = 'type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration'
 /** Clusters, on the aggregated stream and on demand. */
 export const CDS = 'type.googleapis.com/envoy.config.cluster.v3.Cluster'
+/** Certificates and keys. */
+export const SDS = 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret'
 /** Endpoints of clusters. */
 export const EDS = 'type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment'

@@ -25,6 +25,10 @@ afterAll(() => test.stop())
 
 const ping = { jsonrpc: '2.0', id: 1, method: 'ping' }
 
+it('tells whoever asks for its health that it lives', async () => {
+  expect((await call(socket, 'GET', '/healthz')).status).toBe(200)
+})
+
 describe('what is wrong with a request', () => {
   it.each([
     ['an unknown path', 'GET', '/other', 404],

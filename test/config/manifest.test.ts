@@ -187,6 +187,16 @@ describe('mistakes', () => {
     ],
     ['another network', 'services: {a: {image: x, network: "container:b"}}', '`network` would be that of .* another'],
     [
+      'a file of this machine for Envoy',
+      'services: {a: {image: x, envoy: {access_log: [{file: /etc/cron.d/x}]}}}',
+      '`envoy.access_log` would have Envoy open files',
+    ],
+    [
+      'a certificate of this machine',
+      'services: {a: {image: x, envoy: {tls: {certificate: a, key: b}}}}',
+      '`envoy.tls` would have Envoy open files',
+    ],
+    [
       'a secret file elsewhere',
       'services: {a: {image: x, secrets: {K: {file: /etc/shadow}}}}',
       '`secrets.K.file` is outside',

@@ -12,6 +12,12 @@ test.each([
   expect(definition).toMatchObject({ address, check: { http: url } })
 })
 
+test('says where TLS is spoken, and checks there', () => {
+  const definition = definitionOf(registration('files', { scheme: 'https' }), 'n1', '1.2.3')
+  expect(definition.meta).toMatchObject({ scheme: 'https' })
+  expect(definition.check).toMatchObject({ http: 'https://127.0.0.1:11100/healthz', tls_skip_verify: true })
+})
+
 test('checks elsewhere what is reached there from the agent', () => {
   const definition = definitionOf(registration('files', { address: '127.0.0.1', checkHost: 'envoy' }), 'n1', '1.2.3')
   expect(definition).toMatchObject({ address: '127.0.0.1', check: { http: 'http://envoy:11100/healthz' } })
