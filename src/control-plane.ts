@@ -16,8 +16,9 @@ import { adminToken } from './api/token.ts'
 import type { View } from './api/view.ts'
 import { bootstrap, ENVOY_NODE } from './compile/bootstrap.ts'
 import { TYPE_OF } from './compile/snapshot.ts'
-import { watchConfigFile, type ConfigFile } from './config/file.ts'
-import { loadConfig, type Config, type ConfigText } from './config/load.ts'
+import type { ConfigFile } from './config/file.ts'
+import type { Config, ConfigText } from './config/load.ts'
+import { configOf, followConfig } from './configuring.ts'
 import { Registrar, type Registration } from './consul/registrar.ts'
 import { createDeploying } from './deploying.ts'
 import { Deployments } from './deployments.ts'
@@ -29,6 +30,8 @@ import { GATEWAY, listenerName } from './model/names.ts'
 import { OperatorError } from './model/operator-error.ts'
 import { problemLine, type Problem } from './model/problem.ts'
 import { whenReady } from './ready.ts'
+import { formOf, Patching } from './patching.ts'
+import { createPlanning } from './planning.ts'
 import { Reconciler } from './reconcile.ts'
 import { restartProblems, withReasons } from './problems.ts'
 import { refusalProblem, registrationOf, serviceRow } from './rows.ts'
@@ -192,11 +195,21 @@ async function start(
     changed: () => reconciler.changed(),
     log: (message, fields) => log.info(fields, message),
   })
+  const patching = new Patching({
+    encode: (typeUrl, json) => codec.encode(typeUrl, json),
+    form: formOf(version, descriptors),
+    store,
+    versionOf: (typeUrl, name) => reconciler.snapshot.get(typeUrl)?.get(name)?.version,
+    changed: () => reconciler.changed(),
+    log: (message, fields) => log.info(fields, message),
+  })
   const xds = new XdsServer({
     refused: store.refused(),
     setRefused: (refused) => store.setRefused(refused),
     demand: (cluster) => slots.demand(cluster),
+    acknowledged: (...resource) => patching.acknowledged(...resource),
     changed: () => {
+      patching.refused(xds.refusals())
       if (envoy instanceof ExternalEnvoy) envoy.streamsChanged()
       events.emit('changed')
     },
@@ -209,6 +222,7 @@ async function start(
     ...deployments.problems(),
     ...envoy.problems(),
     ...xds.refusals().map(refusalProblem),
+    ...patching.problems(),
     ...(registrar?.problems() ?? []),
   ]
   const told = new Set<string>()
@@ -223,6 +237,7 @@ async function start(
     slots,
     store,
     encode: (typeUrl, json) => codec.encode(typeUrl, json),
+    patching,
     publish: (snapshot, changes) => {
       xds.publish(snapshot, changes)
       log.info({ changes: [...changes.values()].reduce((sum, names) => sum + [...names].length, 0) }, 'published')
@@ -374,6 +389,14 @@ async function start(
           folder: options.text.folder,
           settled: () => reconciler.settled(),
         }),
+        planning: createPlanning({
+          reconciler,
+          patching,
+          first: firstConfig,
+          config: () => config,
+          folder: options.text.folder,
+          adminSocket,
+        }),
         token: await adminToken(folders.home),
         envoyHost,
         onBug: (error) => log.error({ err: error }, 'the control API failed'),
@@ -386,7 +409,8 @@ async function start(
     if (!held) await envoy.start()
     adapters.keepSpares()
     writeApiAddress(folders.home, { url: api.url, pid: process.pid, admin: adminSocket, envoy: envoyHost })
-    if (options.file) void followConfig(options.file, applyConfig, reconciler, stopped.signal)
+    if (options.file)
+      void followConfig(options.file, applyConfig, (all) => reconciler.setConfigProblems(all), stopped.signal)
     const host = envoyHost ?? callAddress(config.bind)
     const ready = whenReady({ isReady, ports: servedPorts, host, events, tell: progress }, stopped.signal)
     ready.catch(() => undefined)
@@ -415,36 +439,7 @@ async function start(
 
 const SERVED_TYPES = [TYPE_OF.listeners, TYPE_OF.scopedRoutes, TYPE_OF.routes]
 
-function configOf(text: ConfigText): Config {
-  const loaded = loadConfig(text)
-  if ('config' in loaded) return loaded.config
-  const lines = loaded.problems.map(problemLine).join('\n  ')
-  throw new OperatorError(`The configuration has ${count(loaded.problems.length, 'mistake')}:\n  ${lines}`)
-}
-
-function count(n: number, noun: string): string {
-  return n === 1 ? `one ${noun}` : `${n} ${noun}s`
-}
-
 function disown(store: Store): void {
   store.dropOwnership(process.pid)
   store.close()
-}
-
-/** A new version that is wrong is told and not applied. */
-async function followConfig(
-  file: ConfigFile,
-  apply: (config: Config) => void,
-  reconciler: Reconciler,
-  signal: AbortSignal,
-): Promise<void> {
-  for await (const state of watchConfigFile(file, signal)) {
-    if ('problem' in state) {
-      reconciler.setConfigProblems([state.problem])
-      continue
-    }
-    const loaded = loadConfig({ text: state.text, file: file.name, folder: file.folder })
-    if ('problems' in loaded) reconciler.setConfigProblems(loaded.problems)
-    else apply(loaded.config)
-  }
 }

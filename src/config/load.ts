@@ -3,11 +3,13 @@
 import { resolve } from 'node:path'
 import { KNOWN_CLIENTS, type Client } from '../model/client.ts'
 import type { WrittenEngine } from '../model/engine.ts'
+import type { Patch } from '../model/patch.ts'
 import type { Problem } from '../model/problem.ts'
 import { DEFAULT_SCALE, type Runtime, type SecretSource, type Service } from '../model/service.ts'
 import { DEFAULT_LIMITS } from './limits.ts'
 import { mistakesOf, problemAt } from './mistakes.ts'
 import { usesOfNotYet } from './not-yet.ts'
+import { patchesOf } from './patches.ts'
 import { brokenRules, DEFAULT_PORTS } from './rules.ts'
 import { isNamedVolume } from './scalars.ts'
 import { file as fileSchema, type File, type WrittenSecret, type WrittenService } from './schema.ts'
@@ -25,6 +27,8 @@ export interface Config {
   readonly bind: string
   /** `host:port` of the Consul agent to register services with; undefined: none. */
   readonly consul: string | undefined
+  /** Of Envoy's resources, in the order in which they are applied. */
+  readonly patches?: readonly Patch[]
 }
 
 export interface Ports {
@@ -93,6 +97,7 @@ export function problemsInOrder(found: readonly { readonly offset: number; reado
 export function configOf(written: File, source: YamlSource, file: string, folder: string): Config {
   const whereIs = (...path: Path) => `${file}:${source.lineOf(source.offsetOf(path))}`
   const { services, mcpServers, mcp } = written
+  const patches = patchesOf(written, source, whereIs)
   return {
     services: [
       ...Object.entries(services ?? {}).map(([name, service]) =>
@@ -122,6 +127,7 @@ export function configOf(written: File, source: YamlSource, file: string, folder
     bind: written.bind ?? '127.0.0.1',
     // Written with nothing in it, it is the agent of this machine.
     consul: written.consul && (written.consul.address ?? '127.0.0.1:8500'),
+    ...(patches.length > 0 && { patches }),
   }
 }
 

@@ -25,7 +25,6 @@ const NOT_YET: readonly NotYet[] = [
   },
   { key: 'services.*.scale.idle', remedy: 'Remove it: a slot that has started stays.' },
   { key: 'services.*.release', remedy: REMOVE },
-  { key: 'services.*.envoy', remedy: REMOVE },
   { key: 'services.*.tools', harmless: isAllTools, remedy: 'Remove it, and expose all tools of the service or none.' },
   { key: 'services.*.secrets.*.store', remedy: 'Write {env: NAME}, {file: path} or {exec: [program]} instead.' },
   { key: 'clients.*.tools', harmless: isAllToolsByService, remedy: 'Remove it, and name the services in `services`.' },

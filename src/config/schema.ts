@@ -22,22 +22,9 @@ import {
   yesOrNo,
 } from './scalars.ts'
 import { parseSshHost, type WrittenEngine } from '../model/engine.ts'
+import { patches } from './patches.ts'
+import { keys, optional } from './shape.ts'
 import { splitWords } from './words.ts'
-
-/**
- * A mapping with these keys and no others. zod names only the keys that it does not know, so the message carries those
- * that it does, for `mistakes.ts` to find the nearest.
- */
-function keys<Shape extends z.ZodRawShape>(shape: Shape) {
-  return z.strictObject(shape, {
-    error: (issue) => (issue.code === 'unrecognized_keys' ? Object.keys(shape).join(' ') : undefined),
-  })
-}
-
-/** A key may be absent, or written with nothing behind it. */
-function optional<T extends z.ZodType>(schema: T) {
-  return schema.nullish().transform((value): z.output<T> | undefined => value ?? undefined)
-}
 
 const optionalText = optional(filled)
 
@@ -90,8 +77,7 @@ const service = keys({
   tools: optional(keys({ allow: optional(z.array(filled)), deny: optional(z.array(filled)) })),
   clients: optional(z.array(glob)),
   release: optional(keys({ canary: optional(keys({ image: filled, weight: optional(integer(0, 100)) })) })),
-  // Envoy's own knobs: their names are not fixed yet.
-  envoy: optional(z.record(z.string(), z.unknown())),
+  envoy: optional(keys({ patches })),
 })
 
 const client = keys({
@@ -241,6 +227,7 @@ export const file = optional(
     consul: optional(keys({ address: optional(agentAddress) })),
     ports: optional(ports),
     bind: optional(address),
+    envoy: optional(keys({ patches })),
   }),
 )
 

@@ -69,6 +69,8 @@ export interface SlotView {
   readonly pid?: number
   readonly status?: AdapterStatus
   readonly reason?: string
+  /** Of the service's definition. */
+  readonly fingerprint: string
 }
 
 export class Slots {
@@ -169,10 +171,11 @@ export class Slots {
   views(): SlotView[] {
     return [...this.#entries.values()]
       .filter((entry) => entry.wanted)
-      .map(({ service, group, current: { state, adapter, status, reason } }) => ({
+      .map(({ service, group, current: { state, adapter, status, reason, fingerprint } }) => ({
         service,
         group,
         state,
+        fingerprint,
         ...(adapter ? { pid: adapter.pid } : {}),
         ...(status ? { status } : {}),
         ...(reason === undefined ? {} : { reason }),
@@ -426,7 +429,7 @@ function key(service: string, group: string): string {
  * What an adapter must be replaced for. A container that is started again is not: its adapter attaches to it anew, and
  * the sessions of the old process end with that process.
  */
-function fingerprintOf(service: Service, group: string, tier: string): string {
+export function fingerprintOf(service: Service, group: string, tier: string): string {
   const { isolation, era, limits, backend } = service
   const container = containerFor(service, group)
   const behind = {
