@@ -221,7 +221,7 @@ async function start(
     ...withReasons(reconciler.problems(), tunnels.problems()),
     ...deployments.problems(),
     ...envoy.problems(),
-    ...xds.refusals().map(refusalProblem),
+    ...xds.refusals().flatMap((refusal) => (patching.explains(refusal) ? [] : refusalProblem(refusal))),
     ...patching.problems(),
     ...(registrar?.problems() ?? []),
   ]

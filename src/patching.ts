@@ -62,6 +62,8 @@ export class Patching {
   readonly #refused: Map<string, RefusedPatch>
   readonly #searches = new Map<string, Search>()
   #remembered = new Map<string, Remembered>()
+  /** Refused forms that are about to be made again: type, name and version. */
+  readonly #explained = new Set<string>()
   readonly #hashes = new WeakMap<Patch, string>()
   #patches: readonly Patch[] = []
   #outcomes: readonly PatchOutcome[] = []
@@ -85,6 +87,7 @@ export class Patching {
       return fresh.patched
     })
     this.#remembered = remembered
+    this.#explained.clear()
     this.#patches = patches
     this.#outcomes = outcomes
     this.#slots = slots
@@ -105,6 +108,11 @@ export class Patching {
     return { resources: patched, rows: rowsOf(patches, outcomes, slots) }
   }
 
+  /** Whether a refusal is the doing of a patch that is left out for it, so that it is no news of the resource itself. */
+  explains({ typeUrl, name, version }: RefusedResource): boolean {
+    return this.#explained.has(`${typeUrl} ${name} ${version}`)
+  }
+
   /** Envoy refused these resources. */
   refused(refusals: readonly RefusedResource[]): void {
     let isNew = false
@@ -113,7 +121,10 @@ export class Patching {
       for (const [key, { patched }] of this.#remembered) {
         const type = key.slice(0, key.indexOf(' ')) as PatchType
         if (patched.resource.name !== name || typeUrlOf(type) !== typeUrl) continue
-        if (this.#blame(type, name, patched, message)) isNew = true
+        if (this.#blame(type, name, patched, reasonOf(message))) {
+          this.#explained.add(`${typeUrl} ${name} ${version}`)
+          isNew = true
+        }
         // Until it is made again nothing new can be said of it.
         this.#remembered.delete(key)
       }
@@ -214,8 +225,8 @@ export class Patching {
   }
 
   #refuse(patch: string, owner: string, message: string): void {
-    this.#refused.set(refusedKey(patch, owner), { patch, owner, message: shorten(message) })
-    this.#options.log('Envoy refused a patch, which is left out from now on', { owner, reason: shorten(message) })
+    this.#refused.set(refusedKey(patch, owner), { patch, owner, message })
+    this.#options.log('Envoy refused a patch, which is left out from now on', { owner, reason: message })
     this.#keep()
   }
 
@@ -297,7 +308,18 @@ function same(a: JsonObject, b: JsonObject): boolean {
   return a === b || JSON.stringify(a) === JSON.stringify(b)
 }
 
+/** Without the dump of the resource that Envoy puts before or behind its words: it may hold what is nobody's business. */
+function reasonOf(message: string): string {
+  const dump = message.indexOf('goo.gle/debug')
+  const words = dump < 0 ? message : message.slice(0, dump)
+  const rule = /Proto constraint validation failed \([^"]{0,200}(?:"[^"]{0,100}"[^")]{0,200})?\)/.exec(message)?.[0]
+  return shorten(
+    (dump < 0 ? words : (rule ?? words)) ||
+      'it breaks a rule of its type, which logs/envoy.log in the state folder names',
+  )
+}
+
 function shorten(text: string): string {
-  const line = text.replace(/\s+/g, ' ').trim().replace(/\.$/, '')
+  const line = text.replace(/\s+/g, ' ').trim().replace(/[:.]+$/, '')
   return line.length > REASON_CHARS ? `${line.slice(0, REASON_CHARS)}…` : line
 }

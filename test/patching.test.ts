@@ -209,6 +209,30 @@ test('a resource that Envoy refuses without any patch blames none for long, and 
   expect(patched.states()).toEqual(['applied'])
 })
 
+test('Envoy’s dump of a resource is left out of its words, before and behind them', () => {
+  const bed = new Bed(() => false)
+  bed.serve(
+    TWENTY,
+    ['a', 'b', 'c'].map((key, i) => adds(key, { service: `s${i}` })),
+  )
+  const words = [
+    'goo.gle/debugonly name: "s0" key { value: "hidden" } : Proto constraint validation failed (AValidationError.B[0]: x | caused by field: "health_checker", reason: is required)',
+    'Error adding s1: no such thing: goo.gle/debugstr name: "hidden"',
+    'goo.gle/debugstr name: "hidden…',
+  ]
+  bed.patching.refused(
+    words.map((message, i) => {
+      const [typeUrl, name] = [TYPE_OF.routes, `s${i}`]
+      return { typeUrl, name, version: encode(typeUrl, bed.served('routes', name) as object).version, message }
+    }),
+  )
+  expect(bed.stored.map(({ message }) => message)).toEqual([
+    'Proto constraint validation failed (AValidationError.B[0]: x | caused by field: "health_checker", reason: is required)',
+    'Error adding s1: no such thing',
+    'it breaks a rule of its type, which logs/envoy.log in the state folder names',
+  ])
+})
+
 test('of any patches exactly those are left out that Envoy refuses', () => {
   const keys = ['a', 'b', 'c', 'd', 'e']
   fc.assert(
