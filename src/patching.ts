@@ -320,6 +320,9 @@ function reasonOf(message: string): string {
 }
 
 function shorten(text: string): string {
-  const line = text.replace(/\s+/g, ' ').trim().replace(/[:.]+$/, '')
+  const line = text
+    .replace(/\s+/g, ' ')
+    .trim()
+    .replace(/[:.]+$/, '')
   return line.length > REASON_CHARS ? `${line.slice(0, REASON_CHARS)}…` : line
 }

@@ -81,7 +81,8 @@ function words({ compared, resources, slots, patches, problems, notes }: Plan): 
 
 function summaryOf(resources: Plan['resources'], slots: Plan['slots']): string {
   const drained = resources.filter(({ effect }) => effect === 'drains')
-  const open = drained.reduce((sum, { open }) => sum + (open ?? 0), 0)
+  const isKnown = drained.every(({ open }) => typeof open === 'number')
+  const open = isKnown ? drained.reduce((sum, { open }) => sum + (open ?? 0), 0) : 'an unknown number of'
   const sessions = slots.reduce((sum, each) => sum + each.sessions, 0)
   if (drained.length === 0 && slots.length === 0) return 'Nobody who is connected would notice.'
   const cut = `${count(drained.length, 'listener')} would drain, with ${open} open requests and streams`
