@@ -206,6 +206,8 @@ test('a resource that Envoy refuses without any patch blames none for long, and 
   const { version } = encode(typeUrl, patched.served('routes', name) as object)
   const message = "cannot bind '127.0.0.1:11100': Address already in use"
   patched.patching.refused([{ typeUrl, name, version, message }])
+  expect(patched.patching.explains({ typeUrl, name, version, message })).toBe(false)
+  patched.serve(TWENTY, [adds('x')])
   expect(patched.states()).toEqual(['applied'])
 })
 
@@ -220,12 +222,14 @@ test('Envoy’s dump of a resource is left out of its words, before and behind t
     'Error adding s1: no such thing: goo.gle/debugstr name: "hidden"',
     'goo.gle/debugstr name: "hidden…',
   ]
-  bed.patching.refused(
-    words.map((message, i) => {
-      const [typeUrl, name] = [TYPE_OF.routes, `s${i}`]
-      return { typeUrl, name, version: encode(typeUrl, bed.served('routes', name) as object).version, message }
-    }),
-  )
+  const refusals = words.map((message, i) => {
+    const [typeUrl, name] = [TYPE_OF.routes, `s${i}`]
+    return { typeUrl, name, version: encode(typeUrl, bed.served('routes', name) as object).version, message }
+  })
+  bed.patching.refused(refusals)
+  // Until the resources are made again without them, each refusal is told as that of its patch alone.
+  expect(refusals.map((refusal) => bed.patching.explains(refusal))).toEqual([true, true, true])
+  expect(bed.patching.explains({ ...refusals[0]!, version: 'another' })).toBe(false)
   expect(bed.stored.map(({ message }) => message)).toEqual([
     'Proto constraint validation failed (AValidationError.B[0]: x | caused by field: "health_checker", reason: is required)',
     'Error adding s1: no such thing',
