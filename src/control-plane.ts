@@ -30,7 +30,7 @@ import { GATEWAY, listenerName } from './model/names.ts'
 import { OperatorError } from './model/operator-error.ts'
 import { problemLine, type Problem } from './model/problem.ts'
 import { whenReady } from './ready.ts'
-import { formOf, Patching } from './patching.ts'
+import { formOf, Patching, remembering } from './patching.ts'
 import { createPlanning } from './planning.ts'
 import { Reconciler } from './reconcile.ts'
 import { restartProblems, withReasons } from './problems.ts'
@@ -195,8 +195,9 @@ async function start(
     changed: () => reconciler.changed(),
     log: (message, fields) => log.info(fields, message),
   })
+  const encode = remembering((typeUrl, json) => codec.encode(typeUrl, json))
   const patching = new Patching({
-    encode: (typeUrl, json) => codec.encode(typeUrl, json),
+    encode,
     form: formOf(version, descriptors),
     store,
     versionOf: (typeUrl, name) => reconciler.snapshot.get(typeUrl)?.get(name)?.version,
@@ -236,7 +237,7 @@ async function start(
   const reconciler = new Reconciler({
     slots,
     store,
-    encode: (typeUrl, json) => codec.encode(typeUrl, json),
+    encode,
     patching,
     publish: (snapshot, changes) => {
       xds.publish(snapshot, changes)

@@ -37,7 +37,8 @@ type SlotName = { readonly service: string; readonly group: string }
 
 /** A form of a resource as it was patched, kept until the resource or its patches are different. */
 interface Remembered {
-  readonly base: JsonObject
+  /** As text, so that it is written once for each look. */
+  readonly base: string
   readonly patches: string
   readonly patched: PatchedResource
 }
@@ -175,13 +176,14 @@ export class Patching {
     const { owner } = stableName(type, resource.name)
     const leftOut = (patch: Patch): string | undefined => this.#leftOut(type, patch, owner)
     const state = JSON.stringify(patches.map((patch) => [this.#hash(patch), leftOut(patch)]))
-    if (before?.patches === state && same(before.base, resource.json)) {
+    const base = JSON.stringify(resource.json)
+    if (before?.patches === state && before.base === base) {
       // Those of a configuration that was read again are other objects, and stand elsewhere.
       const outcomes = before.patched.outcomes.map((outcome, i) => ({ ...outcome, patch: patches[i]! }))
       return { ...before, patched: { ...before.patched, outcomes } }
     }
     const patched = patchResource(type, resource, patches, { check: (...what) => this.#check(...what), leftOut })
-    return { base: resource.json, patches: state, patched }
+    return { base, patches: state, patched }
   }
 
   #check(typeUrl: string, json: JsonObject): string | undefined {
@@ -270,6 +272,18 @@ const WORDS: Partial<Record<PatchState, { readonly message: string; readonly rem
   },
 }
 
+/** Asked for the same object again, it answers from memory: what is checked here is encoded once, and then sent. */
+export function remembering<T>(
+  encode: (typeUrl: string, json: JsonObject) => T,
+): (typeUrl: string, json: JsonObject) => T {
+  const known = new WeakMap<JsonObject, T>()
+  return (typeUrl, json) => {
+    let encoded = known.get(json)
+    if (encoded === undefined) known.set(json, (encoded = encode(typeUrl, json)))
+    return encoded
+  }
+}
+
 /** Of Berth and of what Envoy knows. */
 export function formOf(version: string, descriptors: Uint8Array): string {
   return createHash('sha256').update(version).update('\0').update(descriptors).digest('base64url').slice(0, 16)
@@ -302,10 +316,6 @@ export function rowsOf(
 
 function refusedKey(patch: string, owner: string): string {
   return `${patch} ${owner}`
-}
-
-function same(a: JsonObject, b: JsonObject): boolean {
-  return a === b || JSON.stringify(a) === JSON.stringify(b)
 }
 
 /** Without the dump of the resource that Envoy puts before or behind its words: it may hold what is nobody's business. */

@@ -9,7 +9,7 @@ import { EMPTY, nextSnapshot, TYPE_OF, type Snapshot } from '../src/compile/snap
 import type { Json } from '../src/model/json.ts'
 import type { Patch, RefusedPatch } from '../src/model/patch.ts'
 import type { RefusedResource } from '../src/model/record.ts'
-import { Patching } from '../src/patching.ts'
+import { Patching, remembering } from '../src/patching.ts'
 import { client, service, world } from './fixtures/world.ts'
 
 type Refuses = (json: { readonly [key: string]: Json }) => boolean
@@ -272,4 +272,16 @@ test('what is remembered of a patched resource is used as long as neither it nor
   )
   expect(patching.rows()[0]).toMatchObject({ where: 'berth.yaml:2', state: 'applied' })
   expect(checked).toBe(1)
+})
+
+test('what has been encoded is not encoded again for the same object', () => {
+  let encoded = 0
+  const encode = remembering(() => (encoded += 1))
+  const json = { name: 'x' }
+  expect([encode('t', json), encode('t', json), encode('t', { ...json })]).toEqual([1, 1, 2])
+  const refusing = remembering(() => {
+    throw new Error(`no ${(encoded += 1)}`)
+  })
+  expect(() => refusing('t', json)).toThrow('no 3')
+  expect(() => refusing('t', json)).toThrow('no 4')
 })

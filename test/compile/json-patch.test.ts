@@ -232,10 +232,7 @@ describe('every patch', () => {
 
 function pointersInto(value: Json, path: readonly (string | number)[] = []): string[] {
   if (typeof value !== 'object' || value === null) return [pointerOf(path)]
-  return [
-    pointerOf(path),
-    ...Object.entries(value).flatMap(([key, each]) => pointersInto(each as Json, [...path, key])),
-  ]
+  return [pointerOf(path), ...Object.entries(value).flatMap(([key, each]) => pointersInto(each, [...path, key]))]
 }
 
 /** A copy that keeps own members of any name. */
