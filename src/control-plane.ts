@@ -18,12 +18,12 @@ import { bootstrap, ENVOY_NODE } from './compile/bootstrap.ts'
 import { TYPE_OF } from './compile/snapshot.ts'
 import type { ConfigFile } from './config/file.ts'
 import type { Config, ConfigText } from './config/load.ts'
-import { configOf, followConfig } from './configuring.ts'
 import { Registrar, type Registration } from './consul/registrar.ts'
 import { createDeploying } from './deploying.ts'
 import { Deployments } from './deployments.ts'
 import { Engines } from './docker/engines.ts'
 import { engineSocket, envoyApi } from './envoy-api.ts'
+import { configOf, followConfig } from './follow-config.ts'
 import { callAddress } from './model/address.ts'
 import { TIERS } from './model/client.ts'
 import { GATEWAY, listenerName } from './model/names.ts'
@@ -410,8 +410,7 @@ async function start(
     if (!held) await envoy.start()
     adapters.keepSpares()
     writeApiAddress(folders.home, { url: api.url, pid: process.pid, admin: adminSocket, envoy: envoyHost })
-    if (options.file)
-      void followConfig(options.file, applyConfig, (all) => reconciler.setConfigProblems(all), stopped.signal)
+    if (options.file) void followConfig(options.file, applyConfig, reconciler, stopped.signal)
     const host = envoyHost ?? callAddress(config.bind)
     const ready = whenReady({ isReady, ports: servedPorts, host, events, tell: progress }, stopped.signal)
     ready.catch(() => undefined)
