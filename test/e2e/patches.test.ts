@@ -74,7 +74,9 @@ test('of many services one has patches that Envoy refuses: it is served without 
   const problems = await berth.api<Problem[]>('/problems')
   expect(problems.map(({ about, message }) => `${about}: ${message}`)).toEqual([
     expect.stringMatching(/^route patch of service bad: Envoy refused .*bad: .*missing \]/),
-    expect.stringMatching(/^cluster patch of service bad: Envoy refused .*bad\|anonymous@\d+.*: .*rule of its type/),
+    expect.stringMatching(
+      /^cluster patch of service bad: Envoy refused .*bad\|anonymous@\d+.*: .*(?:rule of its type|health_checker)/,
+    ),
   ])
   // Only the patches are at fault, and Envoy's dumps of resources are shown to nobody.
   expect(berth.output).not.toMatch(/Envoy refused the (?:Cluster|RouteConfiguration)|lb_endpoints|connect_timeout/)
