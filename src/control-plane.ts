@@ -24,7 +24,7 @@ import { createDeploying } from './deploying.ts'
 import { Deployments } from './deployments.ts'
 import { Engines } from './docker/engines.ts'
 import { engineSocket, envoyApi } from './envoy-api.ts'
-import { configOf, followConfig } from './followed-config.ts'
+import { configOf, followConfig } from './follow-config.ts'
 import { callAddress } from './model/address.ts'
 import { TIERS } from './model/client.ts'
 import { GATEWAY, listenerName } from './model/names.ts'
@@ -32,6 +32,8 @@ import { OperatorError } from './model/operator-error.ts'
 import { problemLine, type Problem } from './model/problem.ts'
 import { processTuning } from './model/tuning.ts'
 import { whenReady } from './ready.ts'
+import { formOf, Patching, remembering } from './patching.ts'
+import { createPlanning } from './planning.ts'
 import { Reconciler } from './reconcile.ts'
 import { restartProblems, withReasons } from './problems.ts'
 import { refusalProblem, registrationOf, serviceRow } from './rows.ts'
@@ -198,11 +200,22 @@ async function start(
     changed: () => reconciler.changed(),
     log: (message, fields) => log.info(fields, message),
   })
+  const encode = remembering((typeUrl, json) => codec.encode(typeUrl, json))
+  const patching = new Patching({
+    encode,
+    form: formOf(version, descriptors),
+    store,
+    versionOf: (typeUrl, name) => reconciler.snapshot.get(typeUrl)?.get(name)?.version,
+    changed: () => reconciler.changed(),
+    log: (message, fields) => log.info(fields, message),
+  })
   const xds = new XdsServer({
     refused: store.refused(),
     setRefused: (refused) => store.setRefused(refused),
     demand: (cluster) => slots.demand(cluster),
+    acknowledged: (...resource) => patching.acknowledged(...resource),
     changed: () => {
+      patching.refused(xds.refusals())
       if (envoy instanceof ExternalEnvoy) envoy.streamsChanged()
       events.emit('changed')
     },
@@ -215,7 +228,8 @@ async function start(
     ...withReasons(reconciler.problems(), tunnels.problems()),
     ...deployments.problems(),
     ...envoy.problems(),
-    ...xds.refusals().map(refusalProblem),
+    ...xds.refusals().flatMap((refusal) => (patching.explains(refusal) ? [] : refusalProblem(refusal))),
+    ...patching.problems(),
     ...(registrar?.problems() ?? []),
   ]
   const told = new Set<string>()
@@ -229,7 +243,8 @@ async function start(
   const reconciler = new Reconciler({
     slots,
     store,
-    encode: (typeUrl, json) => codec.encode(typeUrl, json),
+    encode,
+    patching,
     publish: (snapshot, changes) => {
       xds.publish(snapshot, changes)
       log.info({ changes: [...changes.values()].reduce((sum, names) => sum + [...names].length, 0) }, 'published')
@@ -384,6 +399,14 @@ async function start(
           rows: () => view.services(),
           folder: options.text.folder,
           settled: () => reconciler.settled(),
+        }),
+        planning: createPlanning({
+          reconciler,
+          patching,
+          first: firstConfig,
+          config: () => config,
+          folder: options.text.folder,
+          adminSocket,
         }),
         token: await adminToken(folders.home),
         envoyHost,

@@ -9,7 +9,7 @@ import type { Config, ConfigText } from './config/load.ts'
 import { manifestOf } from './config/manifest.ts'
 import type { Deployments } from './deployments.ts'
 import type { Problem } from './model/problem.ts'
-import type { Placed } from './reconcile.ts'
+import type { Placed } from './served-world.ts'
 
 export interface DeployingOptions {
   readonly deployments: Deployments

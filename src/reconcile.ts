@@ -3,23 +3,24 @@
 // Exactly four things can happen: the configuration changes, an engine is seen differently, a slot moves, or time passes
 // (a port's grace ends, a taken port may be free). Each only says "look again"; each look goes the whole way.
 
-import { compile, type Resources, type World } from './compile/compile.ts'
+import type { PatchRow } from './api/plan.ts'
+import { compile, type Resources } from './compile/compile.ts'
 import { EMPTY, nextSnapshot, type Encode, type Snapshot } from './compile/snapshot.ts'
-import { tlsOf } from './compile/secret.ts'
 import type { Certificates } from './config/certificates.ts'
 import type { Config } from './config/load.ts'
 import { DEFAULT_LIMITS } from './config/limits.ts'
 import type { EngineState } from './docker/provider.ts'
-import { bracketed, isWildcard } from './model/address.ts'
 import { MANAGED_LABEL, SLOT_LABEL, type LabelledContainer } from './model/container.ts'
 import { servicesFromContainers } from './model/labels.ts'
-import { downReason, unhealthy } from './model/health.ts'
 import { allocatePorts, type Allocation, type Lease } from './model/port.ts'
 import type { Problem } from './model/problem.ts'
 import type { StoredService } from './model/record.ts'
 import { placed, type EngineView, type ImageState } from './model/runtime.ts'
 import type { Service } from './model/service.ts'
 import { mergeServices, rememberedServices } from './model/world.ts'
+import type { Patching } from './patching.ts'
+import { previewSlots, type SlotsPreview } from './slots/preview.ts'
+import { worldOf, type Placed } from './served-world.ts'
 import type { Slots } from './slots/slots.ts'
 import type { Store } from './store/store.ts'
 
@@ -29,6 +30,8 @@ export interface ReconcileOptions {
   readonly living: () => ReadonlySet<string>
   readonly store: Pick<Store, 'services' | 'setServices' | 'containers' | 'setContainers'>
   readonly encode: Encode
+  /** Makes what is compiled as the configuration's patches want it; absent: it stays as it is. */
+  readonly patching?: Pick<Patching, 'apply' | 'preview'>
   readonly publish: (snapshot: Snapshot, changes: ReadonlyMap<string, Iterable<string>>) => void
   /** Whether a port of an address can be bound by a new listener now. */
   readonly canBind: (port: number) => Promise<boolean>
@@ -37,7 +40,7 @@ export interface ReconcileOptions {
   /** What is known of an image on an engine; asking has it looked for or fetched. */
   readonly image: (engine: string, image: string, anew?: boolean) => ImageState
   /** Absent: nobody has TLS. */
-  readonly certificates?: Pick<Certificates, 'of'>
+  readonly certificates?: Pick<Certificates, 'of' | 'peek'>
   /** This node's id, which marks its containers. */
   readonly node: string
   /** Further host names that requests are addressed to, which the operator has written somewhere. */
@@ -59,16 +62,13 @@ const TAKEN_PORT_MS = 5000
 const ENGINE_GRACE_MS = 8000
 /** An engine that Berth brings up is waited for this long by services that could run elsewhere. */
 const ENGINE_START_MS = 30_000
-/** The longest that Envoy holds a request for a slot that starts. */
-const HOLD_SECONDS = 60
-/** What a request may always be addressed to. */
-const HOSTS = ['localhost', '127.0.0.1', '[::1]']
 
-/** A service as it is served now. */
-export interface Placed {
-  readonly service: Service
-  /** Undefined: no port could be given. */
-  readonly port: number | undefined
+/** What would be served with another configuration. */
+export interface Preview {
+  readonly resources: Resources
+  readonly patches: readonly PatchRow[]
+  readonly ending: SlotsPreview['ending']
+  readonly problems: readonly Problem[]
 }
 
 export class Reconciler {
@@ -225,33 +225,68 @@ export class Reconciler {
 
   async #reconcile(config: Config): Promise<void> {
     const { slots, store, deployments } = this.#options
-    const found = this.#found()
     const engines = this.#engineViews()
     deployments.look(engines)
+    const { services, withPorts, gateway, leases, stored, isPortTaken, problems } = await this.#survey(config, engines)
+    if (this.#closed) return
+
+    if (JSON.stringify(leases) !== JSON.stringify(stored)) store.setServices(leases)
+    slots.sync(services, config.clients)
+    const world = { slots: slots.current(), retired: slots.retired(), views: slots.views() }
+    const { certificates, hosts } = this.#options
+    const resources = compile(
+      worldOf(withPorts, config, gateway, hosts, world, (files) => certificates?.of(files) ?? new Map()),
+    )
+    const { patching } = this.#options
+    this.#publish(patching?.apply(resources, config.patches ?? [], world.slots) ?? resources)
+    this.#placed = withPorts
+    this.#held = portsOf(withPorts, gateway)
+    this.#gateway = gateway
+    this.#problems = problems
+    this.#reap()
+    this.#lookAgain(isPortTaken, leases, config.ports.graceMs)
+    this.#options.reconciled()
+  }
+
+  /** What would be served with another configuration. It changes nothing, and has no image fetched. */
+  async preview(config: Config): Promise<Preview> {
+    const { slots, patching } = this.#options
+    const used = new Set(this.#placed.map(({ service: { backend } }) => backend.kind === 'image' && backend.image))
+    const engines = this.#engineViews().map((engine) => ({
+      ...engine,
+      // To ask for an image has it fetched; a new one is taken to come.
+      image: (image: string): ImageState => (used.has(image) ? engine.image(image) : { state: 'unknown' }),
+    }))
+    const { services, withPorts, gateway, problems } = await this.#survey(config, engines)
+    const now = { current: slots.current(), views: slots.views() }
+    const next = previewSlots(services, config.clients, now)
+    const world = { slots: next.slots, retired: slots.retired(), views: next.views }
+    const { certificates, hosts } = this.#options
+    const compiled = compile(
+      worldOf(withPorts, config, gateway, hosts, world, (files) => certificates?.peek(files) ?? new Map()),
+    )
+    const patched = patching?.preview(compiled, config.patches ?? [], next.slots)
+    return { resources: patched?.resources ?? compiled, patches: patched?.rows ?? [], ending: next.ending, problems }
+  }
+
+  /** The services that a configuration makes of the world as it is seen now, with their ports. Remembers nothing. */
+  async #survey(config: Config, engines: readonly EngineView[]) {
+    const found = this.#found()
     const onEngines = (services: readonly Service[]) => services.map((service) => placed(service, engines))
-    const merged = mergeServices(onEngines(config.services), onEngines(deployments.services()), found.services)
-    const stored = store.services()
+    const deployed = this.#options.deployments.services()
+    const merged = mergeServices(onEngines(config.services), onEngines(deployed), found.services)
+    const stored = this.#options.store.services()
     const { allocation, leases } = await this.#allocate(merged.services, stored, config)
     const gateway = await this.#gatewayPort(config)
     const present = new Set(merged.services.map(({ name }) => name))
     const services = [...merged.services, ...rememberedServices(leases, present, DEFAULT_LIMITS, this.#away())]
-    if (this.#closed) return
-
-    if (JSON.stringify(leases) !== JSON.stringify(stored)) store.setServices(leases)
-    const withPorts = services.map((service) => ({
+    const withPorts: Placed[] = services.map((service) => ({
       service,
       port: service.source === 'memory' ? service.port : allocation.ports.get(service.name),
     }))
-    slots.sync(services, config.clients)
-    const resources = compile(this.#worldOf(withPorts, config, gateway.port))
-    this.#publish(resources)
-    this.#placed = withPorts
-    this.#held = portsOf(withPorts, gateway.port)
-    this.#gateway = gateway.port
-    this.#problems = [...found.problems, ...merged.problems, ...allocation.problems, ...gateway.problems]
-    this.#reap()
-    this.#lookAgain(allocation.problems.length + gateway.problems.length > 0, leases, config.ports.graceMs)
-    this.#options.reconciled()
+    const problems = [...found.problems, ...merged.problems, ...allocation.problems, ...gateway.problems]
+    const isPortTaken = allocation.problems.length + gateway.problems.length > 0
+    return { services, withPorts, gateway: gateway.port, leases, stored, isPortTaken, problems }
   }
 
   #found(): ReturnType<typeof servicesFromContainers> {
@@ -354,27 +389,6 @@ export class Reconciler {
     }
   }
 
-  #worldOf(withPorts: readonly Placed[], config: Config, gatewayPort: number): World {
-    const views = this.#options.slots.views()
-    const placedServices = withPorts.filter(({ port }) => port !== undefined).map(({ service }) => service)
-    const bound = isWildcard(config.bind) ? [] : [bracketed(config.bind)]
-    return {
-      services: withPorts.flatMap(({ service, port }) => {
-        if (port === undefined) return []
-        const reason = healthWords(service, views)
-        return [{ service, port, ...(reason === undefined ? {} : { unhealthy: reason }) }]
-      }),
-      clients: config.clients,
-      slots: this.#options.slots.current(),
-      retired: this.#options.slots.retired(),
-      bind: config.bind,
-      gatewayPort,
-      tuning: config.tuning,
-      certificates: this.#options.certificates?.of(tlsOf(placedServices, config.tuning)) ?? new Map(),
-      routes: { hosts: [...new Set([...HOSTS, ...bound, ...this.#options.hosts])], holdSeconds: HOLD_SECONDS },
-    }
-  }
-
   #publish(resources: Resources): void {
     const { snapshot, changes } = nextSnapshot(this.#snapshot, resources, this.#options.encode)
     this.#snapshot = snapshot
@@ -402,14 +416,6 @@ export class Reconciler {
 /** What Berth creates is no service that was found, whichever node of it did. */
 function isForeign({ labels }: LabelledContainer): boolean {
   return labels[MANAGED_LABEL] === undefined
-}
-
-/** For everybody who asks Envoy: what a client's own server said is nobody else's business (design §3). */
-function healthWords(service: Service, views: ReturnType<Slots['views']>): string | undefined {
-  const down = downReason(service)
-  if (down !== undefined) return down
-  const own = views.filter((slot) => slot.service === service.name)
-  return unhealthy(service, own) === undefined ? undefined : 'The last server of this service failed.'
 }
 
 function portsOf(placed: readonly Placed[], gateway: number): ReadonlySet<number> {

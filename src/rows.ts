@@ -10,7 +10,7 @@ import { GATEWAY, listenerName } from './model/names.ts'
 import type { Problem } from './model/problem.ts'
 import type { RefusedResource } from './model/record.ts'
 import type { Service } from './model/service.ts'
-import type { Placed } from './reconcile.ts'
+import type { Placed } from './served-world.ts'
 import type { SlotView } from './slots/slots.ts'
 
 export interface RowContext {

@@ -3,6 +3,7 @@
 import { type ZodType, toJSONSchema } from 'zod'
 
 import { definition, deployed, deployments, deployRequest, removed, scaleRequest } from './deploy.ts'
+import { patchRow, plan, planRequest } from './plan.ts'
 import { serviceRequest } from './request.ts'
 import {
   DEFAULT_LOG_LINES,
@@ -29,6 +30,9 @@ const SCHEMAS: Readonly<Record<string, ZodType>> = {
   Definition: definition,
   Scale: scaleRequest,
   Removed: removed,
+  Patch: patchRow,
+  PlanRequest: planRequest,
+  Plan: plan,
   Request: serviceRequest,
   RequestAnswer: requestAnswer,
 }
@@ -203,6 +207,21 @@ export function openApi(version: string): object {
       ),
       ...named('/api/v1/mcp/services', ''),
       ...named('/api/v1/mcp/dind', 'dind-'),
+      '/api/v1/mcp/envoy/patches': guarded(
+        'patches',
+        "The configuration's patches of Envoy's resources, in the order in which they are applied.",
+        json('What became of each; empty: there are none.', listOf('Patch')),
+      ),
+      '/api/v1/mcp/plan': {
+        post: {
+          ...operation('plan', 'What another configuration would do to Envoy and to whoever is connected.', {
+            200: json('Nothing was changed.', reference('Plan')),
+            400: failure('The body or the configuration is wrong.'),
+            413: failure('The body is over 2 MB.'),
+          }),
+          requestBody: body('PlanRequest'),
+        },
+      },
       '/api/v1/mcp/problems': guarded(
         'problems',
         "Users' mistakes that wait to be put right.",

@@ -12,6 +12,7 @@ import { help } from './help.ts'
 import * as image from './image.ts'
 import * as logs from './logs.ts'
 import * as ls from './ls.ts'
+import * as plan from './plan.ts'
 import * as problems from './problems.ts'
 import * as restart from './restart.ts'
 import * as rm from './rm.ts'
@@ -31,6 +32,7 @@ const commands: readonly Command[] = [
   restart,
   logs,
   problems,
+  plan,
   envoy,
   catalog,
   image,

@@ -1,16 +1,19 @@
-// `berth envoy dump`: the resources that Envoy is served, or those that it has. `berth envoy bootstrap`: what an Envoy is
-// started with that Berth does not start itself.
+// `berth envoy dump`: the resources that Envoy is served, or those that it has. `berth envoy patches`: what became of the
+// configuration's patches. `berth envoy bootstrap`: what an Envoy is started with that Berth does not start itself.
 
+import type { PatchRow } from '../api/plan.ts'
 import { bootstrap, ENVOY_NODE } from '../compile/bootstrap.ts'
 import { OperatorError } from '../model/operator-error.ts'
 import { adminRequest } from '../slots/admin.ts'
 import { adminSocket, foldersOf, xdsSocket } from '../slots/folders.ts'
 import { type CommandContext, UsageError } from './command.ts'
 import { running } from './running.ts'
+import { table } from './table.ts'
 
 export const name = 'envoy'
-export const summary = 'Show the resources that Envoy is served (dump), or what it is started with (bootstrap).'
-export const usage = '<dump|bootstrap>'
+export const summary =
+  'Show the resources that Envoy is served (dump), the patches of them, or what it is started with (bootstrap).'
+export const usage = '<dump|patches|bootstrap>'
 export const options = {
   live: {
     type: 'boolean',
@@ -28,8 +31,14 @@ export async function run(context: CommandContext): Promise<number> {
     context.print(JSON.stringify(bootstrap(options), null, 2))
     return 0
   }
-  if (what !== 'dump') throw new UsageError(`berth envoy has dump and bootstrap, not ${what}.`)
+  if (what !== 'dump' && what !== 'patches')
+    throw new UsageError(`berth envoy has dump, patches and bootstrap, not ${what}.`)
   const { address, get } = await running(context)
+  if (what === 'patches') {
+    const rows = await get<readonly PatchRow[]>('envoy/patches')
+    context.print(context.json ? JSON.stringify(rows, null, 2) : patchWords(rows))
+    return 0
+  }
   const dump = context.options['live'] === true ? await liveDump(address.admin) : await get<unknown>('snapshot')
   context.print(JSON.stringify(dump, null, 2))
   return 0
@@ -43,4 +52,17 @@ async function liveDump(admin: string): Promise<unknown> {
   })
   if (answer.status !== 200) throw new OperatorError(`Envoy answered ${answer.status} to ${path}.`)
   return JSON.parse(answer.body)
+}
+
+function patchWords(rows: readonly PatchRow[]): string {
+  if (rows.length === 0) return 'The configuration has no patches.'
+  const lines = rows.map(({ where, service, type, name, for: use, state, applied }) => {
+    return [where, service ?? 'all', [use, type].filter(Boolean).join(' of '), name ?? '*', state, String(applied)]
+  })
+  const whys = rows.flatMap(({ where, reasons }) =>
+    reasons.map(({ resource, result, reason }) => ({ where, resource, result, reason })),
+  )
+  const reasons = whys.map(({ where, resource, result, reason }) => `${where}: ${result} on ${resource}: ${reason}`)
+  const head = ['WHERE', 'SERVICE', 'TYPE', 'NAME', 'STATE', 'APPLIED TO']
+  return [table([head, ...lines]), ...(reasons.length === 0 ? [] : [reasons.join('\n')])].join('\n\n')
 }

@@ -68,8 +68,11 @@ async function refusal(response: Response, url: string): Promise<string> {
   return typeof detail === 'string' ? detail : `The control API at ${url} answered ${response.status}.`
 }
 
-function notRunning(home: string): OperatorError {
-  return new OperatorError(
+/** No control plane runs with this state folder. */
+export class NotRunning extends OperatorError {}
+
+function notRunning(home: string): NotRunning {
+  return new NotRunning(
     `Berth is not running with the state folder ${home}.\n` +
       'Start it with berth up. If it runs elsewhere, name its state folder with --home or BERTH_HOME.',
   )

@@ -1,6 +1,8 @@
 // The shape of what compilation yields: canonical Envoy proto-JSON, one list per resource type.
 
-export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json }
+import type { Json } from '../model/json.ts'
+
+export type { Json }
 
 /** One xDS resource before encoding. */
 export interface Resource {

@@ -69,6 +69,11 @@ export class Certificates {
     return materials
   }
 
+  /** The same for a configuration that is only looked at. */
+  peek(wanted: ReadonlyMap<string, Files>): Map<string, TlsMaterial> {
+    return materialsOf(wanted, this.#entries)
+  }
+
   /** Why an owner has none, in words. */
   missing(owner: string): string | undefined {
     const entry = this.#entries.get(this.#owners.get(owner) ?? '')
@@ -117,6 +122,20 @@ export class Certificates {
       if (await this.#changes.wait(relistMs)) await this.#changes.settle(quietMs, latestMs)
     }
   }
+}
+
+/** What the files hold now, by owner, where nobody watches them. @param known what was read of them */
+export function materialsOf(
+  wanted: ReadonlyMap<string, Files>,
+  known: ReadonlyMap<string, Entry> = new Map(),
+): Map<string, TlsMaterial> {
+  const materials = new Map<string, TlsMaterial>()
+  for (const [owner, files] of wanted) {
+    const entry = known.get(keyOf(files)) ?? { files, material: undefined, wrong: undefined }
+    if (!known.has(keyOf(files))) read(entry)
+    if (entry.material) materials.set(owner, entry.material)
+  }
+  return materials
 }
 
 function keyOf(files: Files): string {

@@ -3,12 +3,14 @@
 import { resolve } from 'node:path'
 import { KNOWN_CLIENTS, type Client } from '../model/client.ts'
 import type { WrittenEngine } from '../model/engine.ts'
+import type { Patch } from '../model/patch.ts'
 import type { Problem } from '../model/problem.ts'
 import { DEFAULT_SCALE, type Runtime, type SecretSource, type Service } from '../model/service.ts'
 import type { GlobalTuning } from '../model/tuning.ts'
 import { DEFAULT_LIMITS } from './limits.ts'
 import { mistakesOf, problemAt } from './mistakes.ts'
 import { usesOfNotYet } from './not-yet.ts'
+import { patchesOf } from './patches.ts'
 import { brokenRules, DEFAULT_PORTS } from './rules.ts'
 import { isNamedVolume } from './scalars.ts'
 import { file as fileSchema, type File, type WrittenSecret, type WrittenService } from './schema.ts'
@@ -29,6 +31,8 @@ export interface Config {
   readonly consul: string | undefined
   /** What it says of Envoy for all services, and of Envoy as a whole. */
   readonly tuning?: GlobalTuning
+  /** Of Envoy's resources, in the order in which they are applied. */
+  readonly patches?: readonly Patch[]
 }
 
 export interface Ports {
@@ -97,6 +101,7 @@ export function problemsInOrder(found: readonly { readonly offset: number; reado
 export function configOf(written: File, source: YamlSource, file: string, folder: string): Config {
   const whereIs = (...path: Path) => `${file}:${source.lineOf(source.offsetOf(path))}`
   const { services, mcpServers, mcp } = written
+  const patches = patchesOf(written, source, whereIs)
   return {
     services: [
       ...Object.entries(services ?? {}).map(([name, service]) =>
@@ -127,6 +132,7 @@ export function configOf(written: File, source: YamlSource, file: string, folder
     // Written with nothing in it, it is the agent of this machine.
     consul: written.consul && (written.consul.address ?? '127.0.0.1:8500'),
     ...(written.envoy && { tuning: globalTuningOf(written.envoy, folder) }),
+    ...(patches.length > 0 && { patches }),
   }
 }
 

@@ -163,6 +163,11 @@ function* confined(service: unknown, folder: string, paths: AllowedPaths): Gener
       message: mistake('would have Envoy open files or connections of this machine.', remedy),
     }
   }
+  if ((valueAt(service, ['envoy', 'patches']) ?? null) !== null) {
+    const remedy = 'Put the service into berth.yaml, or patch it there under envoy for all services.'
+    const wrong = 'could have Envoy open files or connections of this machine.'
+    yield { path: ['envoy', 'patches'], message: mistake(wrong, remedy) }
+  }
   for (const [name, secret] of Object.entries(Object(valueAt(service, ['secrets'])) as object)) {
     const path = valueAt(secret, ['file'])
     if (typeof path === 'string') yield* outsidePaths(resolve(folder, path), ['secrets', name, 'file'], paths)

@@ -22,6 +22,7 @@ import {
   yesOrNo,
 } from './scalars.ts'
 import { parseSshHost, type WrittenEngine } from '../model/engine.ts'
+import { patches } from './patches.ts'
 import { keys, optional } from './shape.ts'
 import { globalTuning, serviceTuning } from './tuning.ts'
 import { splitWords } from './words.ts'
@@ -77,7 +78,7 @@ const service = keys({
   tools: optional(keys({ allow: optional(z.array(filled)), deny: optional(z.array(filled)) })),
   clients: optional(z.array(glob)),
   release: optional(keys({ canary: optional(keys({ image: filled, weight: optional(integer(0, 100)) })) })),
-  envoy: optional(keys({ ...serviceTuning })),
+  envoy: optional(keys({ ...serviceTuning, patches })),
 })
 
 const client = keys({
@@ -227,7 +228,7 @@ export const file = optional(
     consul: optional(keys({ address: optional(agentAddress) })),
     ports: optional(ports),
     bind: optional(address),
-    envoy: optional(keys({ ...globalTuning })),
+    envoy: optional(keys({ ...globalTuning, patches })),
   }),
 )
 

@@ -38,6 +38,11 @@ export interface YamlSource {
   readonly mistakes: readonly SyntaxMistake[]
   /** False when the text could not be understood: then `value` means nothing. */
   readonly readable: boolean
+  /**
+   * The same document with the types that JSON has, for values that are meant for others (YAML 1.2's core schema): what is
+   * quoted stays text. Whole numbers that JavaScript cannot hold, infinities and NaN are the text that proto-JSON has for them.
+   */
+  typed(): unknown
   /** Where a path's key or list item starts; where it does not exist, its nearest ancestor that does. */
   offsetOf(path: Path): number
   /** The line, from 1, of an offset. */
@@ -65,7 +70,14 @@ export function readYaml(text: string): YamlSource {
   const unreadable = (mistakes: readonly SyntaxMistake[]): YamlSource => {
     // One per line: the parser stumbles over the same sign more than once.
     const firsts = new Map(mistakes.toReversed().map((mistake) => [lineOf(mistake.offset), mistake]))
-    return { value: undefined, mistakes: [...firsts.values()], readable: false, offsetOf: () => 0, lineOf }
+    return {
+      value: undefined,
+      mistakes: [...firsts.values()],
+      readable: false,
+      typed: () => undefined,
+      offsetOf: () => 0,
+      lineOf,
+    }
   }
   const targets = aliasTargets(document)
   const broken = brokenPlaces(document, targets)
@@ -73,12 +85,32 @@ export function readYaml(text: string): YamlSource {
   const mistakes = normalize(document)
   try {
     const value: unknown = document.toJS({ maxAliasCount: MAX_ALIASES })
-    return { value, mistakes, readable: true, offsetOf: positions(document, targets), lineOf }
+    let typed: { readonly value: unknown } | undefined
+    return {
+      value,
+      mistakes,
+      readable: true,
+      typed: () => (typed ??= { value: typedValue(text) }).value,
+      offsetOf: positions(document, targets),
+      lineOf,
+    }
   } catch (error) {
     // Aliases that multiply: a few lines that would fill the memory.
     if (!(error instanceof ReferenceError)) throw error
     return unreadable([{ offset: 0, ...TOO_MANY_ALIASES }])
   }
+}
+
+/** Of a text that has been read as text without a mistake. */
+function typedValue(text: string): unknown {
+  const document = parseDocument(text, { schema: 'core', intAsBigInt: true, uniqueKeys: false, logLevel: 'silent' })
+  return document.toJS({
+    maxAliasCount: MAX_ALIASES,
+    reviver: (_: unknown, value: unknown) => {
+      if (typeof value === 'bigint') return Number.isSafeInteger(Number(value)) ? Number(value) : String(value)
+      return typeof value === 'number' && !Number.isFinite(value) ? String(value) : value
+    },
+  })
 }
 
 /** What makes the text unreadable. In our own words: those of the parser quote the text, which may hold a secret. */

@@ -69,6 +69,8 @@ export interface SlotView {
   readonly pid?: number
   readonly status?: AdapterStatus
   readonly reason?: string
+  /** Of the service's definition. */
+  readonly fingerprint: string
 }
 
 export class Slots {
@@ -169,10 +171,11 @@ export class Slots {
   views(): SlotView[] {
     return [...this.#entries.values()]
       .filter((entry) => entry.wanted)
-      .map(({ service, group, current: { state, adapter, status, reason } }) => ({
+      .map(({ service, group, current: { state, adapter, status, reason, fingerprint } }) => ({
         service,
         group,
         state,
+        fingerprint,
         ...(adapter ? { pid: adapter.pid } : {}),
         ...(status ? { status } : {}),
         ...(reason === undefined ? {} : { reason }),
@@ -431,7 +434,7 @@ function adjustedBy({ scale, limits }: Service): string {
   return JSON.stringify([scale, limits])
 }
 
-function fingerprintOf(service: Service, group: string, tier: string): string {
+export function fingerprintOf(service: Service, group: string, tier: string): string {
   const { isolation, era, limits, backend } = service
   const container = containerFor(service, group)
   const behind = {

@@ -6,6 +6,7 @@ import { DatabaseSync, type StatementSync } from 'node:sqlite'
 
 import type { LabelledContainer } from '../model/container.ts'
 import type { Definition, Deployment } from '../model/deployment.ts'
+import type { RefusedPatch } from '../model/patch.ts'
 import {
   PROCESS_KINDS,
   type ErasSeen,
@@ -34,6 +35,8 @@ export interface Store {
   setEras(definition: string, eras: ErasSeen): void
   refused(): RefusedResource[]
   setRefused(refused: readonly RefusedResource[]): void
+  refusedPatches(): RefusedPatch[]
+  setRefusedPatches(refused: readonly RefusedPatch[]): void
   processes(): ProcessRecord[]
   addProcess(record: ProcessRecord): void
   removeProcess(pid: number, birth: string): void
@@ -62,6 +65,8 @@ const SCHEMA = `
   CREATE TABLE IF NOT EXISTS refused (
     type_url TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL, message TEXT NOT NULL,
     PRIMARY KEY (type_url, name)) STRICT;
+  CREATE TABLE IF NOT EXISTS refused_patches (
+    patch TEXT NOT NULL, owner TEXT NOT NULL, message TEXT NOT NULL, PRIMARY KEY (patch, owner)) STRICT;
   CREATE TABLE IF NOT EXISTS processes (
     kind TEXT NOT NULL, name TEXT NOT NULL, pid INTEGER NOT NULL, birth TEXT NOT NULL, fingerprint TEXT NOT NULL,
     sockets TEXT NOT NULL, PRIMARY KEY (pid, birth)) STRICT;
@@ -221,6 +226,16 @@ export function openStore(file: string): Store {
             version,
             message,
           )
+      }),
+    refusedPatches: () =>
+      sql('SELECT patch, owner, message FROM refused_patches')
+        .all()
+        .map(({ patch, owner, message }) => ({ patch: String(patch), owner: String(owner), message: String(message) })),
+    setRefusedPatches: (refused) =>
+      transaction(() => {
+        sql('DELETE FROM refused_patches').run()
+        for (const { patch, owner, message } of refused)
+          sql('INSERT INTO refused_patches (patch, owner, message) VALUES (?, ?, ?)').run(patch, owner, message)
       }),
     processes: () =>
       sql('SELECT kind, name, pid, birth, fingerprint, sockets FROM processes ORDER BY rowid')

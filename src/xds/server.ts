@@ -18,6 +18,8 @@ export interface XdsOptions {
   readonly setRefused: (refused: readonly RefusedResource[]) => void
   /** Envoy asks for a cluster that does not exist: will it come? */
   readonly demand: (cluster: string) => 'hold' | 'never'
+  /** Envoy took a resource in this version. */
+  readonly acknowledged?: (typeUrl: string, name: string, version: string) => void
   /** A stream came or went, or Envoy accepted or refused something. */
   readonly changed: () => void
   readonly log: (message: string, fields?: object) => void
@@ -192,8 +194,9 @@ export class XdsServer {
       this.counters.sent += resources.length
       this.counters.removed += removed.length
     },
-    acknowledged: () => {
+    acknowledged: (...resource) => {
       this.counters.acknowledged += 1
+      this.#options.acknowledged?.(...resource)
     },
     refused: (typeUrl, name, message) => {
       this.counters.refused += 1

@@ -7,7 +7,7 @@ import { CDS, EDS, LDS, RDS, SDS, SRDS } from './type-urls.ts'
 
 export interface StreamEvents {
   sent(response: DeltaResponse): void
-  acknowledged(typeUrl: string, name: string): void
+  acknowledged(typeUrl: string, name: string, version: string): void
   refused(typeUrl: string, name: string, message: string): void
 }
 
@@ -78,7 +78,7 @@ export class DeltaStream {
       missing: this.#missing,
       acknowledged(resource) {
         cache.acknowledged(typeUrl, resource)
-        events.acknowledged(typeUrl, resource.name)
+        events.acknowledged(typeUrl, resource.name, resource.version)
       },
       refused(resource, message) {
         cache.refused(typeUrl, resource, message)

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest'
 
 import { createApi } from '../../src/api/app.ts'
 import type { Deploying } from '../../src/api/deploy.ts'
+import type { Planning } from '../../src/api/plan.ts'
 import {
   type Actions,
   type DindStatus,
@@ -14,6 +15,7 @@ import {
 } from '../../src/api/view.ts'
 import type { Problem } from '../../src/model/problem.ts'
 import { noDeploying } from '../fixtures/deploying.ts'
+import { noPlanning } from '../fixtures/planning.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
 
@@ -62,6 +64,7 @@ function api(
   bugs: Error[] = [],
   actions: Partial<Actions> = {},
   deploying: Partial<Deploying> = {},
+  planning: Partial<Planning> = {},
 ) {
   const whole: View = {
     status: () => running,
@@ -75,6 +78,7 @@ function api(
     view: whole,
     actions: { restart: () => 0, logs: async () => [], ...actions },
     deploying: { ...noDeploying, ...deploying },
+    planning: { ...noPlanning, ...planning },
     token: TOKEN,
     onBug: (error) => bugs.push(error),
   })

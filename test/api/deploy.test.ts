@@ -4,6 +4,7 @@ import { createApi } from '../../src/api/app.ts'
 import type { Deploying } from '../../src/api/deploy.ts'
 import type { ServiceRow } from '../../src/api/view.ts'
 import { noDeploying } from '../fixtures/deploying.ts'
+import { noPlanning } from '../fixtures/planning.ts'
 
 const row = { name: 'a', state: 'asleep' } as ServiceRow
 
@@ -33,6 +34,7 @@ async function send(method: string, path: string, body: unknown, deploying: Part
       scale: take({ change: 'updated' as const, service: row }),
       ...deploying,
     },
+    planning: noPlanning,
     token: 'secret',
     onBug: (error) => {
       throw error

@@ -14,6 +14,7 @@ import { forward } from '../../src/api/request.ts'
 import { serveApi } from '../../src/api/server.ts'
 import { service } from '../commands/berth.ts'
 import { noDeploying } from '../fixtures/deploying.ts'
+import { noPlanning } from '../fixtures/planning.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
 
@@ -79,6 +80,7 @@ function apiAt(envoyHost: string | undefined): Hono {
       dind: async () => undefined,
     },
     deploying: noDeploying,
+    planning: noPlanning,
     actions: { restart: () => 0, logs: async () => [] },
     token: TOKEN,
     envoyHost,

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { Writable } from 'node:stream'
 
 import { createApi } from '../../src/api/app.ts'
+import type { Planning } from '../../src/api/plan.ts'
 import { type ApiServer, serveApi } from '../../src/api/server.ts'
 import { adminToken } from '../../src/api/token.ts'
 import type { Actions, ServiceRow, View } from '../../src/api/view.ts'
@@ -12,6 +13,7 @@ import { runCommandLine } from '../../src/commands/command-line.ts'
 import type { Command, Output } from '../../src/commands/command.ts'
 import { COMMANDS } from '../../src/commands/commands.ts'
 import { noDeploying } from '../fixtures/deploying.ts'
+import { noPlanning } from '../fixtures/planning.ts'
 
 export interface Ran {
   readonly code: number
@@ -51,6 +53,7 @@ export async function controlApi(
   view: Partial<View>,
   admin = join(home, 'admin.sock'),
   actions: Partial<Actions> = {},
+  planning: Partial<Planning> = {},
 ): Promise<ApiServer> {
   await mkdir(home, { recursive: true })
   const whole: View = {
@@ -76,6 +79,7 @@ export async function controlApi(
   const app = createApi({
     view: whole,
     deploying: noDeploying,
+    planning: { ...noPlanning, ...planning },
     actions: { restart: () => 0, logs: async () => [], ...actions },
     token: await adminToken(home),
     onBug: bugs,

@@ -1,10 +1,9 @@
-// The configuration of a control plane: the one that it starts with, and each later one of the same file.
+// The configuration of a running control plane: the one it starts with, and each newer one that is right.
 
 import { watchConfigFile, type ConfigFile } from './config/file.ts'
 import { loadConfig, type Config, type ConfigText } from './config/load.ts'
 import { OperatorError } from './model/operator-error.ts'
-import { problemLine } from './model/problem.ts'
-import type { Reconciler } from './reconcile.ts'
+import { problemLine, type Problem } from './model/problem.ts'
 
 /** @throws {OperatorError} with all mistakes */
 export function configOf(text: ConfigText): Config {
@@ -22,7 +21,7 @@ function count(n: number, noun: string): string {
 export async function followConfig(
   file: ConfigFile,
   apply: (config: Config) => void,
-  reconciler: Pick<Reconciler, 'setConfigProblems'>,
+  reconciler: { setConfigProblems(problems: readonly Problem[]): void },
   signal: AbortSignal,
 ): Promise<void> {
   for await (const state of watchConfigFile(file, signal)) {

@@ -1,0 +1,61 @@
+// The world as the compiler takes it: services with their ports, and the slots behind them.
+
+import type { World } from './compile/compile.ts'
+import { tlsOf } from './compile/secret.ts'
+import type { Certificates } from './config/certificates.ts'
+import type { Config } from './config/load.ts'
+import { bracketed, isWildcard } from './model/address.ts'
+import { downReason, unhealthy } from './model/health.ts'
+import type { Service } from './model/service.ts'
+import type { SlotView } from './slots/slots.ts'
+
+/** A service as it is served now. */
+export interface Placed {
+  readonly service: Service
+  /** Undefined: no port could be given. */
+  readonly port: number | undefined
+}
+
+/** The longest that Envoy holds a request for a slot that starts. */
+const HOLD_SECONDS = 60
+/** What a request may always be addressed to. */
+const HOSTS = ['localhost', '127.0.0.1', '[::1]']
+
+/**
+ * @param hosts further host names that requests are addressed to
+ * @param certificates absent: those of TLS cannot be had
+ */
+export function worldOf(
+  withPorts: readonly Placed[],
+  { bind, clients, tuning }: Pick<Config, 'bind' | 'clients' | 'tuning'>,
+  gatewayPort: number,
+  hosts: readonly string[],
+  { slots, retired, views }: Pick<World, 'slots' | 'retired'> & { readonly views: readonly SlotView[] },
+  certificates?: Certificates['of'],
+): World {
+  const withPort = withPorts.filter(({ port }) => port !== undefined).map(({ service }) => service)
+  const bound = isWildcard(bind) ? [] : [bracketed(bind)]
+  return {
+    services: withPorts.flatMap(({ service, port }) => {
+      if (port === undefined) return []
+      const reason = healthWords(service, views)
+      return [{ service, port, ...(reason === undefined ? {} : { unhealthy: reason }) }]
+    }),
+    clients,
+    slots,
+    retired,
+    bind,
+    gatewayPort,
+    tuning,
+    certificates: certificates?.(tlsOf(withPort, tuning)) ?? new Map(),
+    routes: { hosts: [...new Set([...HOSTS, ...bound, ...hosts])], holdSeconds: HOLD_SECONDS },
+  }
+}
+
+/** For everybody who asks Envoy: what a client's own server said is nobody else's business (design §3). */
+function healthWords(service: Service, views: readonly SlotView[]): string | undefined {
+  const down = downReason(service)
+  if (down !== undefined) return down
+  const own = views.filter((slot) => slot.service === service.name)
+  return unhealthy(service, own) === undefined ? undefined : 'The last server of this service failed.'
+}

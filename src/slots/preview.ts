@@ -1,0 +1,62 @@
+// What `Slots.sync` would do with other services and clients, without doing it: the same rules, on what the slots are now.
+
+import { mayUse, type Client } from '../model/client.ts'
+import type { Service } from '../model/service.ts'
+import { groupFor, type Slot } from '../model/slot.ts'
+import { fingerprintOf, type SlotView } from './slots.ts'
+
+/** A slot that runs now and whose server would end. */
+export interface EndingSlot {
+  readonly view: SlotView
+  /** `restarts`: the next request starts it anew. */
+  readonly change: 'restarts' | 'ends'
+}
+
+export interface SlotsPreview {
+  /** One for each client group of each service. */
+  readonly slots: readonly Slot[]
+  /** Of the slots that are there already and go on. */
+  readonly views: readonly SlotView[]
+  readonly ending: readonly EndingSlot[]
+}
+
+export function previewSlots(
+  services: readonly Service[],
+  clients: readonly Client[],
+  now: { readonly current: readonly Slot[]; readonly views: readonly SlotView[] },
+): SlotsPreview {
+  const current = new Map(now.current.map((slot) => [key(slot), slot]))
+  const views = new Map(now.views.map((view) => [key(view), view]))
+  const slots = new Map<string, Slot>()
+  const going: SlotView[] = []
+  const ending: EndingSlot[] = []
+  for (const service of services)
+    for (const client of clients) {
+      const found = mayUse(client, service) ? groupFor(service, client.name) : undefined
+      if (!found || 'down' in found) continue
+      const { group, doubt } = found
+      const name = key({ service: service.name, group })
+      const slot = current.get(name)
+      if (slots.has(name) || (doubt !== undefined && slot?.state !== 'up')) continue
+      const view = views.get(name)
+      const asleep: Slot = { service: service.name, group, generation: slot?.generation ?? 1, state: 'asleep' }
+      if (slot && view?.fingerprint === fingerprintOf(service, group, client.tier)) {
+        slots.set(name, slot)
+        going.push(view)
+      } else if (!slot || !view || !isRunning(view)) slots.set(name, asleep)
+      else {
+        slots.set(name, { ...asleep, generation: asleep.generation + 1 })
+        ending.push({ view, change: 'restarts' })
+      }
+    }
+  for (const view of now.views) if (!slots.has(key(view)) && isRunning(view)) ending.push({ view, change: 'ends' })
+  return { slots: [...slots.values()], views: going, ending }
+}
+
+function isRunning({ state }: SlotView): boolean {
+  return state === 'up' || state === 'starting'
+}
+
+function key({ service, group }: { readonly service: string; readonly group: string }): string {
+  return `${service}|${group}`
+}
