@@ -3,7 +3,6 @@
 
 import { EventEmitter, once } from 'node:events'
 import { rmSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 
 import type { Logger } from 'pino'
@@ -14,7 +13,6 @@ import { createApi } from './api/app.ts'
 import { serveApi, type ApiServer } from './api/server.ts'
 import { adminToken } from './api/token.ts'
 import type { View } from './api/view.ts'
-import { bootstrap, ENVOY_NODE } from './compile/bootstrap.ts'
 import { TYPE_OF } from './compile/snapshot.ts'
 import { watchConfigFile, type ConfigFile } from './config/file.ts'
 import { loadConfig, type Config, type ConfigText } from './config/load.ts'
@@ -22,7 +20,7 @@ import { Registrar, type Registration } from './consul/registrar.ts'
 import { createDeploying } from './deploying.ts'
 import { Deployments } from './deployments.ts'
 import { Engines } from './docker/engines.ts'
-import { engineSocket, envoyApi } from './envoy-api.ts'
+import { createEnvoy, engineSocket, envoyApi } from './envoy-api.ts'
 import { callAddress } from './model/address.ts'
 import { TIERS } from './model/client.ts'
 import { GATEWAY, listenerName } from './model/names.ts'
@@ -34,7 +32,6 @@ import { restartProblems, withReasons } from './problems.ts'
 import { refusalProblem, registrationOf, serviceRow } from './rows.ts'
 import { createAdapters, logFile } from './slots/adapters.ts'
 import { ExternalEnvoy, externalEnvoy } from './slots/envoy-external.ts'
-import { EnvoyProcess, type Envoy } from './slots/envoy.ts'
 import {
   adminSocket as adminSocketOf,
   makeFolders,
@@ -144,26 +141,14 @@ async function start(
   const codec = createCodec(descriptors)
   signal.throwIfAborted()
 
-  const envoy: Envoy = binary
-    ? new EnvoyProcess({
-        binary: binary.path,
-        version: binary.version,
-        folders,
-        bootstrap: bootstrap({ node: ENVOY_NODE, xdsSocket, adminSocket }),
-        adminSocket,
-        concurrency: availableParallelism(),
-        records: store,
-        // Its ports are taken to be held all along: the next one binds them before anything could be asked of them, and
-        // what it cannot bind it refuses.
-        changed: () => events.emit('changed'),
-        log: (message, fields) => log.info(fields, message),
-      })
-    : new ExternalEnvoy({
-        adminSocket,
-        connected: () => xds.connected,
-        newcomers: () => xds.newcomers,
-        changed: () => events.emit('changed'),
-      })
+  const envoy = createEnvoy({
+    binary,
+    folders,
+    store,
+    xds: () => xds,
+    changed: () => events.emit('changed'),
+    log: (message, fields) => log.info(fields, message),
+  })
   const adapters = createAdapters({
     command: ADAPTER,
     records: store,
@@ -364,6 +349,7 @@ async function start(
         view,
         actions: {
           restart: (service) => slots.restart(service),
+          restartEnvoy: (cut) => envoy.restart(cut),
           logs: (service, lines) => tailLines(logFile(folders, service), lines),
         },
         deploying: createDeploying({

@@ -8,6 +8,7 @@ import { bodyLimit } from 'hono/body-limit'
 import { atHost } from '../model/address.ts'
 import { nearest } from '../model/names.ts'
 import { type Deploying, deployRoutes } from './deploy.ts'
+import { envoyRoutes } from './envoy.ts'
 import { openApi } from './openapi.ts'
 import { problemDetails } from './problem-details.ts'
 import { forward, serviceRequest } from './request.ts'
@@ -105,6 +106,7 @@ export function createApi({ view, actions, deploying, token, envoyHost, onBug }:
     )
   }
   deployRoutes(app, deploying)
+  envoyRoutes(app, actions, limit)
   app.get('/api/v1/mcp/problems', (context) => context.json(view.problems()))
   app.get('/api/v1/mcp/snapshot', (context) => context.json(view.snapshot()))
 

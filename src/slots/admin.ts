@@ -13,7 +13,9 @@ export function adminRequest(
   deadlineMs = 5000,
 ): Promise<{ readonly status: number; readonly body: string }> {
   return new Promise((resolve, reject) => {
-    const call = request({ socketPath, method, path, signal: AbortSignal.timeout(deadlineMs) }, (response) => {
+    // Never on a kept connection: there, an Envoy that has been replaced answers on.
+    const options = { socketPath, method, path, agent: false, signal: AbortSignal.timeout(deadlineMs) }
+    const call = request(options, (response) => {
       const chunks: Buffer[] = []
       let size = 0
       response.on('data', (chunk: Buffer) => {

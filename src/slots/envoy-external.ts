@@ -6,7 +6,7 @@ import type { Problem } from '../model/problem.ts'
 import { listenerPorts } from './admin.ts'
 import { isOlder } from './envoy-binary.ts'
 import { OLDEST_ENVOY } from './envoy-release.ts'
-import type { Envoy } from './envoy.ts'
+import type { Envoy, EnvoyRestarted } from './envoy.ts'
 
 export interface External {
   /** Where its listeners are reached from here, when not at the address that they are bound to. */
@@ -83,6 +83,19 @@ export class ExternalEnvoy implements Envoy {
     clearTimeout(this.#timer)
     this.#timer = undefined
     this.#setAbsent(false)
+  }
+
+  get versions(): string[] {
+    return [this.#options.connected() ?? []].flat()
+  }
+
+  restart(): Promise<EnvoyRestarted> {
+    return Promise.reject(
+      new OperatorError(
+        'This Envoy was not started by Berth (BERTH_ENVOY=external): restart it where it was started. One with the same ' +
+          '--base-id and the next --restart-epoch takes over without a cut.',
+      ),
+    )
   }
 
   problems(): Problem[] {

@@ -1,6 +1,7 @@
 // Ends what a control plane left running: for `berth down` when the control plane itself is gone.
 
 import type { ProcessRecords } from './envoy.ts'
+import { forgetEnvoy } from './hot-restart.ts'
 import { end, runs, signal } from './process.ts'
 
 /** Adapters let running requests finish for a moment and end their servers by a ladder of two rungs. */
@@ -19,7 +20,10 @@ export async function endLeftovers(records: ProcessRecords): Promise<number> {
     const deadline = kind === 'adapter' ? ADAPTER_DEADLINE_MS : ENVOY_DEADLINE_MS
     await Promise.all(running.filter((record) => record.kind === kind).map((record) => end(record, deadline)))
   }
-  for (const { pid, birth } of found) records.removeProcess(pid, birth)
+  for (const { kind, pid, birth } of found) {
+    if (kind === 'envoy') forgetEnvoy(records, { pid, birth })
+    else records.removeProcess(pid, birth)
+  }
   return running.length
 }
 

@@ -13,7 +13,7 @@ import {
   status,
 } from '../../src/api/view.ts'
 import type { Problem } from '../../src/model/problem.ts'
-import { noDeploying } from '../fixtures/deploying.ts'
+import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
 
@@ -73,7 +73,7 @@ function api(
   }
   return createApi({
     view: whole,
-    actions: { restart: () => 0, logs: async () => [], ...actions },
+    actions: { restart: () => 0, restartEnvoy: noEnvoy, logs: async () => [], ...actions },
     deploying: { ...noDeploying, ...deploying },
     token: TOKEN,
     onBug: (error) => bugs.push(error),

@@ -11,7 +11,7 @@ import type { Actions, ServiceRow, View } from '../../src/api/view.ts'
 import { runCommandLine } from '../../src/commands/command-line.ts'
 import type { Command, Output } from '../../src/commands/command.ts'
 import { COMMANDS } from '../../src/commands/commands.ts'
-import { noDeploying } from '../fixtures/deploying.ts'
+import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 
 export interface Ran {
   readonly code: number
@@ -76,7 +76,7 @@ export async function controlApi(
   const app = createApi({
     view: whole,
     deploying: noDeploying,
-    actions: { restart: () => 0, logs: async () => [], ...actions },
+    actions: { restart: () => 0, restartEnvoy: noEnvoy, logs: async () => [], ...actions },
     token: await adminToken(home),
     onBug: bugs,
   })

@@ -52,6 +52,7 @@ function make(options: Partial<EnvoyOptions> = {}): EnvoyProcess {
     bootstrap: { admin: { address: { pipe: { path: adminSocket, mode: 0o600 } } } },
     adminSocket,
     concurrency: 1,
+    streamSeconds: 600,
     records: store,
     changed: () => events.emit('changed'),
     log: () => undefined,
@@ -82,7 +83,12 @@ describe('a start', () => {
     expect(envoy.state).toBe('running')
     expect(await adminRequest(adminSocket, 'GET', '/ready')).toEqual({ status: 200, body: 'LIVE\n' })
     const [record] = store.processes()
-    expect(record).toMatchObject({ kind: 'envoy', name: 'envoy', pid: envoy.pid, sockets: [adminSocket] })
+    expect(record).toMatchObject({
+      kind: 'envoy',
+      name: expect.stringMatching(/^envoy 1\.40\.0 \d+\.0$/),
+      pid: envoy.pid,
+      sockets: [adminSocket],
+    })
     expect(runs(record!)).toBe(true)
     expect(statSync(join(folder, 'h', 'envoy.json')).mode & 0o777).toBe(0o600)
     expect(envoy.problems()).toEqual([])

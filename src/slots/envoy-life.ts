@@ -1,0 +1,143 @@
+// One Envoy process: started detached and on record, and waited for until it serves.
+
+import { execFile } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { promisify } from 'node:util'
+
+import { OperatorError } from '../model/operator-error.ts'
+import { adminRequest } from './admin.ts'
+import type { EnvoyOptions } from './envoy.ts'
+import { forgetEnvoy, recordName, type Epoch } from './hot-restart.ts'
+import { end, lastLines, runs, startDetached, type Identity } from './process.ts'
+
+/** How long streams on a removed listener live, and how long a stop waits for running requests. */
+export const DRAIN_SECONDS = 5
+const START_DEADLINE_MS = 30_000
+const VALIDATE_TIMEOUT_MS = 20_000
+
+/** A process that runs, and what it was started with. */
+export interface EnvoyLife extends Identity {
+  /** Undefined: an earlier release of Berth did not write it down. */
+  readonly version?: string
+  /** Undefined: it cannot be taken over. */
+  readonly epoch?: Epoch
+}
+
+export function logFileOf({ folders }: EnvoyOptions): string {
+  return join(folders.logs, 'envoy.log')
+}
+
+/** Of what an Envoy is started with. */
+export function fingerprintOf({ version, bootstrap, concurrency }: EnvoyOptions): string {
+  return createHash('sha256')
+    .update(JSON.stringify([version, bootstrap, concurrency]))
+    .digest('base64url')
+    .slice(0, 16)
+}
+
+/** On record as soon as it is a process. @param epoch undefined: it shall not be taken over */
+export async function spawnEnvoy(options: EnvoyOptions, epoch: Epoch | undefined): Promise<EnvoyLife> {
+  const { binary, version, concurrency, adminSocket, records, streamSeconds } = options
+  const handover = epoch
+    ? ['--base-id', epoch.baseId, '--restart-epoch', epoch.epoch, '--parent-shutdown-time-s', streamSeconds]
+    : ['--disable-hot-restart']
+  const { identity } = await startDetached(
+    [
+      binary,
+      '-c',
+      writeBootstrap(options, epoch),
+      '--concurrency',
+      String(concurrency),
+      '--drain-time-s',
+      String(DRAIN_SECONDS),
+      ...handover.map(String),
+      '--log-level',
+      'warning',
+    ],
+    logFileOf(options),
+    { PATH: process.env.PATH ?? '' },
+    { stdin: 'ignore', ready: 'ignore' },
+  )
+  const name = recordName(version, epoch)
+  records.addProcess({ kind: 'envoy', name, ...identity, fingerprint: fingerprintOf(options), sockets: [adminSocket] })
+  return { ...identity, version, ...(epoch && { epoch }) }
+}
+
+/**
+ * Resolves when it serves.
+ *
+ * @throws {OperatorError} when it ends instead, or does neither in time and is ended; with its last words
+ */
+export async function serving(options: EnvoyOptions, life: EnvoyLife): Promise<void> {
+  const until = Date.now() + START_DEADLINE_MS
+  const epoch = life.epoch?.epoch ?? 0
+  let isItself = epoch === 0
+  while (Date.now() < until) {
+    if (!runs(life)) {
+      forgetEnvoy(options.records, life)
+      throw new OperatorError(
+        `Envoy ended as soon as it was started (${options.binary}). Its last words:\n${lastLines(logFileOf(options), 8)}\n` +
+          '`berth doctor` checks the binary; BERTH_ENVOY names another one.',
+      )
+    }
+    // The one that it takes over from answers there first.
+    isItself ||= (await epochAt(options.adminSocket).catch(() => undefined)) === epoch
+    if (isItself) {
+      const answer = await adminRequest(options.adminSocket, 'GET', '/ready', 1000).catch(() => undefined)
+      if (answer?.status === 200) return
+    }
+    await delay(20)
+  }
+  // A further start would be a second Envoy beside this one.
+  await end(life, 0)
+  forgetEnvoy(options.records, life)
+  throw new OperatorError(
+    `Envoy did not become ready within 30 s. Its last words:\n${lastLines(logFileOf(options), 8)}`,
+  )
+}
+
+/** @throws {OperatorError} with Envoy's words, when the binary does not take the bootstrap */
+export async function validate(options: EnvoyOptions, epoch: Epoch | undefined): Promise<void> {
+  const args = ['--mode', 'validate', '--disable-hot-restart', '--log-level', 'error']
+  const env = { PATH: process.env.PATH ?? '' }
+  await promisify(execFile)(options.binary, ['-c', writeBootstrap(options, epoch), ...args], {
+    env,
+    timeout: VALIDATE_TIMEOUT_MS,
+    killSignal: 'SIGKILL',
+  }).catch((error: Error & { readonly stderr?: string }) => {
+    const words = (error.stderr || error.message).trim().split('\n').slice(-3).join('\n').slice(0, 1000)
+    throw new OperatorError(`${options.binary} does not start with the settings of this Berth:\n${words}`, {
+      cause: error,
+    })
+  })
+}
+
+interface ServerInfo {
+  readonly uptime_current_epoch?: string
+  readonly command_line_options?: { readonly restart_epoch?: number }
+}
+
+async function epochAt(adminSocket: string): Promise<number> {
+  return (await serverInfo(adminSocket)).command_line_options?.restart_epoch ?? 0
+}
+
+/** Since the start of the Envoy that answers there. @throws when none does */
+export async function uptimeSeconds(adminSocket: string): Promise<number> {
+  return Number.parseInt((await serverInfo(adminSocket)).uptime_current_epoch ?? '0', 10)
+}
+
+async function serverInfo(adminSocket: string): Promise<ServerInfo> {
+  return JSON.parse((await adminRequest(adminSocket, 'GET', '/server_info', 1000)).body) as ServerInfo
+}
+
+/** Two that run at once are two nodes to the xDS server, which tells them apart by this. */
+function writeBootstrap({ folders, bootstrap }: EnvoyOptions, epoch: Epoch | undefined): string {
+  const file = join(folders.home, 'envoy.json')
+  const { node } = bootstrap as { readonly node?: { readonly id?: string } }
+  const own = epoch && epoch.epoch > 0 && node ? { node: { ...node, id: `${node.id}.${epoch.epoch}` } } : {}
+  writeFileSync(file, JSON.stringify({ ...bootstrap, ...own }, null, 2), { mode: 0o600 })
+  return file
+}
