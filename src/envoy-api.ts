@@ -11,6 +11,7 @@ import { engineAddresses } from './docker/addresses.ts'
 import { isTunnelled } from './docker/engine.ts'
 import { findEnvoy, type EnvoyBinary, type FindEnvoy } from './slots/envoy-binary.ts'
 import { ExternalEnvoy } from './slots/envoy-external.ts'
+import { envoyLimits } from './slots/envoy-limits.ts'
 import { EnvoyProcess, STREAM_SECONDS, type Envoy } from './slots/envoy.ts'
 import { adminSocket as adminSocketOf, xdsSocket, type Folders } from './slots/folders.ts'
 import type { Store } from './store/store.ts'
@@ -60,7 +61,7 @@ export function createEnvoy({ binary, folders, store, xds, changed, log }: Envoy
     binary: binary.path,
     version: binary.version,
     folders,
-    bootstrap: bootstrap({ node: ENVOY_NODE, xdsSocket: xdsSocket(folders), adminSocket }),
+    bootstrap: bootstrap({ node: ENVOY_NODE, xdsSocket: xdsSocket(folders), adminSocket, limits: envoyLimits() }),
     adminSocket,
     concurrency: availableParallelism(),
     streamSeconds: STREAM_SECONDS,

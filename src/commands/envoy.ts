@@ -5,6 +5,7 @@ import type { EnvoyRestarted } from '../api/view.ts'
 import { bootstrap, ENVOY_NODE } from '../compile/bootstrap.ts'
 import { OperatorError } from '../model/operator-error.ts'
 import { adminRequest } from '../slots/admin.ts'
+import { envoyLimits } from '../slots/envoy-limits.ts'
 import { adminSocket, foldersOf, xdsSocket } from '../slots/folders.ts'
 import { type CommandContext, UsageError } from './command.ts'
 import { running } from './running.ts'
@@ -32,7 +33,8 @@ export async function run(context: CommandContext): Promise<number> {
   const [what] = context.args
   if (what === 'bootstrap') {
     const folders = foldersOf(context.home)
-    const options = { node: ENVOY_NODE, xdsSocket: xdsSocket(folders), adminSocket: adminSocket(folders) }
+    const sockets = { xdsSocket: xdsSocket(folders), adminSocket: adminSocket(folders) }
+    const options = { node: ENVOY_NODE, ...sockets, limits: envoyLimits() }
     context.print(JSON.stringify(bootstrap(options), null, 2))
     return 0
   }

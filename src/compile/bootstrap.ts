@@ -1,5 +1,6 @@
 // Envoy's bootstrap: the two xDS streams and the admin interface on Unix sockets. Everything else comes over xDS.
 
+import { DEFAULT_LIMITS, type EnvoyLimits, overloadManager } from './overload.ts'
 import { ADS_SOURCE, any, type Json, XDS_SERVICE } from './resource.ts'
 
 /** There is one Envoy to a control plane. */
@@ -10,6 +11,8 @@ export interface BootstrapOptions {
   readonly node: string
   readonly xdsSocket: string
   readonly adminSocket: string
+  /** Of the machine; DEFAULT_LIMITS where nobody has looked. */
+  readonly limits?: EnvoyLimits
 }
 
 export function bootstrap(options: BootstrapOptions): { readonly [key: string]: Json } {
@@ -53,16 +56,6 @@ export function bootstrap(options: BootstrapOptions): { readonly [key: string]: 
         },
       ],
     },
-    overload_manager: {
-      resource_monitors: [
-        {
-          name: 'envoy.resource_monitors.global_downstream_max_connections',
-          typed_config: any(
-            'envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig',
-            { max_active_downstream_connections: 50_000 },
-          ),
-        },
-      ],
-    },
+    overload_manager: overloadManager(options.limits ?? DEFAULT_LIMITS),
   }
 }

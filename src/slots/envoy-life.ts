@@ -11,7 +11,8 @@ import { OperatorError } from '../model/operator-error.ts'
 import { adminRequest } from './admin.ts'
 import type { EnvoyOptions } from './envoy.ts'
 import { forgetEnvoy, recordName, type Epoch } from './hot-restart.ts'
-import { end, lastLines, runs, startDetached, type Identity } from './process.ts'
+import { startOrphan } from './orphan.ts'
+import { end, lastLines, runs, type Identity } from './process.ts'
 
 /** How long streams on a removed listener live, and how long a stop waits for running requests. */
 export const DRAIN_SECONDS = 5
@@ -38,17 +39,17 @@ export function fingerprintOf({ version, bootstrap, concurrency }: EnvoyOptions)
     .slice(0, 16)
 }
 
-/** On record as soon as it is a process. @param epoch undefined: it shall not be taken over */
+/** On record before it is more than a process. @param epoch undefined: it shall not be taken over */
 export async function spawnEnvoy(options: EnvoyOptions, epoch: Epoch | undefined): Promise<EnvoyLife> {
   const { binary, version, concurrency, adminSocket, records, streamSeconds } = options
   const handover = epoch
     ? ['--base-id', epoch.baseId, '--restart-epoch', epoch.epoch, '--parent-shutdown-time-s', streamSeconds]
     : ['--disable-hot-restart']
-  const { identity } = await startDetached(
+  const { identity, go } = await startOrphan(
     [
       binary,
       '-c',
-      writeBootstrap(options, epoch),
+      writeBootstrap(options),
       '--concurrency',
       String(concurrency),
       '--drain-time-s',
@@ -59,10 +60,10 @@ export async function spawnEnvoy(options: EnvoyOptions, epoch: Epoch | undefined
     ],
     logFileOf(options),
     { PATH: process.env.PATH ?? '' },
-    { stdin: 'ignore', ready: 'ignore' },
   )
   const name = recordName(version, epoch)
   records.addProcess({ kind: 'envoy', name, ...identity, fingerprint: fingerprintOf(options), sockets: [adminSocket] })
+  go()
   return { ...identity, version, ...(epoch && { epoch }) }
 }
 
@@ -100,10 +101,10 @@ export async function serving(options: EnvoyOptions, life: EnvoyLife): Promise<v
 }
 
 /** @throws {OperatorError} with Envoy's words, when the binary does not take the bootstrap */
-export async function validate(options: EnvoyOptions, epoch: Epoch | undefined): Promise<void> {
+export async function validate(options: EnvoyOptions): Promise<void> {
   const args = ['--mode', 'validate', '--disable-hot-restart', '--log-level', 'error']
   const env = { PATH: process.env.PATH ?? '' }
-  await promisify(execFile)(options.binary, ['-c', writeBootstrap(options, epoch), ...args], {
+  await promisify(execFile)(options.binary, ['-c', writeBootstrap(options), ...args], {
     env,
     timeout: VALIDATE_TIMEOUT_MS,
     killSignal: 'SIGKILL',
@@ -133,11 +134,9 @@ async function serverInfo(adminSocket: string): Promise<ServerInfo> {
   return JSON.parse((await adminRequest(adminSocket, 'GET', '/server_info', 1000)).body) as ServerInfo
 }
 
-/** Two that run at once are two nodes to the xDS server, which tells them apart by this. */
-function writeBootstrap({ folders, bootstrap }: EnvoyOptions, epoch: Epoch | undefined): string {
+/** Of one that takes over, too: the two are the same node to the xDS server, each with streams of its own. */
+function writeBootstrap({ folders, bootstrap }: EnvoyOptions): string {
   const file = join(folders.home, 'envoy.json')
-  const { node } = bootstrap as { readonly node?: { readonly id?: string } }
-  const own = epoch && epoch.epoch > 0 && node ? { node: { ...node, id: `${node.id}.${epoch.epoch}` } } : {}
-  writeFileSync(file, JSON.stringify({ ...bootstrap, ...own }, null, 2), { mode: 0o600 })
+  writeFileSync(file, JSON.stringify(bootstrap, null, 2), { mode: 0o600 })
   return file
 }

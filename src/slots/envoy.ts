@@ -165,7 +165,7 @@ export class EnvoyProcess implements Envoy {
       throw new OperatorError(`Envoy does not run at this moment (${this.state}). Berth starts it by itself.`)
     const { version, streamSeconds } = this.#options
     if (cut) {
-      await validate(this.#options, old.epoch)
+      await validate(this.#options)
       const { pid } = await this.#restartCold(old)
       return { pid, version, hot: false, stream_seconds: 0 }
     }
@@ -265,7 +265,7 @@ export class EnvoyProcess implements Envoy {
         `The Envoy before this one (pid ${[...this.#replaced][0]!.pid}) still serves streams, for ` +
           `${minutes(this.#options.streamSeconds)} at most. Try again when it has ended. ${CUT}`,
       )
-    await validate(this.#options, old.epoch)
+    await validate(this.#options)
     const life = await spawnEnvoy(this.#options, { baseId: old.epoch.baseId, epoch: old.epoch.epoch + 1 })
     this.#options.log('a new Envoy takes over', { pid: life.pid, from: old.pid })
     // From now on it is the one that a stop ends first.

@@ -49,9 +49,10 @@ export class XdsServer {
   readonly #refused: Map<string, RefusedResource>
   readonly #cache: SnapshotCache
   readonly #server = new Server({ 'grpc.max_receive_message_length': -1 })
-  /** Open streams; the aggregated one is in both. */
+  /** Open streams. */
   readonly #calls = new Map<DeltaStream, Call>()
-  #aggregated: DeltaStream | undefined
+  /** While Envoy is replaced there are two; the newest counts. */
+  readonly #allAggregated = new Set<DeltaStream>()
   #version: string | undefined
   readonly #timers = new Set<NodeJS.Timeout>()
 
@@ -108,6 +109,10 @@ export class XdsServer {
     return [...this.#refused.values()]
   }
 
+  get #aggregated(): DeltaStream | undefined {
+    return [...this.#allAggregated].at(-1)
+  }
+
   #implementation(method: string, aggregated: boolean): UntypedServiceImplementation {
     return { [method]: (call: Call) => this.#open(call, aggregated) }
   }
@@ -119,11 +124,11 @@ export class XdsServer {
     const missing: Missing = aggregated ? () => 'gone' : demand
     const stream = new DeltaStream(this.#cache, serves, missing, this.#events)
     this.#calls.set(stream, call)
-    if (aggregated) this.#aggregated = stream
+    if (aggregated) this.#allAggregated.add(stream)
     let greeted = false
     const close = (): void => {
       if (!this.#calls.delete(stream)) return
-      if (this.#aggregated === stream) this.#aggregated = undefined
+      this.#allAggregated.delete(stream)
       this.#options.log('xDS stream closed', { aggregated })
       this.#options.changed()
     }
