@@ -31,6 +31,7 @@ import { Reconciler } from './reconcile.ts'
 import { restartProblems, withReasons } from './problems.ts'
 import { refusalProblem, registrationOf, serviceRow } from './rows.ts'
 import { createAdapters, logFile } from './slots/adapters.ts'
+import { oldest } from './slots/envoy-binary.ts'
 import { ExternalEnvoy, externalEnvoy } from './slots/envoy-external.ts'
 import {
   adminSocket as adminSocketOf,
@@ -146,7 +147,11 @@ async function start(
     folders,
     store,
     xds: () => xds,
-    changed: () => events.emit('changed'),
+    changed: () => {
+      // What is sent depends on its release.
+      reconciler.changed()
+      events.emit('changed')
+    },
     log: (message, fields) => log.info(fields, message),
   })
   const adapters = createAdapters({
@@ -218,6 +223,7 @@ async function start(
     node,
     hosts: envoyHost === undefined ? [] : [envoyHost],
     living,
+    envoyVersion: () => oldest(envoy.versions),
     deployments,
     reap: (name) => void engines.reap(name, living),
     reconciled: () => {

@@ -4,6 +4,7 @@
 // (a port's grace ends, a taken port may be free). Each only says "look again"; each look goes the whole way.
 
 import { compile, type Resources, type World } from './compile/compile.ts'
+import { knownTo, leftOutProblems } from './compile/features.ts'
 import { EMPTY, nextSnapshot, type Encode, type Snapshot } from './compile/snapshot.ts'
 import type { Config } from './config/load.ts'
 import { DEFAULT_LIMITS } from './config/limits.ts'
@@ -38,6 +39,8 @@ export interface ReconcileOptions {
   readonly node: string
   /** Further host names that requests are addressed to, which the operator has written somewhere. */
   readonly hosts: readonly string[]
+  /** Release of the oldest Envoy that is served; undefined: nobody knows. */
+  readonly envoyVersion?: () => string | undefined
   /** An engine has containers of this node that belong to no live slot. */
   readonly reap: (engine: string) => void
   /** Something is published, or problems are different. */
@@ -239,12 +242,19 @@ export class Reconciler {
       port: service.source === 'memory' ? service.port : allocation.ports.get(service.name),
     }))
     slots.sync(services, config.clients)
-    const resources = compile(this.#worldOf(withPorts, config, gateway.port))
+    const version = this.#options.envoyVersion?.()
+    const { resources, leftOut } = knownTo(version, compile(this.#worldOf(withPorts, config, gateway.port)))
     this.#publish(resources)
     this.#placed = withPorts
     this.#held = portsOf(withPorts, gateway.port)
     this.#gateway = gateway.port
-    this.#problems = [...found.problems, ...merged.problems, ...allocation.problems, ...gateway.problems]
+    this.#problems = [
+      ...found.problems,
+      ...merged.problems,
+      ...allocation.problems,
+      ...gateway.problems,
+      ...leftOutProblems(version, leftOut),
+    ]
     this.#reap()
     this.#lookAgain(allocation.problems.length + gateway.problems.length > 0, leases, config.ports.graceMs)
     this.#options.reconciled()

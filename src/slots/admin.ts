@@ -41,3 +41,27 @@ export async function listenerPorts(socketPath: string): Promise<Set<number>> {
   }
   return new Set(listeners.flatMap(({ local_address: address }) => address?.socket_address?.port_value ?? []))
 }
+
+export interface ServerInfo {
+  /** Such as `1.40.0`. */
+  readonly version: string | undefined
+  /** 0, and one more with each hot restart. */
+  readonly epoch: number
+  readonly uptimeSeconds: number
+}
+
+/** @throws when it does not answer */
+export async function serverInfo(socketPath: string): Promise<ServerInfo> {
+  const { body } = await adminRequest(socketPath, 'GET', '/server_info', 1000)
+  const info = JSON.parse(body) as {
+    readonly version?: string
+    readonly uptime_current_epoch?: string
+    readonly command_line_options?: { readonly restart_epoch?: number }
+  }
+  return {
+    // "<commit>/1.40.0/Clean/RELEASE/BoringSSL"
+    version: info.version?.split('/')[1],
+    epoch: info.command_line_options?.restart_epoch ?? 0,
+    uptimeSeconds: Number.parseInt(info.uptime_current_epoch ?? '0', 10),
+  }
+}

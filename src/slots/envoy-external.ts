@@ -3,7 +3,7 @@
 
 import { OperatorError } from '../model/operator-error.ts'
 import type { Problem } from '../model/problem.ts'
-import { listenerPorts } from './admin.ts'
+import { listenerPorts, serverInfo } from './admin.ts'
 import { isOlder } from './envoy-binary.ts'
 import { OLDEST_ENVOY } from './envoy-release.ts'
 import type { Envoy, EnvoyRestarted } from './envoy.ts'
@@ -48,6 +48,7 @@ export class ExternalEnvoy implements Envoy {
   #first: number | undefined
   #absent = false
   #timer: NodeJS.Timeout | undefined
+  #version: string | undefined
 
   constructor(options: ExternalEnvoyOptions) {
     this.#options = options
@@ -64,8 +65,13 @@ export class ExternalEnvoy implements Envoy {
   }
 
   /** The ports that it listens on already; undefined: it does not run, or nobody may ask it. */
-  adopt(): Promise<ReadonlySet<number> | undefined> {
-    return listenerPorts(this.#options.adminSocket).catch(() => undefined)
+  async adopt(): Promise<ReadonlySet<number> | undefined> {
+    try {
+      this.#version = (await serverInfo(this.#options.adminSocket)).version
+      return await listenerPorts(this.#options.adminSocket)
+    } catch {
+      return undefined
+    }
   }
 
   async start(): Promise<void> {
@@ -79,14 +85,20 @@ export class ExternalEnvoy implements Envoy {
       this.#timer ??= setTimeout(() => this.#setAbsent(true), ABSENT_MS)
       return
     }
+    const version = this.#options.connected()
+    if (version !== this.#version) {
+      this.#version = version
+      this.#options.changed()
+    }
     this.#first ??= this.#options.newcomers()
     clearTimeout(this.#timer)
     this.#timer = undefined
     this.#setAbsent(false)
   }
 
+  /** The one that was connected last. */
   get versions(): string[] {
-    return [this.#options.connected() ?? []].flat()
+    return this.#version === undefined ? [] : [this.#version]
   }
 
   restart(): Promise<EnvoyRestarted> {

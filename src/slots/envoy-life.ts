@@ -8,7 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
 import { OperatorError } from '../model/operator-error.ts'
-import { adminRequest } from './admin.ts'
+import { adminRequest, serverInfo } from './admin.ts'
 import type { EnvoyOptions } from './envoy.ts'
 import { forgetEnvoy, recordName, type Epoch } from './hot-restart.ts'
 import { startOrphan } from './orphan.ts'
@@ -85,7 +85,7 @@ export async function serving(options: EnvoyOptions, life: EnvoyLife): Promise<v
       )
     }
     // The one that it takes over from answers there first.
-    isItself ||= (await epochAt(options.adminSocket).catch(() => undefined)) === epoch
+    isItself ||= (await serverInfo(options.adminSocket).catch(() => undefined))?.epoch === epoch
     if (isItself) {
       const answer = await adminRequest(options.adminSocket, 'GET', '/ready', 1000).catch(() => undefined)
       if (answer?.status === 200) return
@@ -114,24 +114,6 @@ export async function validate(options: EnvoyOptions): Promise<void> {
       cause: error,
     })
   })
-}
-
-interface ServerInfo {
-  readonly uptime_current_epoch?: string
-  readonly command_line_options?: { readonly restart_epoch?: number }
-}
-
-async function epochAt(adminSocket: string): Promise<number> {
-  return (await serverInfo(adminSocket)).command_line_options?.restart_epoch ?? 0
-}
-
-/** Since the start of the Envoy that answers there. @throws when none does */
-export async function uptimeSeconds(adminSocket: string): Promise<number> {
-  return Number.parseInt((await serverInfo(adminSocket)).uptime_current_epoch ?? '0', 10)
-}
-
-async function serverInfo(adminSocket: string): Promise<ServerInfo> {
-  return JSON.parse((await adminRequest(adminSocket, 'GET', '/server_info', 1000)).body) as ServerInfo
 }
 
 /** Of one that takes over, too: the two are the same node to the xDS server, each with streams of its own. */

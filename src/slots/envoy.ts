@@ -6,8 +6,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { OperatorError } from '../model/operator-error.ts'
 import type { Problem } from '../model/problem.ts'
 import type { ProcessRecord } from '../model/record.ts'
-import { adminRequest, listenerPorts } from './admin.ts'
-import { fingerprintOf, logFileOf, serving, spawnEnvoy, uptimeSeconds, validate, type EnvoyLife } from './envoy-life.ts'
+import { adminRequest, listenerPorts, serverInfo } from './admin.ts'
+import { fingerprintOf, logFileOf, serving, spawnEnvoy, validate, type EnvoyLife } from './envoy-life.ts'
 import type { Folders } from './folders.ts'
 import { firstEpoch, forgetEnvoy, parseRecordName, whyNotShared, type Epoch } from './hot-restart.ts'
 import { listeningPorts } from './listening.ts'
@@ -63,7 +63,7 @@ export interface Envoy {
    * @throws {OperatorError} when it does not; the running one goes on then
    */
   restart(cut: boolean): Promise<EnvoyRestarted>
-  /** Releases of those that run; the one that is replaced comes first. Those that nobody knows are left out. */
+  /** Releases of those that run, or will; those that nobody knows are left out. */
   readonly versions: readonly string[]
   problems(): Problem[]
   /** No new connections, running requests may end. */
@@ -108,7 +108,8 @@ export class EnvoyProcess implements Envoy {
   }
 
   get versions(): string[] {
-    return [...this.#replaced, this.#life].flatMap((life) => life?.version ?? [])
+    if (!this.#life) return [this.#options.version]
+    return [...this.#replaced, this.#life].flatMap(({ version }) => version ?? [])
   }
 
   /**
@@ -134,7 +135,10 @@ export class EnvoyProcess implements Envoy {
       this.state = 'running'
       log('adopted the running Envoy', { pid: record.pid })
       void this.#watch(life)
-      const uptime = await uptimeSeconds(adminSocket).catch(() => 0)
+      const uptime = await serverInfo(adminSocket).then(
+        ({ uptimeSeconds }) => uptimeSeconds,
+        () => 0,
+      )
       for (const before of living) {
         for (const port of listeningPorts(before.pid)) ports.add(port)
         void this.#outlive(lifeOf(before), life, Date.now() - uptime * 1000)

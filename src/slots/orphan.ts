@@ -13,7 +13,7 @@ const DEADLINE_MS = 10_000
 export interface Orphan {
   readonly identity: Identity
   /** Until then it is nothing but a process: time to put it on record. */
-  go(): void
+  readonly go: () => void
 }
 
 /** @throws when it cannot be started */

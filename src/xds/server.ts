@@ -7,6 +7,7 @@ import { Server, ServerCredentials, type ServerDuplexStream, type UntypedService
 
 import type { RefusedResource } from '../model/record.ts'
 import { SnapshotCache, type Quarantine, type Resources } from './cache.ts'
+import { takesFirstOnly } from './first-only.ts'
 import { type DeltaDiscoveryRequest, type DeltaDiscoveryResponse, loadServices } from './services.ts'
 import { DeltaStream, type Missing, type StreamEvents } from './stream.ts'
 import type { DeltaRequest, DeltaResponse } from './subscription.ts'
@@ -120,7 +121,9 @@ export class XdsServer {
   #open(call: Call, aggregated: boolean): void {
     const { demand } = this.#options
     // Clusters of slots are served on demand only; whatever else is asked for there does not exist.
-    const serves = aggregated ? (typeUrl: string) => typeUrl !== CDS : (typeUrl: string) => typeUrl === CDS
+    const serves = aggregated
+      ? (typeUrl: string) => typeUrl !== CDS || takesFirstOnly(this.#version)
+      : (typeUrl: string) => typeUrl === CDS
     const missing: Missing = aggregated ? () => 'gone' : demand
     const stream = new DeltaStream(this.#cache, serves, missing, this.#events)
     this.#calls.set(stream, call)
