@@ -136,7 +136,10 @@ describe('berth envoy dump', () => {
   })
 
   test('knows nothing else', async () => {
-    expect(await run('envoy', 'dmp')).toMatchObject({ code: 2, err: 'berth envoy has dump and bootstrap, not dmp.\n' })
+    expect(await run('envoy', 'dmp')).toMatchObject({
+      code: 2,
+      err: 'berth envoy has dump, bootstrap and restart, not dmp.\n',
+    })
   })
 })
 
