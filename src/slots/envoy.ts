@@ -81,8 +81,10 @@ const FIRST_RESTART_MS = 100
 const LAST_RESTART_MS = 10_000
 /** How often an Envoy, which may be nobody's child here, is looked at. */
 const WATCH_MS = 250
-/** One that was replaced and ends by this much too early was not told to. */
+/** Clocks and timers are not exact. */
 const EARLY_MS = 1000
+/** Envoy waits 10 s for an answer of the one before it, deaf to everything, and then aborts. */
+const ORPHAN = 'the Envoy that was replaced has died early, and its successor cannot live without it; ending that one'
 
 export class EnvoyProcess implements Envoy {
   readonly #options: EnvoyOptions
@@ -119,29 +121,28 @@ export class EnvoyProcess implements Envoy {
   async adopt(): Promise<ReadonlySet<number> | undefined> {
     const { records, adminSocket, log } = this.#options
     const found = records.processes().filter(({ kind }) => kind === 'envoy')
-    for (const record of found) if (!runs(record)) forgetEnvoy(records, record)
     const living = found.filter(runs)
+    const dead = found.filter((record) => !living.includes(record)).map(lifeOf)
+    for (const life of dead) forgetEnvoy(records, life)
     for (let record = living.pop(); record; record = living.pop()) {
+      const life = lifeOf(record)
       const ports = await this.#portsOf(record)
-      if (!ports) {
-        log('the running Envoy does not answer; ending it', { pid: record.pid })
+      const since = Date.now() - (await uptimeMs(adminSocket))
+      const isOrphan = dead.some((each) => isBefore(each, life)) && Date.now() < this.#endsBefore(since)
+      if (!ports || isOrphan) {
+        log(ports ? ORPHAN : 'the running Envoy does not answer; ending it', { pid: record.pid })
         await end(record, 0)
         forgetEnvoy(records, record)
         continue
       }
-      const life = lifeOf(record)
       this.#life = life
       this.#outdated = record.fingerprint !== fingerprintOf(this.#options)
       this.state = 'running'
       log('adopted the running Envoy', { pid: record.pid })
       void this.#watch(life)
-      const uptime = await serverInfo(adminSocket).then(
-        ({ uptimeSeconds }) => uptimeSeconds,
-        () => 0,
-      )
       for (const before of living) {
         for (const port of listeningPorts(before.pid)) ports.add(port)
-        void this.#outlive(lifeOf(before), life, Date.now() - uptime * 1000)
+        void this.#outlive(lifeOf(before), life, since)
       }
       return ports
     }
@@ -311,6 +312,11 @@ export class EnvoyProcess implements Envoy {
     return this.#life!
   }
 
+  /** One that was replaced then and ends before this was not told to. */
+  #endsBefore(since: number): number {
+    return since + this.#options.streamSeconds * 1000 - EARLY_MS
+  }
+
   /** Until the one that was replaced has ended. @param since when it was */
   async #outlive(old: EnvoyLife, successor: EnvoyLife, since: number): Promise<void> {
     this.#replaced.add(old)
@@ -322,7 +328,7 @@ export class EnvoyProcess implements Envoy {
       // Nobody else tells it to.
       if (Date.now() > until && !runs(successor)) await end(old, 5000)
     }
-    const early = Date.now() < until - EARLY_MS
+    const early = Date.now() < this.#endsBefore(since)
     forgetEnvoy(this.#options.records, old)
     this.#replaced.delete(old)
     this.#options.changed()
@@ -367,6 +373,18 @@ const CUT =
 
 function lifeOf({ pid, birth, name }: ProcessRecord): EnvoyLife {
   return { pid, birth, ...parseRecordName(name) }
+}
+
+function isBefore({ epoch: a }: EnvoyLife, { epoch: b }: EnvoyLife): boolean {
+  return a !== undefined && b !== undefined && a.baseId === b.baseId && a.epoch + 1 === b.epoch
+}
+
+/** 0: it does not answer. */
+async function uptimeMs(adminSocket: string): Promise<number> {
+  return serverInfo(adminSocket).then(
+    ({ uptimeSeconds }) => uptimeSeconds * 1000,
+    () => 0,
+  )
 }
 
 function minutes(seconds: number): string {

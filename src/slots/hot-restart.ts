@@ -2,7 +2,7 @@
 // domain sockets of no file. Envoy itself never removes the shared memory, so whoever sees the last process go does.
 
 import { randomBytes, randomInt } from 'node:crypto'
-import { rmSync, writeFileSync } from 'node:fs'
+import { closeSync, openSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 
 import type { ProcessRecord } from '../model/record.ts'
@@ -32,13 +32,18 @@ export function firstEpoch(): Epoch {
  */
 export function whyNotShared(folder: string = SHARED): string | undefined {
   const probe = join(folder, `berth-${randomBytes(8).toString('hex')}`)
+  let file: number | undefined
   try {
-    writeFileSync(probe, Buffer.alloc(PAGE_BYTES), { flag: 'wx', mode: 0o600 })
+    file = openSync(probe, 'wx', 0o600)
+    writeSync(file, Buffer.alloc(PAGE_BYTES))
     return undefined
   } catch (error) {
     return `there is no shared memory for it (${(error as NodeJS.ErrnoException).code ?? String(error)} in ${folder})`
   } finally {
-    rmSync(probe, { force: true })
+    if (file !== undefined) {
+      closeSync(file)
+      rmSync(probe, { force: true })
+    }
   }
 }
 
