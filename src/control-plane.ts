@@ -3,7 +3,6 @@
 
 import { EventEmitter, once } from 'node:events'
 import { rmSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 
 import type { Logger } from 'pino'
@@ -14,7 +13,6 @@ import { createApi } from './api/app.ts'
 import { serveApi, type ApiServer } from './api/server.ts'
 import { adminToken } from './api/token.ts'
 import type { View } from './api/view.ts'
-import { bootstrap, ENVOY_NODE } from './compile/bootstrap.ts'
 import { TYPE_OF } from './compile/snapshot.ts'
 import { Certificates } from './config/certificates.ts'
 import type { ConfigFile } from './config/file.ts'
@@ -23,7 +21,7 @@ import { Registrar, type Registration } from './consul/registrar.ts'
 import { createDeploying } from './deploying.ts'
 import { Deployments } from './deployments.ts'
 import { Engines } from './docker/engines.ts'
-import { engineSocket, envoyApi } from './envoy-api.ts'
+import { createEnvoy, engineSocket, envoyApi } from './envoy-api.ts'
 import { configOf, followConfig } from './follow-config.ts'
 import { callAddress } from './model/address.ts'
 import { TIERS } from './model/client.ts'
@@ -38,8 +36,8 @@ import { Reconciler } from './reconcile.ts'
 import { restartProblems, withReasons } from './problems.ts'
 import { refusalProblem, registrationOf, serviceRow } from './rows.ts'
 import { createAdapters, logFile } from './slots/adapters.ts'
+import { oldest } from './slots/envoy-binary.ts'
 import { ExternalEnvoy, externalEnvoy } from './slots/envoy-external.ts'
-import { EnvoyProcess, type Envoy } from './slots/envoy.ts'
 import {
   adminSocket as adminSocketOf,
   makeFolders,
@@ -147,30 +145,21 @@ async function start(
     signal,
   })
   const codec = createCodec(descriptors)
-  const { drain, overload } = processTuning(config.tuning)
   signal.throwIfAborted()
 
-  const envoy: Envoy = binary
-    ? new EnvoyProcess({
-        binary: binary.path,
-        version: binary.version,
-        folders,
-        bootstrap: bootstrap({ node: ENVOY_NODE, xdsSocket, adminSocket, overload }),
-        drain,
-        adminSocket,
-        concurrency: availableParallelism(),
-        records: store,
-        // Its ports are taken to be held all along: the next one binds them before anything could be asked of them, and
-        // what it cannot bind it refuses.
-        changed: () => events.emit('changed'),
-        log: (message, fields) => log.info(fields, message),
-      })
-    : new ExternalEnvoy({
-        adminSocket,
-        connected: () => xds.connected,
-        newcomers: () => xds.newcomers,
-        changed: () => events.emit('changed'),
-      })
+  const envoy = createEnvoy({
+    binary,
+    tuning: processTuning(config.tuning),
+    folders,
+    store,
+    xds: () => xds,
+    changed: () => {
+      // What is sent depends on its release.
+      reconciler.changed()
+      events.emit('changed')
+    },
+    log: (message, fields) => log.info(fields, message),
+  })
   const adapters = createAdapters({
     command: ADAPTER,
     records: store,
@@ -256,6 +245,7 @@ async function start(
     node,
     hosts: envoyHost === undefined ? [] : [envoyHost],
     living,
+    envoyVersion: () => oldest(envoy.versions),
     deployments,
     reap: (name) => void engines.reap(name, living),
     reconciled: () => {
@@ -390,6 +380,7 @@ async function start(
         view,
         actions: {
           restart: (service) => slots.restart(service),
+          restartEnvoy: (cut) => envoy.restart(cut),
           logs: (service, lines) => tailLines(logFile(folders, service), lines),
         },
         deploying: createDeploying({

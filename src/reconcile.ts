@@ -5,6 +5,7 @@
 
 import type { PatchRow } from './api/plan.ts'
 import { compile, type Resources } from './compile/compile.ts'
+import { knownTo, leftOutProblems } from './compile/features.ts'
 import { EMPTY, nextSnapshot, type Encode, type Snapshot } from './compile/snapshot.ts'
 import type { Certificates } from './config/certificates.ts'
 import type { Config } from './config/load.ts'
@@ -45,6 +46,8 @@ export interface ReconcileOptions {
   readonly node: string
   /** Further host names that requests are addressed to, which the operator has written somewhere. */
   readonly hosts: readonly string[]
+  /** Release of the oldest Envoy that is served; undefined: nobody knows. */
+  readonly envoyVersion?: () => string | undefined
   /** An engine has containers of this node that belong to no live slot. */
   readonly reap: (engine: string) => void
   /** Something is published, or problems are different. */
@@ -234,15 +237,18 @@ export class Reconciler {
     slots.sync(services, config.clients)
     const world = { slots: slots.current(), retired: slots.retired(), views: slots.views() }
     const { certificates, hosts } = this.#options
-    const resources = compile(
+    const compiled = compile(
       worldOf(withPorts, config, gateway, hosts, world, (files) => certificates?.of(files) ?? new Map()),
     )
     const { patching } = this.#options
-    this.#publish(patching?.apply(resources, config.patches ?? [], world.slots) ?? resources)
+    const patched = patching?.apply(compiled, config.patches ?? [], world.slots) ?? compiled
+    const version = this.#options.envoyVersion?.()
+    const { resources, leftOut } = knownTo(version, patched)
+    this.#publish(resources)
     this.#placed = withPorts
     this.#held = portsOf(withPorts, gateway)
     this.#gateway = gateway
-    this.#problems = problems
+    this.#problems = [...problems, ...leftOutProblems(version, leftOut)]
     this.#reap()
     this.#lookAgain(isPortTaken, leases, config.ports.graceMs)
     this.#options.reconciled()
@@ -251,6 +257,7 @@ export class Reconciler {
   /** What would be served with another configuration. It changes nothing, and has no image fetched. */
   async preview(config: Config): Promise<Preview> {
     const { slots, patching } = this.#options
+    const version = this.#options.envoyVersion?.()
     const used = new Set(this.#placed.map(({ service: { backend } }) => backend.kind === 'image' && backend.image))
     const engines = this.#engineViews().map((engine) => ({
       ...engine,
@@ -266,7 +273,13 @@ export class Reconciler {
       worldOf(withPorts, config, gateway, hosts, world, (files) => certificates?.peek(files) ?? new Map()),
     )
     const patched = patching?.preview(compiled, config.patches ?? [], next.slots)
-    return { resources: patched?.resources ?? compiled, patches: patched?.rows ?? [], ending: next.ending, problems }
+    const { resources, leftOut } = knownTo(version, patched?.resources ?? compiled)
+    return {
+      resources,
+      patches: patched?.rows ?? [],
+      ending: next.ending,
+      problems: [...problems, ...leftOutProblems(version, leftOut)],
+    }
   }
 
   /** The services that a configuration makes of the world as it is seen now, with their ports. Remembers nothing. */

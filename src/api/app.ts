@@ -8,6 +8,7 @@ import { bodyLimit } from 'hono/body-limit'
 import { atHost } from '../model/address.ts'
 import { nearest } from '../model/names.ts'
 import { type Deploying, deployRoutes } from './deploy.ts'
+import { envoyRoutes } from './envoy.ts'
 import { openApi } from './openapi.ts'
 import { type Planning, planRoutes } from './plan.ts'
 import { problemDetails } from './problem-details.ts'
@@ -108,6 +109,7 @@ export function createApi({ view, actions, deploying, planning, token, envoyHost
   }
   deployRoutes(app, deploying)
   planRoutes(app, planning)
+  envoyRoutes(app, actions, limit)
   app.get('/api/v1/mcp/problems', (context) => context.json(view.problems()))
   app.get('/api/v1/mcp/snapshot', (context) => context.json(view.snapshot()))
 

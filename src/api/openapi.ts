@@ -8,6 +8,8 @@ import { serviceRequest } from './request.ts'
 import {
   DEFAULT_LOG_LINES,
   dindStatus,
+  envoyRestart,
+  envoyRestarted,
   logs,
   MAX_LOG_LINES,
   problem,
@@ -23,6 +25,8 @@ const SCHEMAS: Readonly<Record<string, ZodType>> = {
   Problem: problem,
   DindStatus: dindStatus,
   Restarted: restarted,
+  EnvoyRestart: envoyRestart,
+  EnvoyRestarted: envoyRestarted,
   Logs: logs,
   Deploy: deployRequest,
   Deployments: deployments,
@@ -220,6 +224,17 @@ export function openApi(version: string): object {
             413: failure('The body is over 2 MB.'),
           }),
           requestBody: body('PlanRequest'),
+        },
+      },
+      '/api/v1/mcp/envoy/restart': {
+        post: {
+          ...operation('restart-envoy', 'Replaces Envoy by one of the binary and settings of this control plane.', {
+            200: json('The new one serves.', reference('EnvoyRestarted')),
+            400: failure('The body is not such a request.'),
+            409: failure('It cannot be replaced, or not now; it goes on.'),
+            413: failure('The body is over 4 MB.'),
+          }),
+          requestBody: { ...body('EnvoyRestart'), required: false },
         },
       },
       '/api/v1/mcp/problems': guarded(

@@ -102,6 +102,17 @@ export const restarted = object({
   restarted: count.describe('Slots that ran or had failed; each starts anew at its next request.'),
 })
 
+export const envoyRestart = object({
+  cut: optional(boolean()).describe('End Envoy first: cuts open streams, and closes the ports for a moment.'),
+})
+
+export const envoyRestarted = object({
+  pid: pid.describe('Of the new Envoy.'),
+  version: string(),
+  hot: boolean().describe('No request has failed; open streams stay with the one that was replaced.'),
+  stream_seconds: count.describe('How long these live at most.'),
+})
+
 export const rpcError = object({ code: int(), message: string(), data: optional(unknown()) })
 
 export const requestAnswer = union([
@@ -116,6 +127,7 @@ export const MAX_LOG_LINES = 1000
 export const logs = object({ lines: array(string()).describe('As they are in the file, the oldest first.') })
 
 export type DindStatus = Readonly<output<typeof dindStatus>>
+export type EnvoyRestarted = Readonly<output<typeof envoyRestarted>>
 export type Logs = Readonly<output<typeof logs>>
 export type RequestAnswer = Readonly<output<typeof requestAnswer>>
 export type Restarted = Readonly<output<typeof restarted>>
@@ -138,6 +150,8 @@ export interface View {
 export interface Actions {
   /** @returns how many slots get a new life */
   restart(service: string): number
+  /** @throws {OperatorError} when Envoy is not replaced; it goes on then */
+  restartEnvoy(cut: boolean): Promise<EnvoyRestarted>
   /** The last lines of the service's log; none while there is no log. */
   logs(service: string, lines: number): Promise<readonly string[]>
 }

@@ -1,10 +1,13 @@
 // `berth envoy dump`: the resources that Envoy is served, or those that it has. `berth envoy patches`: what became of the
 // configuration's patches. `berth envoy bootstrap`: what an Envoy is started with that Berth does not start itself.
+// `berth envoy restart`: another binary or other settings, without a cut.
 
 import type { PatchRow } from '../api/plan.ts'
+import type { EnvoyRestarted } from '../api/view.ts'
 import { bootstrap, ENVOY_NODE } from '../compile/bootstrap.ts'
 import { OperatorError } from '../model/operator-error.ts'
 import { adminRequest } from '../slots/admin.ts'
+import { envoyLimits } from '../slots/envoy-limits.ts'
 import { adminSocket, foldersOf, xdsSocket } from '../slots/folders.ts'
 import { type CommandContext, UsageError } from './command.ts'
 import { running } from './running.ts'
@@ -12,27 +15,35 @@ import { table } from './table.ts'
 
 export const name = 'envoy'
 export const summary =
-  'Show the resources that Envoy is served (dump), the patches of them, or what it is started with (bootstrap).'
-export const usage = '<dump|patches|bootstrap>'
+  'Show the resources that Envoy is served (dump), the patches of them, or what it is started with (bootstrap); replace it (restart).'
+export const usage = '<dump|patches|bootstrap|restart>'
 export const options = {
   live: {
     type: 'boolean',
     summary: "With dump: show Envoy's own /config_dump instead of what the control plane serves.",
   },
+  cut: {
+    type: 'boolean',
+    summary: 'With restart: end Envoy first. Cuts open streams, and closes the ports for a moment.',
+  },
 } as const
 
+/** It starts within 30 s or not at all, after a look at the settings of at most 20 s. */
+const RESTART_TIMEOUT_MS = 60_000
 const DUMP_TIMEOUT_MS = 30_000
 
 export async function run(context: CommandContext): Promise<number> {
   const [what] = context.args
   if (what === 'bootstrap') {
     const folders = foldersOf(context.home)
-    const options = { node: ENVOY_NODE, xdsSocket: xdsSocket(folders), adminSocket: adminSocket(folders) }
+    const sockets = { xdsSocket: xdsSocket(folders), adminSocket: adminSocket(folders) }
+    const options = { node: ENVOY_NODE, ...sockets, limits: envoyLimits() }
     context.print(JSON.stringify(bootstrap(options), null, 2))
     return 0
   }
+  if (what === 'restart') return restart(context)
   if (what !== 'dump' && what !== 'patches')
-    throw new UsageError(`berth envoy has dump, patches and bootstrap, not ${what}.`)
+    throw new UsageError(`berth envoy has dump, patches, bootstrap and restart, not ${what}.`)
   const { address, get } = await running(context)
   if (what === 'patches') {
     const rows = await get<readonly PatchRow[]>('envoy/patches')
@@ -42,6 +53,21 @@ export async function run(context: CommandContext): Promise<number> {
   const dump = context.options['live'] === true ? await liveDump(address.admin) : await get<unknown>('snapshot')
   context.print(JSON.stringify(dump, null, 2))
   return 0
+}
+
+async function restart({ options, home, json, print }: CommandContext): Promise<number> {
+  const { post } = await running({ home })
+  const body = { cut: options['cut'] === true }
+  const answer = await post<EnvoyRestarted>('envoy/restart', body, RESTART_TIMEOUT_MS)
+  if (json) print(JSON.stringify(answer))
+  else print(words(answer))
+  return 0
+}
+
+function words({ pid, version, hot, stream_seconds: seconds }: EnvoyRestarted): string {
+  const now = `Envoy ${version} serves now (pid ${pid})`
+  if (!hot) return `${now}; the streams that were open are cut.`
+  return `${now}; streams that were open stay with the one before, for ${Math.round(seconds / 60)} min at most.`
 }
 
 async function liveDump(admin: string): Promise<unknown> {

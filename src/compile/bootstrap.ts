@@ -1,6 +1,6 @@
 // Envoy's bootstrap: the two xDS streams and the admin interface on Unix sockets. Everything else comes over xDS.
 
-import { DEFAULT_PROCESS, type ProcessTuning } from '../model/tuning.ts'
+import { DEFAULT_LIMITS, type EnvoyLimits, overloadManager } from './overload.ts'
 import { ADS_SOURCE, any, type Json, XDS_SERVICE } from './resource.ts'
 
 /** There is one Envoy to a control plane. */
@@ -11,11 +11,11 @@ export interface BootstrapOptions {
   readonly node: string
   readonly xdsSocket: string
   readonly adminSocket: string
-  readonly overload?: ProcessTuning['overload']
+  /** Of the machine; DEFAULT_LIMITS where nobody has looked. */
+  readonly limits?: EnvoyLimits
 }
 
 export function bootstrap(options: BootstrapOptions): { readonly [key: string]: Json } {
-  const { max_connections } = options.overload ?? DEFAULT_PROCESS.overload
   return {
     node: { id: options.node, cluster: 'berth' },
     admin: { address: { pipe: { path: options.adminSocket, mode: 0o600 } } },
@@ -56,16 +56,6 @@ export function bootstrap(options: BootstrapOptions): { readonly [key: string]: 
         },
       ],
     },
-    overload_manager: {
-      resource_monitors: [
-        {
-          name: 'envoy.resource_monitors.global_downstream_max_connections',
-          typed_config: any(
-            'envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig',
-            { max_active_downstream_connections: max_connections },
-          ),
-        },
-      ],
-    },
+    overload_manager: overloadManager(options.limits ?? DEFAULT_LIMITS),
   }
 }

@@ -13,7 +13,9 @@ export function adminRequest(
   deadlineMs = 5000,
 ): Promise<{ readonly status: number; readonly body: string }> {
   return new Promise((resolve, reject) => {
-    const call = request({ socketPath, method, path, signal: AbortSignal.timeout(deadlineMs) }, (response) => {
+    // Never on a kept connection: there, an Envoy that has been replaced answers on.
+    const options = { socketPath, method, path, agent: false, signal: AbortSignal.timeout(deadlineMs) }
+    const call = request(options, (response) => {
       const chunks: Buffer[] = []
       let size = 0
       response.on('data', (chunk: Buffer) => {
@@ -38,4 +40,28 @@ export async function listenerPorts(socketPath: string): Promise<Set<number>> {
     listener_statuses?: { local_address?: { socket_address?: { port_value?: number } } }[]
   }
   return new Set(listeners.flatMap(({ local_address: address }) => address?.socket_address?.port_value ?? []))
+}
+
+export interface ServerInfo {
+  /** Such as `1.40.0`. */
+  readonly version: string | undefined
+  /** 0, and one more with each hot restart. */
+  readonly epoch: number
+  readonly uptimeSeconds: number
+}
+
+/** @throws when it does not answer */
+export async function serverInfo(socketPath: string): Promise<ServerInfo> {
+  const { body } = await adminRequest(socketPath, 'GET', '/server_info', 1000)
+  const info = JSON.parse(body) as {
+    readonly version?: string
+    readonly uptime_current_epoch?: string
+    readonly command_line_options?: { readonly restart_epoch?: number }
+  }
+  return {
+    // "<commit>/1.40.0/Clean/RELEASE/BoringSSL"
+    version: info.version?.split('/')[1],
+    epoch: info.command_line_options?.restart_epoch ?? 0,
+    uptimeSeconds: Number.parseInt(info.uptime_current_epoch ?? '0', 10),
+  }
 }

@@ -133,6 +133,10 @@ export function isOlder(version: string, than: string): boolean {
   return version.localeCompare(than, 'en', { numeric: true }) < 0
 }
 
+export function oldest(versions: readonly string[]): string | undefined {
+  return versions.reduce<string | undefined>((a, b) => (a === undefined || isOlder(b, a) ? b : a), undefined)
+}
+
 async function envoyInPath(path: string | undefined): Promise<string | undefined> {
   for (const folder of (path ?? '').split(delimiter).filter(isAbsolute)) {
     const file = join(folder, 'envoy')

@@ -3,10 +3,10 @@
 
 import { OperatorError } from '../model/operator-error.ts'
 import type { Problem } from '../model/problem.ts'
-import { listenerPorts } from './admin.ts'
+import { listenerPorts, serverInfo } from './admin.ts'
 import { isOlder } from './envoy-binary.ts'
 import { OLDEST_ENVOY } from './envoy-release.ts'
-import type { Envoy } from './envoy.ts'
+import type { Envoy, EnvoyRestarted } from './envoy.ts'
 
 export interface External {
   /** Where its listeners are reached from here, when not at the address that they are bound to. */
@@ -48,6 +48,7 @@ export class ExternalEnvoy implements Envoy {
   #first: number | undefined
   #absent = false
   #timer: NodeJS.Timeout | undefined
+  #version: string | undefined
 
   constructor(options: ExternalEnvoyOptions) {
     this.#options = options
@@ -64,8 +65,13 @@ export class ExternalEnvoy implements Envoy {
   }
 
   /** The ports that it listens on already; undefined: it does not run, or nobody may ask it. */
-  adopt(): Promise<ReadonlySet<number> | undefined> {
-    return listenerPorts(this.#options.adminSocket).catch(() => undefined)
+  async adopt(): Promise<ReadonlySet<number> | undefined> {
+    try {
+      this.#version = (await serverInfo(this.#options.adminSocket)).version
+      return await listenerPorts(this.#options.adminSocket)
+    } catch {
+      return undefined
+    }
   }
 
   async start(): Promise<void> {
@@ -79,10 +85,29 @@ export class ExternalEnvoy implements Envoy {
       this.#timer ??= setTimeout(() => this.#setAbsent(true), ABSENT_MS)
       return
     }
+    const version = this.#options.connected()
+    if (version !== this.#version) {
+      this.#version = version
+      this.#options.changed()
+    }
     this.#first ??= this.#options.newcomers()
     clearTimeout(this.#timer)
     this.#timer = undefined
     this.#setAbsent(false)
+  }
+
+  /** The one that was connected last. */
+  get versions(): string[] {
+    return this.#version === undefined ? [] : [this.#version]
+  }
+
+  restart(): Promise<EnvoyRestarted> {
+    return Promise.reject(
+      new OperatorError(
+        'This Envoy was not started by Berth (BERTH_ENVOY=external): restart it where it was started. One with the same ' +
+          '--base-id and the next --restart-epoch takes over without a cut.',
+      ),
+    )
   }
 
   problems(): Problem[] {

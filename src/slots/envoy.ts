@@ -1,17 +1,18 @@
-// The Envoy process: started detached or adopted, watched, started again when it dies, drained when Berth stops.
+// The Envoy of this node: started or adopted, watched, started again when it dies, replaced without a cut when its binary
+// or its settings change, drained when Berth stops.
 
-import { createHash } from 'node:crypto'
-import { writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 
 import { OperatorError } from '../model/operator-error.ts'
 import type { Problem } from '../model/problem.ts'
 import type { ProcessRecord } from '../model/record.ts'
-import { DEFAULT_PROCESS, type ProcessTuning } from '../model/tuning.ts'
-import { adminRequest, listenerPorts } from './admin.ts'
+import { adminRequest, listenerPorts, serverInfo } from './admin.ts'
+import type { ProcessTuning } from '../model/tuning.ts'
+import { fingerprintOf, logFileOf, serving, spawnEnvoy, validate, type EnvoyLife } from './envoy-life.ts'
 import type { Folders } from './folders.ts'
-import { end, gone, lastLines, runs, startDetached, type Identity } from './process.ts'
+import { firstEpoch, forgetEnvoy, parseRecordName, whyNotShared, type Epoch } from './hot-restart.ts'
+import { listeningPorts } from './listening.ts'
+import { end, gone, runs, signal } from './process.ts'
 
 /** The records of running processes; added before anything depends on a process, so that none is ever unknown. */
 export interface ProcessRecords {
@@ -29,10 +30,21 @@ export interface EnvoyOptions {
   readonly adminSocket: string
   /** Worker threads. */
   readonly concurrency: number
+  /** How long open streams of an Envoy that is replaced live at most. */
+  readonly streamSeconds: number
   readonly records: ProcessRecords
   /** Called when the state or a problem changes. */
   readonly changed: () => void
   readonly log: (message: string, fields?: object) => void
+}
+
+export interface EnvoyRestarted {
+  readonly pid: number
+  readonly version: string
+  /** No request has failed; open streams stay with the one that was replaced. */
+  readonly hot: boolean
+  /** How long these live at most. */
+  readonly stream_seconds: number
 }
 
 /** The Envoy of this node, whoever starts it. */
@@ -46,6 +58,15 @@ export interface Envoy {
   adopt(): Promise<ReadonlySet<number> | undefined>
   /** Its xDS server must be reachable already. @throws {OperatorError} */
   start(): Promise<void>
+  /**
+   * Replaces the running Envoy by one of this control plane's binary and settings: without a cut, or, where that cannot be
+   * and `cut` is set, by ending it first.
+   *
+   * @throws {OperatorError} when it does not; the running one goes on then
+   */
+  restart(cut: boolean): Promise<EnvoyRestarted>
+  /** Releases of those that run, or will; those that nobody knows are left out. */
+  readonly versions: readonly string[]
   problems(): Problem[]
   /** No new connections, running requests may end. */
   drain(): Promise<void>
@@ -54,18 +75,28 @@ export interface Envoy {
   release(): void
 }
 
+/** Of what is replaced, the longest that its open streams live. */
+export const STREAM_SECONDS = 600
 /** An Envoy that has run for this long has started well: the next death is a new story. */
 const STABLE_MS = 10_000
 const FIRST_RESTART_MS = 100
 const LAST_RESTART_MS = 10_000
-/** How often an adopted Envoy, which is nobody's child here, is looked at. */
+/** How often an Envoy, which may be nobody's child here, is looked at. */
 const WATCH_MS = 250
+/** Clocks and timers are not exact. */
+const EARLY_MS = 1000
+/** Envoy waits 10 s for an answer of the one before it, deaf to everything, and then aborts. */
+const ORPHAN = 'the Envoy that was replaced has died early, and its successor cannot live without it; ending that one'
 
 export class EnvoyProcess implements Envoy {
   readonly #options: EnvoyOptions
   readonly #stopped = new AbortController()
-  #identity: Identity | undefined
+  #life: EnvoyLife | undefined
+  /** Replaced, and alive for its open streams. */
+  readonly #replaced = new Set<EnvoyLife>()
   #outdated = false
+  /** Settles when the one that takes over serves, or does not come up. */
+  #takeover: Promise<unknown> | undefined
   #failure: string | undefined
   /** Before the next start, should Envoy end. */
   #wait = 0
@@ -77,31 +108,44 @@ export class EnvoyProcess implements Envoy {
   }
 
   get pid(): number | undefined {
-    return this.#identity?.pid
+    return this.#life?.pid
+  }
+
+  get versions(): string[] {
+    if (!this.#life) return [this.#options.version]
+    return [...this.#replaced, this.#life].flatMap(({ version }) => version ?? [])
   }
 
   /**
-   * Adopts the Envoy that an earlier control plane left running. Resolves to the ports that it listens on; undefined:
-   * there is none, or it does not answer and was ended.
+   * Adopts the Envoy that an earlier control plane left running, and the one before it if that was being replaced.
+   * Resolves to the ports that they listen on; undefined: there is none, or it does not answer and was ended.
    */
   async adopt(): Promise<ReadonlySet<number> | undefined> {
-    for (const record of this.#options.records.processes().filter(({ kind }) => kind === 'envoy')) {
-      if (!runs(record)) {
-        this.#options.records.removeProcess(record.pid, record.birth)
-        continue
-      }
-      const ports = await listenerPorts(this.#options.adminSocket).catch(() => undefined)
-      if (!ports) {
-        this.#options.log('the running Envoy does not answer; ending it', { pid: record.pid })
+    const { records, adminSocket, log } = this.#options
+    const found = records.processes().filter(({ kind }) => kind === 'envoy')
+    const living = found.filter(runs)
+    const dead = found.filter((record) => !living.includes(record)).map(lifeOf)
+    for (const life of dead) forgetEnvoy(records, life)
+    for (let record = living.pop(); record; record = living.pop()) {
+      const life = lifeOf(record)
+      const ports = await this.#portsOf(record)
+      const since = Date.now() - (await uptimeMs(adminSocket))
+      const isOrphan = dead.some((each) => isBefore(each, life)) && Date.now() < this.#endsBefore(since)
+      if (!ports || isOrphan) {
+        log(ports ? ORPHAN : 'the running Envoy does not answer; ending it', { pid: record.pid })
         await end(record, 0)
-        this.#options.records.removeProcess(record.pid, record.birth)
+        forgetEnvoy(records, record)
         continue
       }
-      this.#identity = record
-      this.#outdated = record.fingerprint !== this.#fingerprint()
+      this.#life = life
+      this.#outdated = record.fingerprint !== fingerprintOf(this.#options)
       this.state = 'running'
-      this.#options.log('adopted the running Envoy', { pid: record.pid })
-      void this.#watch(record)
+      log('adopted the running Envoy', { pid: record.pid })
+      void this.#watch(life)
+      for (const before of living) {
+        for (const port of listeningPorts(before.pid)) ports.add(port)
+        void this.#outlive(lifeOf(before), life, since)
+      }
       return ports
     }
     return undefined
@@ -113,53 +157,32 @@ export class EnvoyProcess implements Envoy {
    * @throws {OperatorError} when Envoy ends instead, with its last words
    */
   async start(): Promise<void> {
-    const {
-      binary,
-      folders,
-      bootstrap,
-      adminSocket,
-      concurrency,
-      drain = DEFAULT_PROCESS.drain,
-      records,
-    } = this.#options
-    const config = join(folders.home, 'envoy.json')
-    writeFileSync(config, JSON.stringify(bootstrap, null, 2), { mode: 0o600 })
-    const logFile = this.#logFile()
-    const { identity } = await startDetached(
-      [
-        binary,
-        '-c',
-        config,
-        '--concurrency',
-        String(concurrency),
-        '--drain-time-s',
-        String(Math.ceil(drain.time / 1000)),
-        '--drain-strategy',
-        drain.strategy,
-        // Upgrades of the binary come with the data plane; until then no shared memory is left behind by a kill.
-        '--disable-hot-restart',
-        '--log-level',
-        'warning',
-      ],
-      logFile,
-      { PATH: process.env.PATH ?? '' },
-      { stdin: 'ignore', ready: 'ignore' },
-    )
-    records.addProcess({
-      kind: 'envoy',
-      name: 'envoy',
-      ...identity,
-      fingerprint: this.#fingerprint(),
-      sockets: [adminSocket],
-    })
-    this.#identity = identity
+    const life = await spawnEnvoy(this.#options, this.#firstEpoch())
+    this.#life = life
     // Stopped while it was being started: nobody else would end it.
     if (this.state === 'stopped') await this.stop()
-    await this.#serving(identity)
-    this.state = 'running'
-    this.#failure = undefined
-    this.#options.changed()
-    void this.#watch(identity)
+    await serving(this.#options, life)
+    this.#serves(life)
+  }
+
+  async restart(cut: boolean): Promise<EnvoyRestarted> {
+    const old = this.#life
+    if (this.#takeover) throw new OperatorError('Envoy is being replaced already.')
+    if (!old || this.state !== 'running')
+      throw new OperatorError(`Envoy does not run at this moment (${this.state}). Berth starts it by itself.`)
+    const { version, streamSeconds } = this.#options
+    if (cut) {
+      await validate(this.#options)
+      const { pid } = await this.#restartCold(old)
+      return { pid, version, hot: false, stream_seconds: 0 }
+    }
+    const takeover = this.#restartHot(old)
+    this.#takeover = takeover.catch(() => undefined)
+    try {
+      return { pid: (await takeover).pid, version, hot: true, stream_seconds: streamSeconds }
+    } finally {
+      this.#takeover = undefined
+    }
   }
 
   problems(): Problem[] {
@@ -167,7 +190,7 @@ export class EnvoyProcess implements Envoy {
     if (this.#failure !== undefined)
       problems.push({
         about: 'envoy',
-        where: this.#logFile(),
+        where: logFileOf(this.#options),
         message: `Envoy does not stay up: ${this.#failure}`,
         remedy: 'Berth goes on trying. `berth doctor` checks the binary; BERTH_ENVOY names another one.',
       })
@@ -176,7 +199,10 @@ export class EnvoyProcess implements Envoy {
         about: 'envoy',
         where: 'envoy',
         message: 'The running Envoy was started by another version of Berth, or with other settings, and was kept.',
-        remedy: 'To replace it: `berth down`, then `berth up`. This cuts open streams.',
+        remedy: this.#life?.epoch
+          ? '`berth envoy restart` replaces it without a failed request; open streams have ' +
+            `${minutes(this.#options.streamSeconds)} more.`
+          : '`berth envoy restart --cut` replaces it. This cuts open streams, and closes the ports for a moment.',
       })
     return problems
   }
@@ -190,9 +216,12 @@ export class EnvoyProcess implements Envoy {
   async stop(): Promise<void> {
     this.#stopped.abort()
     this.state = 'stopped'
-    if (!this.#identity) return
-    await end(this.#identity, 5000)
-    this.#options.records.removeProcess(this.#identity.pid, this.#identity.birth)
+    // The newest first: it would wait for the one before it.
+    for (const life of [this.#life, ...this.#replaced]) {
+      if (!life) continue
+      await end(life, 5000)
+      forgetEnvoy(this.#options.records, life)
+    }
   }
 
   /** Lets Envoy live on without this control plane. */
@@ -200,32 +229,127 @@ export class EnvoyProcess implements Envoy {
     this.#stopped.abort()
   }
 
-  async #serving(identity: Identity): Promise<void> {
-    const until = Date.now() + 30_000
-    while (Date.now() < until) {
-      if (!runs(identity)) {
-        this.#options.records.removeProcess(identity.pid, identity.birth)
-        throw new OperatorError(
-          `Envoy ended as soon as it was started (${this.#options.binary}). Its last words:\n${lastLines(this.#logFile(), 8)}\n` +
-            '`berth doctor` checks the binary; BERTH_ENVOY names another one.',
-        )
-      }
-      const answer = await adminRequest(this.#options.adminSocket, 'GET', '/ready', 1000).catch(() => undefined)
-      if (answer?.status === 200) return
-      await delay(20)
+  /** Undefined: hung, or it neither answers nor listens. */
+  async #portsOf(record: ProcessRecord): Promise<Set<number> | undefined> {
+    try {
+      return await listenerPorts(this.#options.adminSocket)
+    } catch (error) {
+      // One whose successor did not come up has closed its admin interface for it, and serves on.
+      const isClosed = ['ECONNREFUSED', 'ENOENT'].includes((error as NodeJS.ErrnoException).code ?? '')
+      const ports = isClosed ? listeningPorts(record.pid) : undefined
+      return ports && ports.size > 0 ? ports : undefined
     }
-    // A further start would be a second Envoy beside this one.
-    await end(identity, 0)
-    this.#options.records.removeProcess(identity.pid, identity.birth)
-    throw new OperatorError(`Envoy did not become ready within 30 s. Its last words:\n${lastLines(this.#logFile(), 8)}`)
   }
 
-  /** Starts Envoy again when it dies, with a back-off, until this control plane stops. */
-  async #watch(identity: Identity): Promise<void> {
+  #firstEpoch(): Epoch | undefined {
+    const why = whyNotShared()
+    if (why === undefined) return firstEpoch()
+    this.#options.log('Envoy cannot be replaced without a cut', { reason: why })
+    return undefined
+  }
+
+  #serves(life: EnvoyLife): void {
+    this.#life = life
+    this.#outdated = false
+    this.#failure = undefined
+    this.state = 'running'
+    this.#options.changed()
+    void this.#watch(life)
+  }
+
+  /**
+   * The new process takes the listen sockets over, with the connections that wait in them, once it has its configuration;
+   * the old one serves what it has until the new one tells it to end.
+   */
+  async #restartHot(old: EnvoyLife): Promise<EnvoyLife> {
+    if (!old.epoch)
+      throw new OperatorError(
+        `This Envoy was started so that it cannot hand over its ports: ${whyNotShared() ?? 'an earlier Berth did so'}. ` +
+          CUT,
+      )
+    if (this.#replaced.size > 0)
+      throw new OperatorError(
+        `The Envoy before this one (pid ${[...this.#replaced][0]!.pid}) still serves streams, for ` +
+          `${minutes(this.#options.streamSeconds)} at most. Try again when it has ended. ${CUT}`,
+      )
+    await validate(this.#options)
+    const life = await spawnEnvoy(this.#options, { baseId: old.epoch.baseId, epoch: old.epoch.epoch + 1 })
+    this.#options.log('a new Envoy takes over', { pid: life.pid, from: old.pid })
+    // From now on it is the one that a stop ends first.
+    this.#replaced.add(old)
+    this.#life = life
+    const served = new AbortController()
+    try {
+      if (this.#stopped.signal.aborted) await this.stop()
+      void this.#endsWith(old, life, served.signal)
+      await serving(this.#options, life)
+    } catch (error) {
+      this.#replaced.delete(old)
+      this.#life = old
+      throw error
+    } finally {
+      served.abort()
+    }
+    void this.#outlive(old, life, Date.now())
+    this.#serves(life)
+    return life
+  }
+
+  /** One that takes over waits 10 s for the answer of one that has died meanwhile, and aborts then: not worth the time. */
+  async #endsWith(old: EnvoyLife, life: EnvoyLife, served: AbortSignal): Promise<void> {
+    while (runs(old) && !served.aborted) await delay(20)
+    if (!served.aborted) signal(life, 'SIGKILL')
+  }
+
+  async #restartCold(old: EnvoyLife): Promise<EnvoyLife> {
+    this.#options.log('Envoy is ended, and started anew', { pid: old.pid })
+    // Its watch starts the next one.
+    this.#wait = 0
+    await end(old, 5000)
+    while (this.#life === old || this.state !== 'running') {
+      if (this.#stopped.signal.aborted || this.#failure !== undefined)
+        throw new OperatorError(this.#failure ?? 'Berth is being stopped.')
+      await delay(20)
+    }
+    return this.#life!
+  }
+
+  /** One that was replaced then and ends before this was not told to. */
+  #endsBefore(since: number): number {
+    return since + this.#options.streamSeconds * 1000 - EARLY_MS
+  }
+
+  /** Until the one that was replaced has ended. @param since when it was */
+  async #outlive(old: EnvoyLife, successor: EnvoyLife, since: number): Promise<void> {
+    this.#replaced.add(old)
+    this.#options.changed()
+    const until = since + this.#options.streamSeconds * 1000
+    while (runs(old)) {
+      await delay(WATCH_MS, undefined, { signal: this.#stopped.signal }).catch(() => undefined)
+      if (this.#stopped.signal.aborted) return
+      // Nobody else tells it to.
+      if (Date.now() > until && !runs(successor)) await end(old, 5000)
+    }
+    const early = Date.now() < this.#endsBefore(since)
+    forgetEnvoy(this.#options.records, old)
+    this.#replaced.delete(old)
+    this.#options.changed()
+    if (!early || !runs(successor)) return
+    // Envoy waits 10 s for an answer of the one before it, deaf to everything, and then aborts.
+    this.#options.log('the Envoy that was replaced has died early; starting its successor again', {
+      pid: successor.pid,
+    })
+    await end(successor, 0)
+  }
+
+  /** Starts Envoy again when it dies, with a back-off, until this control plane stops or it is replaced. */
+  async #watch(life: EnvoyLife): Promise<void> {
     const startedAt = Date.now()
-    while (!(await gone(identity, WATCH_MS))) if (this.#stopped.signal.aborted) return
-    if (this.#stopped.signal.aborted) return
-    this.#options.records.removeProcess(identity.pid, identity.birth)
+    while (!(await gone(life, WATCH_MS))) if (this.#stopped.signal.aborted) return
+    // It may be about to be replaced; then its end is no business of this watch.
+    await this.#takeover
+    if (this.#stopped.signal.aborted || this.#life !== life) return
+    forgetEnvoy(this.#options.records, life)
     this.state = 'down'
     this.#options.changed()
     if (Date.now() - startedAt > STABLE_MS) this.#wait = 0
@@ -244,18 +368,27 @@ export class EnvoyProcess implements Envoy {
       }
     }
   }
+}
 
-  #logFile(): string {
-    return join(this.#options.folders.logs, 'envoy.log')
-  }
+const CUT =
+  '`berth envoy restart --cut` ends what runs and starts Envoy anew: that cuts open streams, and closes the ports for a moment.'
 
-  #fingerprint(): string {
-    const { version, bootstrap, concurrency, drain = DEFAULT_PROCESS.drain } = this.#options
-    // So that an Envoy that was started without these words is still the same.
-    const words = JSON.stringify(drain) === JSON.stringify(DEFAULT_PROCESS.drain) ? [] : [drain]
-    return createHash('sha256')
-      .update(JSON.stringify([version, bootstrap, concurrency, ...words]))
-      .digest('base64url')
-      .slice(0, 16)
-  }
+function lifeOf({ pid, birth, name }: ProcessRecord): EnvoyLife {
+  return { pid, birth, ...parseRecordName(name) }
+}
+
+function isBefore({ epoch: a }: EnvoyLife, { epoch: b }: EnvoyLife): boolean {
+  return a !== undefined && b !== undefined && a.baseId === b.baseId && a.epoch + 1 === b.epoch
+}
+
+/** 0: it does not answer. */
+async function uptimeMs(adminSocket: string): Promise<number> {
+  return serverInfo(adminSocket).then(
+    ({ uptimeSeconds }) => uptimeSeconds * 1000,
+    () => 0,
+  )
+}
+
+function minutes(seconds: number): string {
+  return seconds < 120 ? `${seconds} s` : `${Math.round(seconds / 60)} min`
 }

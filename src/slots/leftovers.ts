@@ -1,6 +1,7 @@
 // Ends what a control plane left running: for `berth down` when the control plane itself is gone.
 
 import type { ProcessRecords } from './envoy.ts'
+import { forgetEnvoy } from './hot-restart.ts'
 import { end, runs, signal } from './process.ts'
 
 /** Adapters let running requests finish for a moment and end their servers by a ladder of two rungs. */
@@ -14,12 +15,13 @@ const ENVOY_DEADLINE_MS = 5000
 export async function endLeftovers(records: ProcessRecords): Promise<number> {
   const found = records.processes().filter(({ kind }) => kind !== 'ssh')
   const running = found.filter(runs)
-  // Envoy last: the answers of the adapters go through it.
-  for (const kind of ['adapter', 'envoy'] as const) {
-    const deadline = kind === 'adapter' ? ADAPTER_DEADLINE_MS : ENVOY_DEADLINE_MS
-    await Promise.all(running.filter((record) => record.kind === kind).map((record) => end(record, deadline)))
+  await Promise.all(running.filter(({ kind }) => kind === 'adapter').map((record) => end(record, ADAPTER_DEADLINE_MS)))
+  // Envoy last: the answers of the adapters go through it. Of two the newest first, which would wait for the other.
+  for (const record of running.filter(({ kind }) => kind === 'envoy').toReversed()) await end(record, ENVOY_DEADLINE_MS)
+  for (const { kind, pid, birth } of found) {
+    if (kind === 'envoy') forgetEnvoy(records, { pid, birth })
+    else records.removeProcess(pid, birth)
   }
-  for (const { pid, birth } of found) records.removeProcess(pid, birth)
   return running.length
 }
 

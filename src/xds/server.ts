@@ -7,6 +7,7 @@ import { Server, ServerCredentials, type ServerDuplexStream, type UntypedService
 
 import type { RefusedResource } from '../model/record.ts'
 import { SnapshotCache, type Quarantine, type Resources } from './cache.ts'
+import { takesFirstOnly } from './first-only.ts'
 import { type DeltaDiscoveryRequest, type DeltaDiscoveryResponse, loadServices } from './services.ts'
 import { DeltaStream, type Missing, type StreamEvents } from './stream.ts'
 import type { DeltaRequest, DeltaResponse } from './subscription.ts'
@@ -51,9 +52,10 @@ export class XdsServer {
   readonly #refused: Map<string, RefusedResource>
   readonly #cache: SnapshotCache
   readonly #server = new Server({ 'grpc.max_receive_message_length': -1 })
-  /** Open streams; the aggregated one is in both. */
+  /** Open streams. */
   readonly #calls = new Map<DeltaStream, Call>()
-  #aggregated: DeltaStream | undefined
+  /** While Envoy is replaced there are two; the newest counts. */
+  readonly #allAggregated = new Set<DeltaStream>()
   #version: string | undefined
   readonly #timers = new Set<NodeJS.Timeout>()
 
@@ -110,6 +112,10 @@ export class XdsServer {
     return [...this.#refused.values()]
   }
 
+  get #aggregated(): DeltaStream | undefined {
+    return [...this.#allAggregated].at(-1)
+  }
+
   #implementation(method: string, aggregated: boolean): UntypedServiceImplementation {
     return { [method]: (call: Call) => this.#open(call, aggregated) }
   }
@@ -117,15 +123,17 @@ export class XdsServer {
   #open(call: Call, aggregated: boolean): void {
     const { demand } = this.#options
     // Clusters of slots are served on demand only; whatever else is asked for there does not exist.
-    const serves = aggregated ? (typeUrl: string) => typeUrl !== CDS : (typeUrl: string) => typeUrl === CDS
+    const serves = aggregated
+      ? (typeUrl: string) => typeUrl !== CDS || takesFirstOnly(this.#version)
+      : (typeUrl: string) => typeUrl === CDS
     const missing: Missing = aggregated ? () => 'gone' : demand
     const stream = new DeltaStream(this.#cache, serves, missing, this.#events)
     this.#calls.set(stream, call)
-    if (aggregated) this.#aggregated = stream
+    if (aggregated) this.#allAggregated.add(stream)
     let greeted = false
     const close = (): void => {
       if (!this.#calls.delete(stream)) return
-      if (this.#aggregated === stream) this.#aggregated = undefined
+      this.#allAggregated.delete(stream)
       this.#options.log('xDS stream closed', { aggregated })
       this.#options.changed()
     }

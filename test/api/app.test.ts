@@ -14,7 +14,8 @@ import {
   status,
 } from '../../src/api/view.ts'
 import type { Problem } from '../../src/model/problem.ts'
-import { noDeploying } from '../fixtures/deploying.ts'
+import { OperatorError } from '../../src/model/operator-error.ts'
+import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
@@ -76,7 +77,7 @@ function api(
   }
   return createApi({
     view: whole,
-    actions: { restart: () => 0, logs: async () => [], ...actions },
+    actions: { restart: () => 0, restartEnvoy: noEnvoy, logs: async () => [], ...actions },
     deploying: { ...noDeploying, ...deploying },
     planning: { ...noPlanning, ...planning },
     token: TOKEN,
@@ -135,6 +136,33 @@ describe('the token', () => {
   test('is taken whatever the case of the scheme', async () => {
     const headers = { authorization: `bearer ${TOKEN}` }
     expect((await api().request('/api/v1/mcp/status', { headers })).status).toBe(200)
+  })
+})
+
+describe("Envoy's restart", () => {
+  const ask = (app: ReturnType<typeof api>, body?: string) =>
+    app.request('/api/v1/mcp/envoy/restart', { ...authorized, method: 'POST', ...(body === undefined ? {} : { body }) })
+
+  test('may cut only where the request says so', async () => {
+    const asked: boolean[] = []
+    const restarted = { pid: 5, version: '1.40.0', hot: true, stream_seconds: 600 }
+    const app = api({}, [], { restartEnvoy: async (cut) => (asked.push(cut), restarted) })
+    for (const body of [undefined, '{}', '{"cut":false}', '{"cut":true}']) {
+      const answer = await ask(app, body)
+      expect([answer.status, await answer.json()]).toEqual([200, restarted])
+    }
+    expect(asked).toEqual([false, false, false, true])
+    for (const body of ['{', '[]', '{"cut":1}', 'null']) expect((await ask(app, body)).status).toBe(400)
+    expect((await app.request('/api/v1/mcp/envoy/restart', { method: 'POST' })).status).toBe(401)
+    expect(asked).toHaveLength(4)
+  })
+
+  test('that is not possible is 409 with the reason; a mistake of Berth is 500', async () => {
+    const refused = await ask(api({}, [], { restartEnvoy: () => Promise.reject(new OperatorError('Not now.')) }))
+    expect([refused.status, await refused.json()]).toEqual([409, expect.objectContaining({ detail: 'Not now.' })])
+    const bugs: Error[] = []
+    const failed = await ask(api({}, bugs, { restartEnvoy: () => Promise.reject(new Error('a bug')) }))
+    expect([failed.status, bugs.length]).toEqual([500, 1])
   })
 })
 

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { createApi } from '../../src/api/app.ts'
 import type { Deploying } from '../../src/api/deploy.ts'
 import type { ServiceRow } from '../../src/api/view.ts'
-import { noDeploying } from '../fixtures/deploying.ts'
+import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 
 const row = { name: 'a', state: 'asleep' } as ServiceRow
@@ -25,7 +25,7 @@ async function send(method: string, path: string, body: unknown, deploying: Part
       snapshot: () => ({}),
       dind: () => Promise.resolve(undefined),
     },
-    actions: { restart: () => 0, logs: () => Promise.resolve([]) },
+    actions: { restart: () => 0, restartEnvoy: noEnvoy, logs: () => Promise.resolve([]) },
     deploying: {
       ...noDeploying,
       deploy: take([{ change: 'created' as const, service: row }]),

@@ -16,7 +16,7 @@ const view: View = { status: never, services: never, problems: never, snapshot: 
 async function ask(method: string, path: string, body: unknown, planning: Partial<Planning>) {
   const api = createApi({
     view,
-    actions: { restart: never, logs: never },
+    actions: { restart: never, restartEnvoy: never, logs: never },
     deploying: noDeploying,
     planning: { ...noPlanning, ...planning },
     token: 'token',

@@ -13,7 +13,7 @@ import { createApi } from '../../src/api/app.ts'
 import { forward } from '../../src/api/request.ts'
 import { serveApi } from '../../src/api/server.ts'
 import { service } from '../commands/berth.ts'
-import { noDeploying } from '../fixtures/deploying.ts'
+import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
@@ -81,7 +81,7 @@ function apiAt(envoyHost: string | undefined): Hono {
     },
     deploying: noDeploying,
     planning: noPlanning,
-    actions: { restart: () => 0, logs: async () => [] },
+    actions: { restart: () => 0, restartEnvoy: noEnvoy, logs: async () => [] },
     token: TOKEN,
     envoyHost,
     onBug: (error) => {

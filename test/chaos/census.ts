@@ -42,7 +42,8 @@ export async function census(berth: Berth, outer: BedEngine, inside: Docker): Pr
     containers: await both(containers),
     volumes: await both((docker) => named(docker, 'volume')),
     networks: await both((docker) => named(docker, 'network')),
-    processes: counted(berth.processes().map(({ command }) => command)),
+    // Each life of Envoy has a base id of its own.
+    processes: counted(berth.processes().map(({ command }) => command.replace(/ --base-id \d+/, ''))),
     engine: counted(engineProcesses(folder, ids).map(({ command }) => programOf(command))),
     records: records(join(berth.home, 'berth.db')),
     sockets: { files: socketFiles(join(berth.home, 'run')), listening: listening(berth.home) },

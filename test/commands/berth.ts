@@ -12,7 +12,7 @@ import type { Actions, ServiceRow, View } from '../../src/api/view.ts'
 import { runCommandLine } from '../../src/commands/command-line.ts'
 import type { Command, Output } from '../../src/commands/command.ts'
 import { COMMANDS } from '../../src/commands/commands.ts'
-import { noDeploying } from '../fixtures/deploying.ts'
+import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 
 export interface Ran {
@@ -80,7 +80,7 @@ export async function controlApi(
     view: whole,
     deploying: noDeploying,
     planning: { ...noPlanning, ...planning },
-    actions: { restart: () => 0, logs: async () => [], ...actions },
+    actions: { restart: () => 0, restartEnvoy: noEnvoy, logs: async () => [], ...actions },
     token: await adminToken(home),
     onBug: bugs,
   })

@@ -1,4 +1,4 @@
-// The commands for services one by one: restart, logs.
+// The commands for services one by one: restart, logs; and for Envoy: restart.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
 import type { ApiServer } from '../../src/api/server.ts'
+import { OperatorError } from '../../src/model/operator-error.ts'
 import { berth, controlApi, service } from './berth.ts'
 
 let cwd: string
@@ -48,6 +49,41 @@ describe('berth restart', () => {
     const { code, err } = await run('restart', 'tow')
     expect([code, err]).toEqual([1, expect.stringContaining('Did you mean two?')])
     expect((await run('restart')).code).toBe(2)
+  })
+})
+
+describe('berth envoy restart', () => {
+  const restarted = { pid: 12, version: '1.40.0', hot: true, stream_seconds: 600 }
+  const asked: boolean[] = []
+
+  beforeEach(async () => {
+    asked.length = 0
+    api = await controlApi(join(cwd, '.berth'), {}, undefined, {
+      restartEnvoy: async (cut) => {
+        asked.push(cut)
+        return cut ? { ...restarted, hot: false, stream_seconds: 0 } : restarted
+      },
+    })
+  })
+
+  test('says what became of open streams', async () => {
+    expect(await run('envoy', 'restart')).toEqual({
+      code: 0,
+      out: 'Envoy 1.40.0 serves now (pid 12); streams that were open stay with the one before, for 10 min at most.\n',
+      err: '',
+    })
+    expect((await run('envoy', 'restart', '--cut')).out).toBe(
+      'Envoy 1.40.0 serves now (pid 12); the streams that were open are cut.\n',
+    )
+    expect(JSON.parse((await run('envoy', 'restart', '--json')).out)).toEqual(restarted)
+    expect(asked).toEqual([false, true, false])
+  })
+
+  test('that is not possible: why, and exit code 1', async () => {
+    await api!.close()
+    const restartEnvoy = () => Promise.reject(new OperatorError('Envoy is being replaced already.'))
+    api = await controlApi(join(cwd, '.berth'), {}, undefined, { restartEnvoy })
+    expect(await run('envoy', 'restart')).toEqual({ code: 1, out: '', err: 'Envoy is being replaced already.\n' })
   })
 })
 

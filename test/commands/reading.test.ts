@@ -138,7 +138,7 @@ describe('berth envoy dump', () => {
   test('knows nothing else', async () => {
     expect(await run('envoy', 'dmp')).toMatchObject({
       code: 2,
-      err: 'berth envoy has dump, patches and bootstrap, not dmp.\n',
+      err: 'berth envoy has dump, patches, bootstrap and restart, not dmp.\n',
     })
   })
 })

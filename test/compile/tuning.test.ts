@@ -71,7 +71,15 @@ test.for(KNOBS)('$key is in the $lives', (knob) => {
 
   const process = (config: Config) => {
     const { drain, overload } = processTuning(config.tuning)
-    return JSON.stringify([drain, bootstrap({ node: 'n', xdsSocket: '/x', adminSocket: '/a', overload })])
+    return JSON.stringify([
+      drain,
+      bootstrap({
+        node: 'n',
+        xdsSocket: '/x',
+        adminSocket: '/a',
+        limits: { heapBytes: 1, connections: overload.max_connections },
+      }),
+    ])
   }
   expect(process(changed) !== process(load({}))).toBe(lives === 'process')
 

@@ -1,7 +1,10 @@
 // The Envoy process with the real binary: start, death, adoption, drain and stop.
 
+import { spawn } from 'node:child_process'
 import { EventEmitter, once } from 'node:events'
-import { chmodSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -11,6 +14,7 @@ import { OperatorError } from '../../src/model/operator-error.ts'
 import { adminRequest } from '../../src/slots/admin.ts'
 import { EnvoyProcess, type EnvoyOptions } from '../../src/slots/envoy.ts'
 import { makeFolders } from '../../src/slots/folders.ts'
+import { forgetEnvoy } from '../../src/slots/hot-restart.ts'
 import { birthOf, end, runs } from '../../src/slots/process.ts'
 import { openStore, type Store } from '../../src/store/store.ts'
 import { testEnvoy } from '../fixtures/envoy.ts'
@@ -52,6 +56,7 @@ function make(options: Partial<EnvoyOptions> = {}): EnvoyProcess {
     bootstrap: { admin: { address: { pipe: { path: adminSocket, mode: 0o600 } } } },
     adminSocket,
     concurrency: 1,
+    streamSeconds: 600,
     records: store,
     changed: () => events.emit('changed'),
     log: () => undefined,
@@ -74,6 +79,52 @@ async function until(wanted: () => boolean): Promise<void> {
   while (!wanted()) await once(events, 'changed', { signal: deadline })
 }
 
+/** A listener that answers, and holds a stream open for as long as nobody ends it. */
+async function withListener(): Promise<{ bootstrap: object; port: number; upstream: Server }> {
+  const upstream = createServer((_, response) => response.writeHead(200).write('a'))
+  await new Promise<void>((resolve) => upstream.listen(0, '127.0.0.1', resolve))
+  const free = createServer()
+  await new Promise<void>((resolve) => free.listen(0, '127.0.0.1', resolve))
+  const { port } = free.address() as AddressInfo
+  await new Promise((resolve) => free.close(resolve))
+  const address = (value: number) => ({ socket_address: { address: '127.0.0.1', port_value: value } })
+  const routes = [
+    { match: { path: '/stream' }, route: { cluster: 'up', timeout: '0s' } },
+    { match: { prefix: '/' }, direct_response: { status: 204 } },
+  ]
+  const manager = {
+    '@type': 'type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager',
+    stat_prefix: 'l',
+    route_config: { virtual_hosts: [{ name: 'v', domains: ['*'], routes }] },
+    http_filters: [
+      {
+        name: 'r',
+        typed_config: { '@type': 'type.googleapis.com/envoy.extensions.filters.http.router.v3.Router' },
+      },
+    ],
+  }
+  const endpoint = { endpoint: { address: address((upstream.address() as AddressInfo).port) } }
+  const bootstrap = {
+    admin: { address: { pipe: { path: adminSocket, mode: 0o600 } } },
+    static_resources: {
+      listeners: [
+        { name: 'l', address: address(port), filter_chains: [{ filters: [{ name: 'h', typed_config: manager }] }] },
+      ],
+      clusters: [
+        {
+          name: 'up',
+          type: 'STATIC',
+          load_assignment: { cluster_name: 'up', endpoints: [{ lb_endpoints: [endpoint] }] },
+        },
+      ],
+    },
+  }
+  return { bootstrap, port, upstream }
+}
+
+const answers = async (port: number): Promise<number> =>
+  (await fetch(`http://127.0.0.1:${port}/`, { headers: { connection: 'close' } })).status
+
 describe('a start', () => {
   test('is over when Envoy serves; the process is on record, its settings are private', async () => {
     const envoy = make()
@@ -82,7 +133,12 @@ describe('a start', () => {
     expect(envoy.state).toBe('running')
     expect(await adminRequest(adminSocket, 'GET', '/ready')).toEqual({ status: 200, body: 'LIVE\n' })
     const [record] = store.processes()
-    expect(record).toMatchObject({ kind: 'envoy', name: 'envoy', pid: envoy.pid, sockets: [adminSocket] })
+    expect(record).toMatchObject({
+      kind: 'envoy',
+      name: expect.stringMatching(/^envoy 1\.40\.0 \d+\.0$/),
+      pid: envoy.pid,
+      sockets: [adminSocket],
+    })
     expect(runs(record!)).toBe(true)
     expect(statSync(join(folder, 'h', 'envoy.json')).mode & 0o777).toBe(0o600)
     expect(envoy.problems()).toEqual([])
@@ -196,6 +252,55 @@ describe('an Envoy of an earlier control plane', () => {
     },
   )
 
+  test('that hangs is ended', async () => {
+    const first = make()
+    await first.start()
+    first.release()
+    const [record] = store.processes()
+    process.kill(record!.pid, 'SIGSTOP')
+    const next = make()
+    expect(await next.adopt()).toBeUndefined()
+    expect(runs(record!)).toBe(false)
+    expect(store.processes()).toEqual([])
+    await next.start()
+    expect(next.state).toBe('running')
+  })
+
+  test('whose pid another process has now is forgotten, and that process left alone', async () => {
+    const first = make()
+    await first.start()
+    first.release()
+    const [record] = store.processes()
+    await end(record!, 0)
+    const other = spawn('sleep', ['1000'], { stdio: 'ignore' })
+    await once(other, 'spawn')
+    try {
+      forgetEnvoy(store, record!)
+      store.addProcess({ ...record!, pid: other.pid! })
+      expect(await make().adopt()).toBeUndefined()
+      expect(store.processes()).toEqual([])
+      expect(birthOf(other.pid!)).toBeDefined()
+    } finally {
+      other.kill('SIGKILL')
+    }
+  })
+
+  test('whose successor did not come up goes on, though it cannot be asked any more', async () => {
+    const { bootstrap, port, upstream } = await withListener()
+    upstream.close()
+    const first = make({ bootstrap })
+    await first.start()
+    first.release()
+    rmSync(adminSocket)
+    const next = make({ bootstrap })
+    expect(await next.adopt()).toEqual(new Set([port]))
+    expect(next.pid).toBe(first.pid)
+    expect((await next.restart(false)).hot).toBe(true)
+    expect(await answers(port)).toBe(204)
+    await next.stop()
+    expect(store.processes()).toEqual([])
+  })
+
   test('that has died meanwhile is forgotten', async () => {
     const first = make()
     await first.start()
@@ -204,5 +309,150 @@ describe('an Envoy of an earlier control plane', () => {
     const next = make()
     expect(await next.adopt()).toBeUndefined()
     expect(store.processes()).toEqual([])
+  })
+})
+
+describe('a replacement', () => {
+  const shared = (): string[] => {
+    const ids = store.processes().flatMap(({ name }) => / (\d+)\.\d+$/.exec(name)?.[1] ?? [])
+    return [...new Set(ids)].map((id) => `/dev/shm/envoy_shared_memory_${id}0`)
+  }
+
+  test('takes the ports over; open streams live until the time is over, and nothing is left then', async () => {
+    const { bootstrap, port, upstream } = await withListener()
+    try {
+      const envoy = make({ bootstrap, streamSeconds: 2 })
+      await envoy.start()
+      const old = store.processes()[0]!
+      const [memory] = shared()
+      const stream = await fetch(`http://127.0.0.1:${port}/stream`)
+      let isCut = false
+      const reading = (async () => {
+        for await (const _ of stream.body!);
+      })()
+      reading.catch(() => undefined).finally(() => (isCut = true))
+      const restarted = await envoy.restart(false)
+      expect(restarted).toEqual({ pid: envoy.pid, version: '1.40.0', hot: true, stream_seconds: 2 })
+      expect(restarted.pid).not.toBe(old.pid)
+      expect(isCut).toBe(false)
+      expect(await answers(port)).toBe(204)
+      expect(store.processes().map(({ pid }) => pid)).toEqual([old.pid, envoy.pid])
+      await expect(envoy.restart(false)).rejects.toThrow(/^The Envoy before this one/)
+      await vi.waitFor(() => expect(store.processes().map(({ pid }) => pid)).toEqual([envoy.pid]), 15_000)
+      await vi.waitFor(() => expect(isCut).toBe(true))
+      expect(runs(old)).toBe(false)
+      expect(existsSync(memory!)).toBe(true)
+      expect((await envoy.restart(false)).hot).toBe(true)
+      expect(await answers(port)).toBe(204)
+      expect(envoy.restarts).toBe(0)
+      await envoy.stop()
+      expect(store.processes()).toEqual([])
+      expect(existsSync(memory!)).toBe(false)
+    } finally {
+      upstream.closeAllConnections()
+      upstream.close()
+    }
+  })
+
+  test('that cannot be started changes nothing', async () => {
+    const works = join(folder, 'works')
+    writeFileSync(works, '')
+    const script = (last: string): string => fake(`[ -e ${works} ] && exec ${binary} "$@"; ${last}`)
+    const envoy = make({ binary: script('echo "no licence today" >&2; exit 1') })
+    await envoy.start()
+    const { pid } = envoy
+    rmSync(works)
+    await expect(envoy.restart(false)).rejects.toThrow(
+      /does not start with the settings of this Berth:\nno licence today/,
+    )
+    await expect(envoy.restart(true)).rejects.toThrow(/no licence/)
+    // One that is well until it has to serve.
+    script(`case "$*" in *validate*) exit 0;; esac; exit 1`)
+    await expect(envoy.restart(false)).rejects.toThrow(/^Envoy ended as soon as it was started/)
+    expect(envoy).toMatchObject({ pid, state: 'running', restarts: 0 })
+    expect(store.processes().map((record) => record.pid)).toEqual([pid])
+    writeFileSync(works, '')
+    expect((await envoy.restart(false)).hot).toBe(true)
+  })
+
+  test('ends what it replaces where it must, if it may', async () => {
+    const first = make()
+    await first.start()
+    first.release()
+    const [record] = store.processes()
+    // Of a Berth that had no shared memory.
+    forgetEnvoy(store, record!)
+    store.addProcess({ ...record!, name: 'envoy 1.40.0', fingerprint: 'other' })
+    const next = make()
+    await next.adopt()
+    expect(next.problems()).toMatchObject([{ remedy: expect.stringContaining('restart --cut`') }])
+    await expect(next.restart(false)).rejects.toThrow(/cannot hand over its ports: an earlier Berth did so/)
+    expect(await next.restart(true)).toMatchObject({ hot: false, stream_seconds: 0 })
+    expect(runs(record!)).toBe(false)
+    expect(next.problems()).toEqual([])
+    expect((await next.restart(false)).hot).toBe(true)
+  })
+
+  describe.for(['old', 'new', 'both'] as const)('of which the %s one is killed', (victim) => {
+    const shoot = (old: number, fresh: number): void => {
+      if (victim !== 'new') process.kill(old, 'SIGKILL')
+      if (victim !== 'old') process.kill(fresh, 'SIGKILL')
+    }
+
+    test('afterwards: one serves again, nothing else is left', async () => {
+      const envoy = make({ streamSeconds: 5 })
+      await envoy.start()
+      const [memory] = shared()
+      const old = envoy.pid!
+      const { pid } = await envoy.restart(false)
+      shoot(old, pid)
+      await until(() => envoy.pid !== pid && envoy.state === 'running')
+      expect((await adminRequest(adminSocket, 'GET', '/ready')).status).toBe(200)
+      await vi.waitFor(() => expect(store.processes().map((record) => record.pid)).toEqual([envoy.pid]), 20_000)
+      await vi.waitFor(() => expect(existsSync(memory!)).toBe(false))
+      expect(shared().map(existsSync)).toEqual([true])
+    })
+
+    test('meanwhile: one serves again, nothing else is left', async () => {
+      const envoy = make({ streamSeconds: 5 })
+      await envoy.start()
+      const old = envoy.pid!
+      const restarting = envoy.restart(false).catch((error: unknown) => error)
+      await vi.waitFor(() => expect(store.processes()).toHaveLength(2), { interval: 1 })
+      const { pid } = store.processes().at(-1)!
+      shoot(old, pid)
+      await restarting
+      await vi.waitFor(() => {
+        expect(envoy.state).toBe('running')
+        expect(
+          store
+            .processes()
+            .filter(runs)
+            .map((record) => record.pid),
+        ).toEqual([envoy.pid])
+        expect(store.processes()).toHaveLength(1)
+      }, 20_000)
+      expect(shared().map(existsSync)).toEqual([true])
+    })
+
+    test('while there is no control plane: the next one puts it right', async () => {
+      const first = make({ streamSeconds: 5 })
+      await first.start()
+      const old = first.pid!
+      const memory = shared()
+      const { pid } = await first.restart(false)
+      first.release()
+      shoot(old, pid)
+      await vi.waitFor(() => expect(store.processes().filter(runs)).toHaveLength(victim === 'both' ? 0 : 1))
+      const next = make({ streamSeconds: 5 })
+      if (!(await next.adopt())) await next.start()
+      await vi.waitFor(() => {
+        expect(store.processes().map((record) => record.pid)).toEqual([next.pid])
+        expect(next.state).toBe('running')
+      }, 20_000)
+      expect((await adminRequest(adminSocket, 'GET', '/ready')).status).toBe(200)
+      await next.stop()
+      expect(memory.map(existsSync)).toEqual([false])
+    })
   })
 })

@@ -85,9 +85,9 @@ export class ServedEnvoy {
     await this.listen()
   }
 
-  /** Resolves when Envoy serves. */
-  async startEnvoy(): Promise<void> {
-    const { path } = await testEnvoy()
+  /** Resolves when Envoy serves. @param binary absent: the release that Berth is made for */
+  async startEnvoy(binary?: string): Promise<void> {
+    const path = binary ?? (await testEnvoy()).path
     const file = join(this.#folder, 'envoy.json')
     const sockets = { xdsSocket: join(this.#folder, 'xds'), adminSocket: this.adminSocket }
     writeFileSync(file, JSON.stringify(bootstrap({ node: 'test', ...sockets })))
