@@ -1,6 +1,7 @@
 // The compiler: the whole world in, every Envoy resource out. Pure: equal input gives equal output (design §4).
 
 import type { Client } from '../model/client.ts'
+import type { Versions } from '../model/release.ts'
 import type { Service } from '../model/service.ts'
 import type { Slot } from '../model/slot.ts'
 import { clustersOf } from './cluster.ts'
@@ -10,7 +11,13 @@ import { serviceRoutes, type RouteOptions } from './route.ts'
 
 export interface World {
   /** Services that have a port, with it, and why they are unhealthy, if they are. */
-  readonly services: readonly { readonly service: Service; readonly port: number; readonly unhealthy?: string }[]
+  readonly services: readonly {
+    readonly service: Service
+    readonly port: number
+    readonly unhealthy?: string
+    /** Where there are others than this one. */
+    readonly versions?: Versions
+  }[]
   readonly clients: readonly Client[]
   /** The slot of every client group of these services. */
   readonly slots: readonly Slot[]
@@ -38,11 +45,11 @@ export function compile(world: World): Resources {
       ...services.map(({ service, port }) => serviceListener(service.name, port, world.bind)),
     ],
     scopedRoutes: services.map(({ service }) => scopedRoute(service.name)),
-    routes: services.map(({ service, unhealthy }) =>
+    routes: services.map(({ service, unhealthy, versions = { stable: service } }) =>
       serviceRoutes(
-        { service, unhealthy },
+        { service, unhealthy, versions },
         world.clients,
-        (group) => slots.get(slotKey(service.name, group)),
+        (unit, group) => slots.get(slotKey(unit, group)),
         world.routes,
       ),
     ),
@@ -52,8 +59,8 @@ export function compile(world: World): Resources {
   }
 }
 
-function slotKey(service: string, group: string): string {
-  return `${service}|${group}`
+function slotKey(unit: string, group: string): string {
+  return `${unit}|${group}`
 }
 
 function order(a: string, b: string): number {

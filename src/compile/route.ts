@@ -2,9 +2,10 @@
 // service is used by the service's listener and by the gateway (design §5).
 
 import { ANONYMOUS, mayUse, type Client } from '../model/client.ts'
-import { clusterName, streamClusterName } from '../model/names.ts'
+import { clientsOnCanary, unitOf, type Versions } from '../model/release.ts'
 import type { Service } from '../model/service.ts'
 import { groupFor, type Slot } from '../model/slot.ts'
+import { clusterOf, waysOf, type Target, type Way } from './way.ts'
 import { bounded } from './words.ts'
 import { any, extension, type Json, type Resource, XDS_SERVICE } from './resource.ts'
 
@@ -20,14 +21,30 @@ export const CLIENT_HEADER = 'x-mcp-client'
 /** Set for the adapter, whatever the request says: in its order those who wait get their turns. */
 const TIER_HEADER = 'x-mcp-tier'
 
-/** The routes of one service. `slotOf` finds the slot of a client group. */
+/** Finds the slot of a client group of a unit (names.ts). */
+type SlotOf = (unit: string, group: string) => Slot | undefined
+
+interface Served {
+  readonly service: Service
+  readonly versions: Versions
+  readonly unhealthy?: string | undefined
+}
+
+/** The routes of one service. */
 export function serviceRoutes(
-  { service, unhealthy }: { readonly service: Service; readonly unhealthy?: string | undefined },
+  { service, versions, unhealthy }: Served,
   clients: readonly Client[],
-  slotOf: (group: string) => Slot | undefined,
+  slotOf: SlotOf,
   options: RouteOptions,
 ): Resource {
   const served = clients.filter((client) => mayUse(client, service)).sort((a, b) => (a.name < b.name ? -1 : 1))
+  const parts = clientsOnCanary(
+    service.name,
+    served.map(({ name }) => name),
+    versions.canary?.weight ?? 0,
+  )
+  const ways = (client: Client): Way[] =>
+    waysOf(versions, client.name, parts, (version) => targetOf(version, client, slotOf))
   return {
     name: service.name,
     json: {
@@ -37,7 +54,7 @@ export function serviceRoutes(
         {
           name: 'local',
           domains: [...options.hosts],
-          matcher: clientMatcher(service, served, slotOf, unhealthy),
+          matcher: clientMatcher(service, served, ways, unhealthy),
           typed_per_filter_config: { 'envoy.filters.http.on_demand': onDemand(options.holdSeconds) },
         },
         {
@@ -57,7 +74,7 @@ export function serviceRoutes(
 function clientMatcher(
   service: Service,
   served: readonly Client[],
-  slotOf: (group: string) => Slot | undefined,
+  waysFor: (client: Client) => readonly Way[],
   unhealthy: string | undefined,
 ): Json {
   const byHeader: Record<string, Json> = {}
@@ -73,15 +90,15 @@ function clientMatcher(
   const everybody = ['', `/${service.name}`]
   for (const client of served) {
     const own = everybody.map((folder) => `${folder}/clients/${client.name}`)
-    const target = targetOf(service, client, slotOf)
+    const ways = waysFor(client)
     // The client may name itself in header and path alike; only a path of another client is refused.
-    byHeader[client.name] = routeAction(client.name, clientRoutes(service, client, [...everybody, ...own], target))
+    byHeader[client.name] = routeAction(client.name, clientRoutes(service, client, [...everybody, ...own], ways))
     for (const folder of own)
-      byPath[`${folder}/`] = routeAction(client.name, clientRoutes(service, client, [folder], target, true))
+      byPath[`${folder}/`] = routeAction(client.name, clientRoutes(service, client, [folder], ways, true))
   }
   const anonymous = served.find((client) => client.name === ANONYMOUS)
   const nobody = anonymous
-    ? routeAction(ANONYMOUS, clientRoutes(service, anonymous, everybody, targetOf(service, anonymous, slotOf), true))
+    ? routeAction(ANONYMOUS, clientRoutes(service, anonymous, everybody, waysFor(anonymous), true))
     : routeAction('nameless', [
         respond(
           403,
@@ -140,15 +157,12 @@ function health(service: Service, unhealthy: string | undefined): Json {
 
 const LOCAL_ORIGIN = String.raw`https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?`
 
-/** What stands behind a client at this moment: a slot, or words why there is none. */
-type Target = { readonly slot: Slot } | { readonly down: string }
-
-function targetOf(service: Service, client: Client, slotOf: (group: string) => Slot | undefined): Target {
+function targetOf(service: Service, client: Client, slotOf: SlotOf): Target {
   const found = groupFor(service, client.name)
   if ('down' in found) return found
-  const slot = slotOf(found.group)
+  const slot = slotOf(unitOf(service), found.group)
   if (found.doubt !== undefined && slot?.state !== 'up') return { down: found.doubt }
-  if (!slot) throw new Error(`compile: no slot ${service.name}|${found.group} in the world`)
+  if (!slot) throw new Error(`compile: no slot ${unitOf(service)}|${found.group} in the world`)
   return slot.state === 'failed' ? { down: slot.reason ?? 'The service could not be started.' } : { slot }
 }
 
@@ -160,11 +174,11 @@ function clientRoutes(
   service: Service,
   client: Client,
   folders: readonly string[],
-  target: Target,
+  ways: readonly Way[],
   nameless = false,
 ): Json[] {
-  if ('down' in target) return [respond(503, target.down)]
-  const { group, generation } = target.slot
+  const [only] = ways
+  if (ways.length === 1 && only && 'down' in only.to) return [respond(503, only.to.down)]
   const headers = { ...(nameless ? { [CLIENT_HEADER]: client.name } : {}), [TIER_HEADER]: client.tier }
   const told = {
     request_headers_to_add: Object.entries(headers).map(([key, value]) => ({
@@ -172,33 +186,42 @@ function clientRoutes(
       append_action: 'OVERWRITE_IF_EXISTS_OR_ADD',
     })),
   }
-  const endpoint = (path: string, rewrite: { readonly prefix_rewrite?: string }) => {
-    return [
-      {
-        match: { path, headers: [{ name: ':method', string_match: { exact: 'GET' } }] },
-        route: { cluster: streamClusterName(service.name, group, generation), timeout: '0s', ...rewrite },
-        ...told,
-      },
-      {
-        match: { path },
-        route: {
-          cluster: clusterName(service.name, group, generation),
-          timeout: '0s',
-          ...rewrite,
-          // Only what cannot have had an effect yet is tried again (design §5).
-          retry_policy: {
-            retry_on: 'connect-failure,refused-stream',
-            num_retries: 3,
-            retry_back_off: { base_interval: '0.025s', max_interval: '0.25s' },
-          },
+  const endpoint = (path: string, kind: 'mcp' | 'sse', rewrite: { readonly prefix_rewrite?: string }) => {
+    return ways.flatMap(({ to, when, mirror }): Json[] => {
+      const matched = when?.[kind]
+      if (when && !matched) return []
+      if ('down' in to) return [{ match: { path, ...matched }, direct_response: said(503, to.down) }]
+      const stream = [...(matched?.headers ?? []), { name: ':method', string_match: { exact: 'GET' } }]
+      return [
+        {
+          match: { path, ...matched, headers: stream },
+          route: { ...clusterOf(to, 'stream'), timeout: '0s', ...rewrite },
+          ...told,
         },
-        ...told,
-      },
-    ]
+        {
+          match: { path, ...matched },
+          route: {
+            ...clusterOf(to, 'request'),
+            ...mirror,
+            timeout: '0s',
+            ...rewrite,
+            // Only what cannot have had an effect yet is tried again (design §5).
+            retry_policy: {
+              retry_on: 'connect-failure,refused-stream',
+              num_retries: 3,
+              retry_back_off: { base_interval: '0.025s', max_interval: '0.25s' },
+            },
+          },
+          ...told,
+        },
+      ]
+    })
   }
-  const mcp = folders.flatMap((folder) => endpoint(`${folder}/mcp`, folder === '' ? {} : { prefix_rewrite: '/mcp' }))
+  const mcp = folders.flatMap((folder) =>
+    endpoint(`${folder}/mcp`, 'mcp', folder === '' ? {} : { prefix_rewrite: '/mcp' }),
+  )
   // Its path is part of the URI that the adapter tells, so it must reach the adapter as the client has it.
-  const sse = service.sse ? folders.flatMap((folder) => endpoint(`${folder}/sse`, {})) : []
+  const sse = service.sse ? folders.flatMap((folder) => endpoint(`${folder}/sse`, 'sse', {})) : []
   const without = service.sse ? ' and /sse' : '; /sse only where its definition says `sse: true`'
   return [...mcp, ...sse, respond(404, `Unknown path. Service ${service.name} serves /mcp${without}.`)]
 }
@@ -230,7 +253,11 @@ function routeAction(name: string, routes: readonly Json[]): Json {
 }
 
 function respond(status: number, words: string): Json {
-  return { match: { prefix: '/' }, direct_response: { status, body: { inline_string: bounded(words) } } }
+  return { match: { prefix: '/' }, direct_response: said(status, words) }
+}
+
+function said(status: number, words: string): Json {
+  return { status, body: { inline_string: bounded(words) } }
 }
 
 function headerInput(header: string): Json {

@@ -8,6 +8,7 @@ import { DEFAULT_SCALE, type Runtime, type SecretSource, type Service } from '..
 import { DEFAULT_LIMITS } from './limits.ts'
 import { mistakesOf, problemAt } from './mistakes.ts'
 import { usesOfNotYet } from './not-yet.ts'
+import { releaseOf } from './release.ts'
 import { brokenRules, DEFAULT_PORTS } from './rules.ts'
 import { isNamedVolume } from './scalars.ts'
 import { file as fileSchema, type File, type WrittenSecret, type WrittenService } from './schema.ts'
@@ -126,7 +127,10 @@ export function configOf(written: File, source: YamlSource, file: string, folder
 }
 
 function serviceOf(name: string, written: Partial<WrittenService>, where: string, cwd: string): Service {
-  const secrets = Object.entries(written.secrets ?? {}).map(([key, secret]) => [key, secretOf(secret, cwd)] as const)
+  const secrets = Object.fromEntries(
+    Object.entries(written.secrets ?? {}).map(([key, secret]) => [key, secretOf(secret, cwd)] as const),
+  )
+  const release = releaseOf(written, (version) => backendOf(version, secrets, cwd))
   return {
     name,
     source: 'config',
@@ -143,7 +147,8 @@ function serviceOf(name: string, written: Partial<WrittenService>, where: string
     },
     scale: { warm: written.scale?.warm ?? DEFAULT_SCALE.warm, max: written.scale?.max ?? DEFAULT_SCALE.max },
     clients: written.clients ?? ['*'],
-    backend: backendOf(written, Object.fromEntries(secrets), cwd),
+    backend: backendOf(written, secrets, cwd),
+    ...(release && { release }),
   }
 }
 

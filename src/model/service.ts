@@ -1,5 +1,7 @@
 // Services: an MCP server under a name and a port, and what stands behind it.
 
+import type { Release } from './release.ts'
+
 export type Isolation = 'session' | 'client' | 'shared'
 export type Era = 'auto' | 'legacy' | 'modern' | 'dual'
 
@@ -71,6 +73,8 @@ export interface ImageBackend {
   readonly engine: string | undefined
 }
 
+export type Backend = ProcessBackend | ContainerBackend | ImageBackend
+
 export type Runtime = 'dind' | 'docker' | 'process'
 
 export interface Volume {
@@ -117,7 +121,11 @@ export interface Service {
   readonly scale: Scale
   /** Globs over the names of the clients that may use it. */
   readonly clients: readonly string[]
-  readonly backend: ProcessBackend | ContainerBackend | ImageBackend
+  readonly backend: Backend
+  /** Other versions that are being tried beside this one (release.ts). */
+  readonly release?: Release
+  /** Which version this is; undefined: the one that was there before any release. */
+  readonly variant?: string
   /** Why nobody can be served at this moment, in words for the client. */
   readonly down?: string
   /** Why nobody knows whether anybody can be served, in words for the client: slots that are up go on, none is started. */
