@@ -16,13 +16,14 @@ import { adminToken } from './api/token.ts'
 import type { View } from './api/view.ts'
 import { bootstrap, ENVOY_NODE } from './compile/bootstrap.ts'
 import { TYPE_OF } from './compile/snapshot.ts'
-import { watchConfigFile, type ConfigFile } from './config/file.ts'
-import { loadConfig, type Config, type ConfigText } from './config/load.ts'
+import type { ConfigFile } from './config/file.ts'
+import type { Config, ConfigText } from './config/load.ts'
 import { Registrar, type Registration } from './consul/registrar.ts'
 import { createDeploying } from './deploying.ts'
 import { Deployments } from './deployments.ts'
 import { Engines } from './docker/engines.ts'
 import { engineSocket, envoyApi } from './envoy-api.ts'
+import { configOf, followConfig } from './follow-config.ts'
 import { callAddress } from './model/address.ts'
 import { TIERS } from './model/client.ts'
 import { GATEWAY, listenerName } from './model/names.ts'
@@ -30,6 +31,7 @@ import { OperatorError } from './model/operator-error.ts'
 import { problemLine, type Problem } from './model/problem.ts'
 import { whenReady } from './ready.ts'
 import { Reconciler } from './reconcile.ts'
+import { createReleasing } from './releasing.ts'
 import { restartProblems, withReasons } from './problems.ts'
 import { refusalProblem, registrationOf, serviceRow } from './rows.ts'
 import { createAdapters, logFile } from './slots/adapters.ts'
@@ -202,11 +204,24 @@ async function start(
     },
     log: (message, fields) => log.info(fields, message),
   })
+  const releasing = createReleasing({
+    store,
+    adminSocket,
+    slots: () => slots,
+    placed: () => reconciler.placed,
+    clients: () => config.clients,
+    host: () => envoyHost ?? callAddress(config.bind),
+    trial: (service, until) => trials.run(service, until),
+    settled: () => reconciler.settled(),
+    changed: () => reconciler.changed(),
+    log: (message, fields) => log.info(fields, message),
+  })
   const problems = (): Problem[] => [
     ...engines.problems(),
     ...restartProblems(firstConfig, config),
     ...withReasons(reconciler.problems(), tunnels.problems()),
     ...deployments.problems(),
+    ...releasing.problems(),
     ...envoy.problems(),
     ...xds.refusals().map(refusalProblem),
     ...(registrar?.problems() ?? []),
@@ -234,9 +249,11 @@ async function start(
     hosts: envoyHost === undefined ? [] : [envoyHost],
     living,
     deployments,
+    versions: (service) => releasing.versions(service),
     reap: (name) => void engines.reap(name, living),
     reconciled: () => {
       registrar?.sync(registrations())
+      releasing.reconciled()
       events.emit('changed')
     },
     log: (message, fields) => log.info(fields, message),
@@ -282,6 +299,7 @@ async function start(
     events.off('changed', tell)
     reconciler.close()
     deployments.close()
+    releasing.close()
     engines.close()
     stopLogs()
     rmSync(join(folders.home, 'api.json'), { force: true })
@@ -374,6 +392,7 @@ async function start(
           folder: options.text.folder,
           settled: () => reconciler.settled(),
         }),
+        releasing,
         token: await adminToken(folders.home),
         envoyHost,
         onBug: (error) => log.error({ err: error }, 'the control API failed'),
@@ -415,36 +434,7 @@ async function start(
 
 const SERVED_TYPES = [TYPE_OF.listeners, TYPE_OF.scopedRoutes, TYPE_OF.routes]
 
-function configOf(text: ConfigText): Config {
-  const loaded = loadConfig(text)
-  if ('config' in loaded) return loaded.config
-  const lines = loaded.problems.map(problemLine).join('\n  ')
-  throw new OperatorError(`The configuration has ${count(loaded.problems.length, 'mistake')}:\n  ${lines}`)
-}
-
-function count(n: number, noun: string): string {
-  return n === 1 ? `one ${noun}` : `${n} ${noun}s`
-}
-
 function disown(store: Store): void {
   store.dropOwnership(process.pid)
   store.close()
-}
-
-/** A new version that is wrong is told and not applied. */
-async function followConfig(
-  file: ConfigFile,
-  apply: (config: Config) => void,
-  reconciler: Reconciler,
-  signal: AbortSignal,
-): Promise<void> {
-  for await (const state of watchConfigFile(file, signal)) {
-    if ('problem' in state) {
-      reconciler.setConfigProblems([state.problem])
-      continue
-    }
-    const loaded = loadConfig({ text: state.text, file: file.name, folder: file.folder })
-    if ('problems' in loaded) reconciler.setConfigProblems(loaded.problems)
-    else apply(loaded.config)
-  }
 }

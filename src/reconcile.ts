@@ -15,6 +15,7 @@ import { downReason, unhealthy } from './model/health.ts'
 import { allocatePorts, type Allocation, type Lease } from './model/port.ts'
 import type { Problem } from './model/problem.ts'
 import type { StoredService } from './model/record.ts'
+import { mapVersions, rolesOf, type Versions } from './model/release.ts'
 import { placed, type EngineView, type ImageState } from './model/runtime.ts'
 import type { Service } from './model/service.ts'
 import { mergeServices, rememberedServices } from './model/world.ts'
@@ -32,6 +33,8 @@ export interface ReconcileOptions {
   readonly canBind: (port: number) => Promise<boolean>
   /** Services that were given to the running Berth; `look` lets those go on that have not shown yet that they work. */
   readonly deployments: { services(): readonly Service[]; look(engines: readonly EngineView[]): void }
+  /** Which versions of a service there are now. */
+  readonly versions: (service: Service) => Versions
   /** What is known of an image on an engine; asking has it looked for or fetched. */
   readonly image: (engine: string, image: string, anew?: boolean) => ImageState
   /** This node's id, which marks its containers. */
@@ -65,6 +68,8 @@ export interface Placed {
   readonly service: Service
   /** Undefined: no port could be given. */
   readonly port: number | undefined
+  /** Where they run; the stable one is `service`. */
+  readonly versions: Versions
 }
 
 export class Reconciler {
@@ -224,7 +229,15 @@ export class Reconciler {
     const found = this.#found()
     const engines = this.#engineViews()
     deployments.look(engines)
-    const onEngines = (services: readonly Service[]) => services.map((service) => placed(service, engines))
+    const versions = new Map<Service, Versions>()
+    const onEngines = (services: readonly Service[]) =>
+      services.map((service) => {
+        // One that is deployed under a name of the configuration is not served.
+        if ([...versions.keys()].some(({ name }) => name === service.name)) return placed(service, engines)
+        const found = mapVersions(this.#options.versions(service), (version) => placed(version, engines))
+        versions.set(found.stable, found)
+        return found.stable
+      })
     const merged = mergeServices(onEngines(config.services), onEngines(deployments.services()), found.services)
     const stored = store.services()
     const { allocation, leases } = await this.#allocate(merged.services, stored, config)
@@ -237,8 +250,10 @@ export class Reconciler {
     const withPorts = services.map((service) => ({
       service,
       port: service.source === 'memory' ? service.port : allocation.ports.get(service.name),
+      versions: versions.get(service) ?? { stable: service },
     }))
-    slots.sync(services, config.clients)
+    const all = withPorts.flatMap((each) => rolesOf(each.versions).map(({ service }) => service))
+    slots.sync(all, config.clients)
     const resources = compile(this.#worldOf(withPorts, config, gateway.port))
     this.#publish(resources)
     this.#placed = withPorts
@@ -354,10 +369,10 @@ export class Reconciler {
     const views = this.#options.slots.views()
     const bound = isWildcard(config.bind) ? [] : [bracketed(config.bind)]
     return {
-      services: withPorts.flatMap(({ service, port }) => {
+      services: withPorts.flatMap(({ service, port, versions }) => {
         if (port === undefined) return []
         const reason = healthWords(service, views)
-        return [{ service, port, ...(reason === undefined ? {} : { unhealthy: reason }) }]
+        return [{ service, port, versions, ...(reason === undefined ? {} : { unhealthy: reason }) }]
       }),
       clients: config.clients,
       slots: this.#options.slots.current(),
@@ -401,7 +416,7 @@ function isForeign({ labels }: LabelledContainer): boolean {
 function healthWords(service: Service, views: ReturnType<Slots['views']>): string | undefined {
   const down = downReason(service)
   if (down !== undefined) return down
-  const own = views.filter((slot) => slot.service === service.name)
+  const own = views.filter((slot) => slot.service === service.name && slot.variant === service.variant)
   return unhealthy(service, own) === undefined ? undefined : 'The last server of this service failed.'
 }
 

@@ -8,6 +8,7 @@ import { downReason, unhealthy } from './model/health.ts'
 import { GATEWAY, listenerName } from './model/names.ts'
 import type { Problem } from './model/problem.ts'
 import type { RefusedResource } from './model/record.ts'
+import { stateOfRelease } from './model/release.ts'
 import type { Service } from './model/service.ts'
 import type { Placed } from './reconcile.ts'
 import type { SlotView } from './slots/slots.ts'
@@ -23,15 +24,17 @@ export interface RowContext {
 }
 
 export function serviceRow(
-  { service, port }: Placed,
+  { service, port, versions }: Placed,
   { slots, bind, gateway, refused, rollout }: RowContext,
 ): ServiceRow {
-  const own = slots.filter((slot) => slot.service === service.name)
+  const all = slots.filter((slot) => slot.service === service.name)
+  const own = all.filter((slot) => slot.variant === service.variant)
   const host = bracketed(callAddress(bind))
   const unbound = refused.find(({ name }) => port !== undefined && name === listenerName(service.name, port))
   const down = unbound ? `Envoy cannot listen on port ${port}: ${unbound.message}` : downReason(service)
   const reason = down ?? unhealthy(service, own)
   const state = stateOf(port, down, own)
+  const releaseState = stateOfRelease(versions)
   const rolling = service.source === 'deployed' ? rollout(service.name) : undefined
   return {
     name: service.name,
@@ -43,11 +46,12 @@ export function serviceRow(
     isolation: service.isolation,
     runtime: service.backend.kind === 'process' ? 'process' : 'container',
     source: service.source,
-    slots: own
+    slots: all
       .filter((slot) => slot.state !== 'asleep')
-      .map(({ group, state, pid, status }) => ({
+      .map(({ group, state, pid, status, variant }) => ({
         client: group,
         state,
+        ...(variant === undefined ? {} : { version: variant }),
         sessions: status?.sessions ?? 0,
         processes: status?.processes ?? 0,
         ...(pid === undefined ? {} : { pid }),
@@ -55,6 +59,7 @@ export function serviceRow(
     ...(reason === undefined ? {} : { reason }),
     ...(service.note === undefined ? {} : { note: service.note }),
     ...(rolling === undefined ? {} : { rollout: rolling }),
+    ...(releaseState === undefined ? {} : { release: releaseState }),
   }
 }
 
@@ -94,7 +99,7 @@ export function registrationOf(
   { bind, envoyHost }: { readonly bind: string; readonly envoyHost: string | undefined },
   slots: readonly SlotView[],
 ): Registration {
-  const own = slots.filter((slot) => slot.service === service.name)
+  const own = slots.filter((slot) => slot.service === service.name && slot.variant === service.variant)
   return {
     name: service.name,
     address: callAddress(bind),

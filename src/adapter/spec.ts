@@ -93,8 +93,8 @@ export interface AdapterStatus {
   readonly spare: number
   /** The end of the last process that ended by itself or could not be started, in words; absent: none did since one answered. */
   readonly lastFailure?: string
-  /** How many processes have ended by themselves or could not be started. */
-  readonly failures: number
+  /** How many processes have ended by themselves or could not be started; absent: an earlier version of Berth. */
+  readonly failures?: number
   /** It was a short while ago, and none has answered since. */
   readonly failing?: boolean
   /** What is known of the eras that the server speaks. */

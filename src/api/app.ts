@@ -10,6 +10,7 @@ import { nearest } from '../model/names.ts'
 import { type Deploying, deployRoutes } from './deploy.ts'
 import { openApi } from './openapi.ts'
 import { problemDetails } from './problem-details.ts'
+import { releaseRoutes, type Releasing } from './release.ts'
 import { forward, serviceRequest } from './request.ts'
 import { type Actions, DEFAULT_LOG_LINES, MAX_LOG_LINES, type Restarted, type ServiceRow, type View } from './view.ts'
 
@@ -24,6 +25,7 @@ export interface ApiOptions {
   readonly view: View
   readonly actions: Actions
   readonly deploying: Deploying
+  readonly releasing: Releasing
   /** The bearer token of everything below `/api`. */
   readonly token: string
   /** Where Envoy's listeners are reached from here, when not at the addresses of their URLs. */
@@ -32,7 +34,7 @@ export interface ApiOptions {
   readonly onBug: (error: Error) => void
 }
 
-export function createApi({ view, actions, deploying, token, envoyHost, onBug }: ApiOptions): Hono {
+export function createApi({ view, actions, deploying, releasing, token, envoyHost, onBug }: ApiOptions): Hono {
   const app = new Hono()
   const expected = digest(`Bearer ${token}`)
 
@@ -105,6 +107,7 @@ export function createApi({ view, actions, deploying, token, envoyHost, onBug }:
     )
   }
   deployRoutes(app, deploying)
+  releaseRoutes(app, releasing, ofService)
   app.get('/api/v1/mcp/problems', (context) => context.json(view.problems()))
   app.get('/api/v1/mcp/snapshot', (context) => context.json(view.snapshot()))
 

@@ -27,6 +27,7 @@ export const slotRow = object({
   sessions: count,
   processes: count,
   pid: optional(pid).describe("The adapter's, while it runs."),
+  version: optional(string()).describe('Of a service with several; absent: the first one.'),
 })
 
 export const serviceRow = object({
@@ -46,6 +47,9 @@ export const serviceRow = object({
   note: optional(string()).describe('Why it does not run where it would run first, in words.'),
   rollout: optional(object({ state: oneOf(['waiting', 'fetching', 'starting', 'failed']), reason: string() })).describe(
     'Of what was deployed last, until a server of it has answered; then absent.',
+  ),
+  release: optional(oneOf(['canary', 'mirror', 'promoted', 'rolled-back'])).describe(
+    'What is going on with its release; absent: it has none.',
   ),
 })
 

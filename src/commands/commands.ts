@@ -13,6 +13,7 @@ import * as image from './image.ts'
 import * as logs from './logs.ts'
 import * as ls from './ls.ts'
 import * as problems from './problems.ts'
+import * as release from './release.ts'
 import * as restart from './restart.ts'
 import * as rm from './rm.ts'
 import * as scale from './scale.ts'
@@ -28,6 +29,7 @@ const commands: readonly Command[] = [
   deploy,
   rm,
   scale,
+  release,
   restart,
   logs,
   problems,

@@ -24,6 +24,13 @@ function empty({ config }: CommandContext): string {
   )
 }
 
+const RELEASES: Readonly<Record<NonNullable<ServiceRow['release']>, string>> = {
+  canary: 'a canary runs beside it',
+  mirror: 'another version reads along',
+  promoted: 'its canary was promoted',
+  'rolled-back': 'its canary was rolled back',
+}
+
 function list(services: readonly ServiceRow[]): string {
   const rows = services.map((service) => [
     service.name,
@@ -34,9 +41,10 @@ function list(services: readonly ServiceRow[]): string {
     String(service.slots.reduce((sum, slot) => sum + slot.sessions, 0)),
     service.url ?? service.gateway_url ?? '-',
   ])
-  const reasons = services.flatMap(({ name, runtime, reason, note }) => [
+  const reasons = services.flatMap(({ name, runtime, reason, note, release }) => [
     ...(reason === undefined ? [] : [`${name}: ${reason}`]),
     ...(note === undefined ? [] : [`${name} runs as a ${runtime}: ${note}`]),
+    ...(release === undefined ? [] : [`${name}: ${RELEASES[release]} (berth release ${name} shows more).`]),
   ])
   const head = ['NAME', 'STATE', 'HEALTH', 'ISOLATION', 'RUNTIME', 'SESSIONS', 'URL']
   return [table([head, ...rows]), ...(reasons.length > 0 ? ['', ...reasons] : [])].join('\n')

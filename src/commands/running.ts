@@ -13,8 +13,8 @@ export interface Running {
   readonly address: ApiAddress
   /** The JSON of a path below `/api/v1/mcp`. Throws OperatorError with the words of the API, or when it is gone. */
   readonly get: <T>(path: string) => Promise<T>
-  /** What a POST answers; throws as `get` does. */
-  readonly post: <T>(path: string, body?: object) => Promise<T>
+  /** What a POST answers; throws as `get` does. @param timeoutMs for work that is more than a look into memory */
+  readonly post: <T>(path: string, body?: object, timeoutMs?: number) => Promise<T>
   /** What a DELETE answers; throws as `get` does. */
   readonly remove: <T>(path: string) => Promise<T>
 }
@@ -24,27 +24,34 @@ export async function running({ home }: Pick<CommandContext, 'home'>): Promise<R
   const address = await readApiAddress(home)
   const token = await readAdminToken(home)
   if (!address || token === undefined) throw notRunning(home)
-  const ask = <T>(method: string, path: string, body?: object) =>
-    answer<T>(home, address, token, { method, path, body })
+  const ask = <T>(method: string, path: string, body?: object, timeoutMs = TIMEOUT_MS) =>
+    answer<T>(home, address, token, { method, path, body, timeoutMs })
   return {
     address,
     get: (path) => ask('GET', path),
-    post: (path, body) => ask('POST', path, body),
+    post: (path, body, timeoutMs) => ask('POST', path, body, timeoutMs),
     remove: (path) => ask('DELETE', path),
   }
+}
+
+interface Question {
+  readonly method: string
+  readonly path: string
+  readonly body: object | undefined
+  readonly timeoutMs: number
 }
 
 async function answer<T>(
   home: string,
   { url, pid }: ApiAddress,
   token: string,
-  { method, path, body }: { readonly method: string; readonly path: string; readonly body: object | undefined },
+  { method, path, body, timeoutMs }: Question,
 ): Promise<T> {
   const response = await fetch(`${url}/api/v1/mcp/${path}`, {
     method,
     headers: { authorization: `Bearer ${token}`, ...(body && { 'content-type': 'application/json' }) },
     ...(body && { body: JSON.stringify(body) }),
-    signal: AbortSignal.timeout(TIMEOUT_MS),
+    signal: AbortSignal.timeout(timeoutMs),
   }).catch((error: unknown) => {
     if (!isAlive(pid)) throw notRunning(home)
     throw new OperatorError(

@@ -99,6 +99,17 @@ export function rolesOf({ stable, canary, mirror, leaving }: Versions): { role: 
   ]
 }
 
+export type ReleaseState = 'canary' | 'mirror' | 'promoted' | 'rolled-back'
+
+/** What is going on with a service's release; undefined: nothing. @param versions as `versionsOf` yields them */
+export function stateOfRelease({ stable, canary, mirror }: Versions): ReleaseState | undefined {
+  const { release } = stable
+  if (canary) return 'canary'
+  if (release?.canary && variantOf(release.canary.backend) === stable.variant) return 'promoted'
+  if (release?.canary) return 'rolled-back'
+  return mirror && 'mirror'
+}
+
 /** The same versions where they run, by a function that says so for each. */
 export function mapVersions(
   { stable, canary, mirror, leaving }: Versions,
@@ -123,7 +134,7 @@ export function inRelease(release: Release, each: (backend: Backend) => Backend)
 }
 
 /** The unit (names.ts) of a version. */
-export function unitOf({ name, variant }: Service): string {
+export function unitOf({ name, variant }: { readonly name: string; readonly variant?: string | undefined }): string {
   return unitName(name, variant)
 }
 
@@ -157,6 +168,11 @@ export function rolledBack(service: Service, before: Decision | undefined, now: 
 function baseVariant({ backend }: Service, decision: Decision | undefined): string | undefined {
   const own = variantOf(backend)
   return own === decision?.stable || own === decision?.previous ? own : undefined
+}
+
+/** Whether a service's own definition became the stable version by this decision or before it. */
+export function namesBase(decision: Decision, service: Service): boolean {
+  return baseVariant(service, decision) !== undefined
 }
 
 /** Whether a decision was made about what is written now. */

@@ -14,6 +14,7 @@ import {
 } from '../../src/api/view.ts'
 import type { Problem } from '../../src/model/problem.ts'
 import { noDeploying } from '../fixtures/deploying.ts'
+import { noReleasing } from '../fixtures/releasing.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
 
@@ -72,6 +73,7 @@ function api(
     ...view,
   }
   return createApi({
+    releasing: noReleasing,
     view: whole,
     actions: { restart: () => 0, logs: async () => [], ...actions },
     deploying: { ...noDeploying, ...deploying },

@@ -4,6 +4,7 @@ import { createApi } from '../../src/api/app.ts'
 import type { Deploying } from '../../src/api/deploy.ts'
 import type { ServiceRow } from '../../src/api/view.ts'
 import { noDeploying } from '../fixtures/deploying.ts'
+import { noReleasing } from '../fixtures/releasing.ts'
 
 const row = { name: 'a', state: 'asleep' } as ServiceRow
 
@@ -17,6 +18,7 @@ async function send(method: string, path: string, body: unknown, deploying: Part
       return Promise.resolve(answer)
     }
   const app = createApi({
+    releasing: noReleasing,
     view: {
       status: () => ({ version: '1' }) as never,
       services: () => [row],

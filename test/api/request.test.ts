@@ -14,6 +14,7 @@ import { forward } from '../../src/api/request.ts'
 import { serveApi } from '../../src/api/server.ts'
 import { service } from '../commands/berth.ts'
 import { noDeploying } from '../fixtures/deploying.ts'
+import { noReleasing } from '../fixtures/releasing.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
 
@@ -64,6 +65,7 @@ beforeEach(async () => {
 function apiAt(envoyHost: string | undefined): Hono {
   const slots = [{ client: 'codex', state: 'up' as const, sessions: 1, processes: 2, pid: 12 }]
   return createApi({
+    releasing: noReleasing,
     view: {
       status: () => {
         throw new Error('not asked for')

@@ -12,6 +12,7 @@ import { runCommandLine } from '../../src/commands/command-line.ts'
 import type { Command, Output } from '../../src/commands/command.ts'
 import { COMMANDS } from '../../src/commands/commands.ts'
 import { noDeploying } from '../fixtures/deploying.ts'
+import { noReleasing } from '../fixtures/releasing.ts'
 
 export interface Ran {
   readonly code: number
@@ -74,6 +75,7 @@ export async function controlApi(
     throw error
   }
   const app = createApi({
+    releasing: noReleasing,
     view: whole,
     deploying: noDeploying,
     actions: { restart: () => 0, logs: async () => [], ...actions },
