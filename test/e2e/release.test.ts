@@ -1,5 +1,6 @@
 // Releases with a real Envoy and real servers: who is on which side, and that nobody loses anything when that changes.
 
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -98,3 +99,158 @@ test('a canary: clients keep their side, sessions theirs, and nothing fails when
   expect((await berth.cli('release', 'files', 'promote')).code).toBe(1)
   expect((await berth.status()).xds.refused).toBe(0)
 })
+
+test('whoever has no name: sessions are divided, and each stays where it began', async () => {
+  write({ canary: { command: version('two'), weight: 50 } }, { sse: true })
+  await berth.up()
+  // Both sides are asleep, so the first requests wait for one of two clusters that Envoy does not know.
+  const began = await Promise.all(Array.from({ length: 24 }, () => begin()))
+  expect(new Set(began.map(({ server }) => server))).toEqual(new Set(['one', 'two']))
+  for (const { server, id } of began) expect(await inSession(id, 'anonymous')).toBe(server)
+
+  const modern = await Promise.all(Array.from({ length: 12 }, (_, i) => modernCall('tools/list', `program-${i % 6}`)))
+  expect(modern.map(({ status }) => status)).toEqual(modern.map(() => 200))
+  expect((await sideOf('canary'))?.split).toEqual(['anonymous'])
+})
+
+test('over HTTP+SSE a session stays on its side, too', async () => {
+  write({ canary: { command: version('two'), weight: 50 } }, { sse: true })
+  await berth.up()
+  const one = await openSse(late)
+  const two = await openSse(early)
+  expect(
+    [await one.ask(initialize()), await two.ask(initialize())].map((text) => /"name":"(\w+)"/.exec(text)?.[1]),
+  ).toEqual(['one', 'two'])
+  write({ canary: { command: version('two'), weight: 0 } }, { sse: true })
+  await eventually(async () => expect((await begin(early)).server).toBe('one'))
+  const call = { jsonrpc: '2.0', id: 9, method: 'tools/call', params: { name: 'echo', arguments: { message: 'x' } } }
+  expect(await two.ask(call)).toContain('of two')
+  expect(await one.ask(call)).toContain('of one')
+  one.close()
+  two.close()
+})
+
+test('a canary that fails where the stable version does not is rolled back, and says so', async () => {
+  write({ canary: { command: version('two', 'dies'), weight: 50 }, rollback: { requests: 5 } })
+  await berth.up()
+  const steady = await load(berth, berth.port, late)
+  await eventually(async () => {
+    const { server, id } = await begin(early)
+    if (server === 'two') await inSession(id, early)
+    expect(server).toBe('one')
+  }, 60_000)
+  const row = await shown()
+  expect(row).toMatchObject({ state: 'rolled-back' })
+  expect(row.reason).toMatch(
+    /^\d+ of \d+ requests failed \([\d.]+ %; allowed 5 %\), and 0 of \d+ of the stable version\.$/,
+  )
+  expect((await berth.cli('problems')).out).toContain(row.reason)
+  expect((await berth.cli('release', 'files')).out).toContain('rolled back')
+  expect((await berth.cli('ls')).out).toContain('its canary was rolled back')
+  await steady.stop()
+  expect(steady.failures).toEqual([])
+
+  // Written otherwise, it starts anew.
+  write({ canary: { command: version('three'), weight: 50 } })
+  await eventually(async () => expect((await begin(early)).server).toBe('three'))
+  expect((await berth.cli('problems')).out).toBe('No problems.\n')
+})
+
+test('a canary that never starts is not promoted, and nobody new is sent to it', async () => {
+  write({ canary: { command: version('two', 'exits'), weight: 50 } })
+  await berth.up()
+  const { code, err } = await berth.cli('release', 'files', 'promote')
+  expect(code).toBe(1)
+  expect(err).toContain('The canary of service files does not work')
+  expect((await begin(late)).server).toBe('one')
+})
+
+test('when its time is over, the earlier version ends its sessions with 404', async () => {
+  write({ canary: { command: version('two'), weight: 0, warm: true }, drain: '1s' })
+  await berth.up()
+  const { id } = await begin(late)
+  // It is warm: its slot comes up by itself.
+  await eventually(async () => expect((await sideOf('canary'))?.up).toBe(1))
+  expect((await berth.cli('release', 'files', 'promote')).code).toBe(0)
+  expect((await begin(late)).server).toBe('two')
+  await eventually(async () => expect(await inSession(id, late)).toBe('404'))
+  await eventually(async () => expect((await shown()).versions.map(({ role }) => role)).toEqual(['stable']))
+
+  // What was promoted is written down: nothing starts anew.
+  const session = await begin(late)
+  berth.write({ services: { files: { command: version('two') } } })
+  await eventually(async () => expect((await berth.cli('problems')).out).toBe('No problems.\n'))
+  expect((await shown()).state).toBe(null)
+  expect(await inSession(session.id, late)).toBe('two')
+})
+
+test('a mirror reads along with what only reads, and is in nobody’s way', async () => {
+  const notes = join(berth.folder, 'notes')
+  write({ mirror: { command: version('two', `notes=${notes}`) } })
+  await berth.up()
+  const read = () => (existsSync(notes) ? readFileSync(notes, 'utf8').trim().split('\n') : [])
+  await eventually(async () => {
+    expect((await modernCall('tools/list', 'x', early)).status).toBe(200)
+    expect(read()).toContain('tools/list')
+  })
+  const called = await modernCall('tools/call', 'x', early)
+  expect(called.body).toContain('of one')
+  const { id } = await begin(early)
+  await inSession(id, early)
+  await modernCall('tools/list', 'x', early)
+  await eventually(() => expect(read().filter((method) => method === 'tools/list').length).toBeGreaterThan(1))
+  expect(read()).not.toContain('tools/call')
+
+  // Without its servers, and with an Envoy that knows nothing of it.
+  write({ mirror: { command: version('two', 'exits') } })
+  await eventually(async () => expect((await sideOf('mirror'))?.runs).toContain('exits'))
+  for (let i = 0; i < 10; i++) expect((await modernCall('tools/list', 'x', early)).status).toBe(200)
+})
+
+function modernCall(method: string, program: string, client?: string): Promise<Answer> {
+  const _meta = {
+    'io.modelcontextprotocol/protocolVersion': '2026-07-28',
+    'io.modelcontextprotocol/clientCapabilities': {},
+    'io.modelcontextprotocol/clientInfo': { name: 'test', version: '1' },
+  }
+  const params = method === 'tools/call' ? { name: 'echo', arguments: { message: 'x' }, _meta } : { _meta }
+  const headers = {
+    'user-agent': program,
+    'mcp-protocol-version': '2026-07-28',
+    'mcp-method': method,
+    ...(method === 'tools/call' ? { 'mcp-name': 'echo' } : {}),
+  }
+  const message = { jsonrpc: '2.0', id: 1, method, params }
+  return berth.post(berth.port, message, { headers, ...(client === undefined ? {} : { client }) })
+}
+
+/** A client of 2024-11-05: its stream, and one question after the other. */
+async function openSse(client: string): Promise<{ ask(message: object): Promise<string>; close(): void }> {
+  const stopping = new AbortController()
+  const headers = { accept: 'text/event-stream', 'x-mcp-client': client }
+  const response = await fetch(`http://127.0.0.1:${berth.port}/sse`, { headers, signal: stopping.signal })
+  const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader()
+  let text = ''
+  const event = async (): Promise<string> => {
+    for (;;) {
+      const end = text.indexOf('\n\n')
+      if (end >= 0) {
+        const found = text.slice(0, end)
+        text = text.slice(end + 2)
+        if (found.includes('data:')) return found.split('data: ')[1]!
+        continue
+      }
+      const { value, done } = await reader.read()
+      if (done) throw new Error('the stream ended')
+      text += value
+    }
+  }
+  const path = await event()
+  return {
+    ask: async (message) => {
+      expect((await berth.post(berth.port, message, { client, path })).status).toBe(202)
+      return event()
+    },
+    close: () => stopping.abort(),
+  }
+}
