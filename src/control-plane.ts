@@ -353,6 +353,7 @@ async function start(
         },
         xds: { ...xds.counters },
         services: reconciler.placed.length,
+        releases: reconciler.placed.filter((each) => releasing.row(each)).length,
         problems: problems().length,
       }),
       services: () =>
@@ -363,6 +364,7 @@ async function start(
             gateway: reconciler.gateway,
             refused: xds.refusals(),
             rollout: (service) => deployments.rollout(service),
+            release: (each) => releasing.row(each),
           }),
         ),
       problems,

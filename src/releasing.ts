@@ -3,6 +3,7 @@
 import { request } from 'node:http'
 
 import type { ReleaseRow, ReleaseVersion, Releasing } from './api/release.ts'
+import type { ServiceRow } from './api/view.ts'
 import { mayUse, type Client } from './model/client.ts'
 import { EVERYONE, sessionMark } from './model/names.ts'
 import type { Problem } from './model/problem.ts'
@@ -40,6 +41,8 @@ export interface ReleasingOptions extends Omit<ReleasesOptions, 'now'> {
 export interface ReleaseParts extends Releasing {
   versions(service: Service): Versions
   problems(): Problem[]
+  /** For the service's row. */
+  row(placed: Placed): ServiceRow['release']
   /** Something was reconciled. */
   reconciled(): void
   close(): void
@@ -178,6 +181,20 @@ export function createReleasing(options: ReleasingOptions): ReleaseParts {
       return show(name)
     },
     versions: (service) => releases.versions(service),
+    row({ versions }) {
+      const state = stateOfRelease(versions)
+      if (state === undefined) return undefined
+      const { canary, mirror } = versions
+      const weights = { stable: undefined, canary: canary?.weight, mirror: mirror?.percent, leaving: undefined }
+      return {
+        state,
+        versions: rolesOf(versions).map(({ role, service }) => ({
+          role,
+          ...(weights[role] === undefined ? {} : { weight: weights[role] }),
+          ...watch.tally(unitOf(service)),
+        })),
+      }
+    },
     problems: () =>
       placed().flatMap(({ service, versions }) => releaseProblems(versions, releases.decision(service.name))),
     reconciled() {

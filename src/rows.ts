@@ -8,7 +8,6 @@ import { downReason, unhealthy } from './model/health.ts'
 import { GATEWAY, listenerName } from './model/names.ts'
 import type { Problem } from './model/problem.ts'
 import type { RefusedResource } from './model/record.ts'
-import { stateOfRelease } from './model/release.ts'
 import type { Service } from './model/service.ts'
 import type { Placed } from './reconcile.ts'
 import type { SlotView } from './slots/slots.ts'
@@ -21,12 +20,14 @@ export interface RowContext {
   readonly refused: readonly RefusedResource[]
   /** Of services whose newest definition has not shown yet that it works. */
   readonly rollout: (service: string) => Rollout | undefined
+  readonly release: (placed: Placed) => ServiceRow['release']
 }
 
 export function serviceRow(
-  { service, port, versions }: Placed,
-  { slots, bind, gateway, refused, rollout }: RowContext,
+  placed: Placed,
+  { slots, bind, gateway, refused, rollout, release }: RowContext,
 ): ServiceRow {
+  const { service, port } = placed
   const all = slots.filter((slot) => slot.service === service.name)
   const own = all.filter((slot) => slot.variant === service.variant)
   const host = bracketed(callAddress(bind))
@@ -34,7 +35,7 @@ export function serviceRow(
   const down = unbound ? `Envoy cannot listen on port ${port}: ${unbound.message}` : downReason(service)
   const reason = down ?? unhealthy(service, own)
   const state = stateOf(port, down, own)
-  const releaseState = stateOfRelease(versions)
+  const released = release(placed)
   const rolling = service.source === 'deployed' ? rollout(service.name) : undefined
   return {
     name: service.name,
@@ -59,7 +60,7 @@ export function serviceRow(
     ...(reason === undefined ? {} : { reason }),
     ...(service.note === undefined ? {} : { note: service.note }),
     ...(rolling === undefined ? {} : { rollout: rolling }),
-    ...(releaseState === undefined ? {} : { release: releaseState }),
+    ...(released === undefined ? {} : { release: released }),
   }
 }
 

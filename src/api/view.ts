@@ -48,9 +48,19 @@ export const serviceRow = object({
   rollout: optional(object({ state: oneOf(['waiting', 'fetching', 'starting', 'failed']), reason: string() })).describe(
     'Of what was deployed last, until a server of it has answered; then absent.',
   ),
-  release: optional(oneOf(['canary', 'mirror', 'promoted', 'rolled-back'])).describe(
-    'What is going on with its release; absent: it has none.',
-  ),
+  release: optional(
+    object({
+      state: oneOf(['canary', 'mirror', 'promoted', 'rolled-back']),
+      versions: array(
+        object({
+          role: oneOf(['stable', 'canary', 'mirror', 'leaving']),
+          weight: optional(int()),
+          requests: count,
+          errors: count,
+        }),
+      ).describe('What they did in the last 5 minutes.'),
+    }),
+  ).describe('What is going on with its release; absent: it has none.'),
 })
 
 export const status = object({
@@ -68,6 +78,7 @@ export const status = object({
     'Resources over xDS since the control plane started; none are sent to an Envoy that has them already.',
   ),
   services: count,
+  releases: count.describe('Services with a release that is not over.'),
   problems: count,
 })
 

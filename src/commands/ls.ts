@@ -24,11 +24,21 @@ function empty({ config }: CommandContext): string {
   )
 }
 
-const RELEASES: Readonly<Record<NonNullable<ServiceRow['release']>, string>> = {
+type Release = NonNullable<ServiceRow['release']>
+
+const RELEASES: Readonly<Record<Release['state'], string>> = {
   canary: 'a canary runs beside it',
   mirror: 'another version reads along',
   promoted: 'its canary was promoted',
   'rolled-back': 'its canary was rolled back',
+}
+
+function released({ state, versions }: Release): string {
+  const sides = versions.map(({ role, weight, requests, errors }) => {
+    const part = weight === undefined ? '' : ` (${weight} %)`
+    return `${role}${part} ${requests} requests, ${errors} errors`
+  })
+  return `${RELEASES[state]}: ${sides.join('; ')}.`
 }
 
 function list(services: readonly ServiceRow[]): string {
@@ -44,7 +54,7 @@ function list(services: readonly ServiceRow[]): string {
   const reasons = services.flatMap(({ name, runtime, reason, note, release }) => [
     ...(reason === undefined ? [] : [`${name}: ${reason}`]),
     ...(note === undefined ? [] : [`${name} runs as a ${runtime}: ${note}`]),
-    ...(release === undefined ? [] : [`${name}: ${RELEASES[release]} (berth release ${name} shows more).`]),
+    ...(release === undefined ? [] : [`${name}: ${released(release)}`]),
   ])
   const head = ['NAME', 'STATE', 'HEALTH', 'ISOLATION', 'RUNTIME', 'SESSIONS', 'URL']
   return [table([head, ...rows]), ...(reasons.length > 0 ? ['', ...reasons] : [])].join('\n')

@@ -26,6 +26,7 @@ const running: Status = {
   envoy: { pid: 11, version: '1.40.0', state: 'live', restarts: 0 },
   xds: { sent: 0, removed: 0, acknowledged: 0, refused: 0 },
   services: 1,
+  releases: 0,
   problems: 1,
 }
 

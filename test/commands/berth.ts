@@ -63,6 +63,7 @@ export async function controlApi(
       envoy: { pid: 11, version: '1.40.0', state: 'running', restarts: 1 },
       xds: { sent: 0, removed: 0, acknowledged: 0, refused: 0 },
       services: 2,
+      releases: 0,
       problems: 1,
     }),
     services: () => [],
