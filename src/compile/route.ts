@@ -187,17 +187,21 @@ function clientRoutes(
     })),
   }
   const endpoint = (path: string, kind: 'mcp' | 'sse', rewrite: { readonly prefix_rewrite?: string }) => {
-    return ways.flatMap(({ to, when, mirror }): Json[] => {
+    return ways.flatMap(({ to, when, postsOnly, mirror }): Json[] => {
       const matched = when?.[kind]
       if (when && !matched) return []
       if ('down' in to) return [{ match: { path, ...matched }, direct_response: said(503, to.down) }]
-      const stream = [...(matched?.headers ?? []), { name: ':method', string_match: { exact: 'GET' } }]
-      return [
-        {
-          match: { path, ...matched, headers: stream },
-          route: { ...clusterOf(to, 'stream'), timeout: '0s', ...rewrite },
-          ...told,
+      const stream = {
+        match: {
+          path,
+          ...matched,
+          headers: [...(matched?.headers ?? []), { name: ':method', string_match: { exact: 'GET' } }],
         },
+        route: { ...clusterOf(to, 'stream'), timeout: '0s', ...rewrite },
+        ...told,
+      }
+      return [
+        ...(postsOnly ? [] : [stream]),
         {
           match: { path, ...matched },
           route: {

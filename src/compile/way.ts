@@ -23,6 +23,8 @@ export interface Way {
   readonly to: Target
   /** Which requests take it, by endpoint; an absent endpoint: none of its. Undefined: all that are left. */
   readonly when?: { readonly mcp: Match; readonly sse?: Match }
+  /** No stream is opened by GET: the revision has none. */
+  readonly postsOnly?: boolean
   /** Members of the route action. */
   readonly mirror?: { readonly [key: string]: Json }
 }
@@ -67,9 +69,16 @@ export function waysOf(
       service === chosen && !isSplit ? [] : [{ to: targetOf(service), when: sessionsOf(service) }],
     ),
     ...(shadow && !('down' in to)
-      ? [{ to: between(true), when: { mcp: { headers: [SESSIONLESS, MODERN, READS] } }, mirror: shadow }]
+      ? [
+          {
+            to: between(true),
+            when: { mcp: { headers: [SESSIONLESS, MODERN, READS] } },
+            postsOnly: true,
+            mirror: shadow,
+          },
+        ]
       : []),
-    ...(isSplit ? [{ to: between(true), when: { mcp: { headers: [SESSIONLESS, MODERN] } } }] : []),
+    ...(isSplit ? [{ to: between(true), when: { mcp: { headers: [SESSIONLESS, MODERN] } }, postsOnly: true }] : []),
     { to: between(false) },
   ]
 }

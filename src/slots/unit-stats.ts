@@ -20,7 +20,8 @@ export async function unitStats(adminSocket: string, units: readonly string[]): 
   for (const { name = '', value = 0 } of stats) {
     // A client's name may have dots in it, so both ends are looked for.
     const unit = /^cluster\.([^|]+)\|/.exec(name)?.[1]
-    if (unit === undefined) continue
+    // Envoy counts each answer once more by where its request came from.
+    if (unit === undefined || /\.(?:external|internal|canary)\.upstream_rq_/.test(name)) continue
     const counts = found.get(unit) ?? { requests: 0, errors: 0 }
     if (name.endsWith('.upstream_rq_5xx')) counts.errors += value
     else counts.requests += value

@@ -101,15 +101,29 @@ test('a canary: clients keep their side, sessions theirs, and nothing fails when
 })
 
 test('whoever has no name: sessions are divided, and each stays where it began', async () => {
-  write({ canary: { command: version('two'), weight: 50 } }, { sse: true })
+  write({ canary: { command: version('two'), weight: 50 } })
   await berth.up()
   // Both sides are asleep, so the first requests wait for one of two clusters that Envoy does not know.
   const began = await Promise.all(Array.from({ length: 24 }, () => begin()))
   expect(new Set(began.map(({ server }) => server))).toEqual(new Set(['one', 'two']))
   for (const { server, id } of began) expect(await inSession(id, 'anonymous')).toBe(server)
 
-  const modern = await Promise.all(Array.from({ length: 12 }, (_, i) => modernCall('tools/list', `program-${i % 6}`)))
-  expect(modern.map(({ status }) => status)).toEqual(modern.map(() => 200))
+  // Whoever begins no sessions keeps a side by the program that asks.
+  const sides = await Promise.all(
+    Array.from({ length: 8 }, async (_, i) => {
+      const answers = [await modernCall('tools/call', `program-${i}`), await modernCall('tools/call', `program-${i}`)]
+      return answers.map(({ body }) => / of (\w+)/.exec(body)?.[1])
+    }),
+  )
+  for (const [first, second] of sides) expect(second).toBe(first)
+  expect(new Set(sides.map(([side]) => side))).toEqual(new Set(['one', 'two']))
+
+  const counted = await eventually(async () => {
+    const { versions } = await shown()
+    for (const { requests } of versions) expect(requests).toBeGreaterThan(0)
+    return versions.reduce((sum, { requests }) => sum + requests, 0)
+  })
+  expect(counted, 'each is counted once').toBeLessThanOrEqual(24 + 24 + 16)
   expect((await sideOf('canary'))?.split).toEqual(['anonymous'])
 })
 
@@ -205,6 +219,18 @@ test('a mirror reads along with what only reads, and is in nobody’s way', asyn
   write({ mirror: { command: version('two', 'exits') } })
   await eventually(async () => expect((await sideOf('mirror'))?.runs).toContain('exits'))
   for (let i = 0; i < 10; i++) expect((await modernCall('tools/list', 'x', early)).status).toBe(200)
+  write({ mirror: { command: version('two', 'silent') } })
+  await eventually(async () => {
+    const mirror = await sideOf('mirror')
+    expect(mirror?.runs).toContain('silent')
+    expect(mirror?.up).toBe(1)
+  })
+  // More than limits.concurrency and limits.queue of the mirror's slot, which answers none of them.
+  for (let i = 0; i < 15; i++) {
+    const some = await Promise.all(Array.from({ length: 10 }, () => modernCall('tools/list', 'x', early)))
+    expect(some.map(({ status }) => status)).toEqual(some.map(() => 200))
+  }
+  expect((await berth.status()).xds.refused).toBe(0)
 })
 
 function modernCall(method: string, program: string, client?: string): Promise<Answer> {
