@@ -158,14 +158,14 @@ function backendOf(
   cwd: string,
 ): Service['backend'] {
   if (image === undefined || runtime === 'process')
-    return { kind: 'process', command: command ?? [], cwd, env: env ?? {}, secrets }
+    return { kind: 'process', command: command ?? [], cwd, env: inOrder(env ?? {}), secrets: inOrder(secrets) }
   return {
     kind: 'image',
     image,
     command: command ?? [],
     cwd,
-    env: env ?? {},
-    secrets,
+    env: inOrder(env ?? {}),
+    secrets: inOrder(secrets),
     volumes: (volumes ?? []).map(({ source, target, readOnly }) => ({
       source: isNamedVolume(source) ? source : resolve(cwd, source),
       target,
@@ -176,6 +176,11 @@ function backendOf(
     runtimes: runtimesOf(runtime ?? 'auto', command !== undefined),
     engine: undefined,
   }
+}
+
+/** The same variables are the same definition, whatever their order: nothing is restarted for it. */
+function inOrder<T>(variables: Readonly<Record<string, T>>): Readonly<Record<string, T>> {
+  return Object.fromEntries(Object.entries(variables).toSorted(([a], [b]) => (a < b ? -1 : 1)))
 }
 
 /** `auto` ends with a local process only where there is a command to run (contract, "Configuration"). */

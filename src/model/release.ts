@@ -243,7 +243,7 @@ export function releaseProblems(versions: Versions, decision: Decision | undefin
     tell('The canary is the version that runs already.', 'Remove release, or write what the next version is.')
   if (isDecided && decision.outcome === 'promoted')
     tell(
-      `Its canary was promoted: ${whatRuns(versions.stable.backend)} serves everybody, and the file says otherwise.`,
+      `Its canary was promoted: ${whatRuns(versions.stable.backend)} serves everybody, and its definition says otherwise.`,
       'Write that in the place of the earlier one and remove release.canary; nothing is restarted for it.',
     )
   if (isDecided && decision.outcome === 'rolled-back')
