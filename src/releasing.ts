@@ -107,7 +107,6 @@ export function createReleasing(options: ReleasingOptions): ReleaseParts {
       .filter((client) => mayUse(client, service))
       .map(({ name }) => name)
     const parts = clientsOnCanary(service.name, names, canary?.weight ?? 0)
-    const reason = service.down ?? service.doubt
     return {
       role,
       version: service.variant ?? null,
@@ -121,7 +120,7 @@ export function createReleasing(options: ReleasingOptions): ReleaseParts {
       sessions: views.reduce((sum, { status }) => sum + (status?.sessions ?? 0), 0),
       ...tally,
       error_rate: errorRate(tally),
-      ...(reason === undefined ? {} : { reason }),
+      ...reasonOf(service),
     }
   }
   const show = (name: string): ReleaseRow => {
@@ -173,7 +172,8 @@ export function createReleasing(options: ReleasingOptions): ReleaseParts {
           return { refused: `The canary of service ${name} was rolled back. Change release.canary to start it anew.` }
         const failure = await fault(before.canary.service)
         if (failure !== undefined) return { refused: `The canary of service ${name} does not work: ${failure}` }
-        if (find(name)?.versions.stable.release !== release)
+        // Also when it was rolled back meanwhile.
+        if (find(name)?.versions.stable.release !== release || !find(name).versions.canary)
           return { refused: `The release of ${name} has changed meanwhile.` }
         releases.promote(name)
       }
@@ -192,6 +192,7 @@ export function createReleasing(options: ReleasingOptions): ReleaseParts {
           role,
           ...(weights[role] === undefined ? {} : { weight: weights[role] }),
           ...watch.tally(unitOf(service)),
+          ...reasonOf(service),
         })),
       }
     },
@@ -207,4 +208,9 @@ export function createReleasing(options: ReleasingOptions): ReleaseParts {
       releases.close()
     },
   }
+}
+
+function reasonOf({ down, doubt }: Service): { readonly reason?: string } {
+  const reason = down ?? doubt
+  return reason === undefined ? {} : { reason }
 }

@@ -57,6 +57,7 @@ export const serviceRow = object({
           weight: optional(int()),
           requests: count,
           errors: count,
+          reason: optional(string()).describe('Why it does not serve.'),
         }),
       ).describe('What they did in the last 5 minutes.'),
     }),

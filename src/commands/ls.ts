@@ -34,11 +34,11 @@ const RELEASES: Readonly<Record<Release['state'], string>> = {
 }
 
 function released({ state, versions }: Release): string {
-  const sides = versions.map(({ role, weight, requests, errors }) => {
-    const part = weight === undefined ? '' : ` (${weight} %)`
-    return `${role}${part} ${requests} requests, ${errors} errors`
+  const sides = versions.map(({ role, weight, requests, errors, reason }) => {
+    const part = weight === undefined ? role : `${role} (${weight} %)`
+    return reason === undefined ? `${part} ${requests} requests, ${errors} errors` : `${part} does not serve: ${reason}`
   })
-  return `${RELEASES[state]}: ${sides.join('; ')}.`
+  return `${RELEASES[state]}: ${sides.join('; ')}`
 }
 
 function list(services: readonly ServiceRow[]): string {

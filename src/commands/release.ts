@@ -31,9 +31,10 @@ export async function run({
 
 function words(row: ReleaseRow): string {
   const { service, versions } = row
-  const head = ['VERSION', 'PART', 'SLOTS', 'SESSIONS', 'REQUESTS', 'ERRORS', 'RUNS']
+  const head = ['VERSION', 'NAME', 'PART', 'SLOTS', 'SESSIONS', 'REQUESTS', 'ERRORS', 'RUNS']
   const rows = versions.map((version) => [
     version.role,
+    version.version ?? '-',
     part(version),
     String(version.up),
     String(version.sessions),

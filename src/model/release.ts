@@ -231,32 +231,25 @@ export function percent(rate: number): string {
   return `${Math.round(rate * 1000) / 10} %`
 }
 
-/** What people should know of a service's release. @param versions where they run */
+/** What people should do about a service's release. */
 export function releaseProblems(versions: Versions, decision: Decision | undefined): Problem[] {
   const { name, where, release } = versions.stable
   const { canary } = release ?? {}
   const about = `service ${name}`
   const found: Problem[] = []
   const tell = (message: string, remedy: string): void => void found.push({ about, where, message, remedy })
-  const isDecided = decision !== undefined && decision.service === name
-  if (canary && !versions.canary && !isDecided)
+  if (canary && !versions.canary && !decision)
     tell('The canary is the version that runs already.', 'Remove release, or write what the next version is.')
-  if (isDecided && decision.outcome === 'promoted')
+  if (decision?.outcome === 'promoted')
     tell(
       `Its canary was promoted: ${whatRuns(versions.stable.backend)} serves everybody, and its definition says otherwise.`,
       'Write that in the place of the earlier one and remove release.canary; nothing is restarted for it.',
     )
-  if (isDecided && decision.outcome === 'rolled-back')
+  if (decision?.outcome === 'rolled-back')
     tell(
       `Its canary was rolled back${decision.reason === undefined ? '.' : `: ${decision.reason}`}`,
       'Mend it and change release.canary, or remove that; to try the same once more, change its weight.',
     )
-  for (const { role, service } of rolesOf(versions)) {
-    const reason = service.down ?? service.doubt
-    if (role !== 'canary' && role !== 'mirror') continue
-    if (reason !== undefined)
-      tell(`Its ${role} does not serve, the stable version does: ${reason}`, 'Mend what stands below release.')
-  }
   return found
 }
 

@@ -186,11 +186,11 @@ export class Slots {
   problems(): Problem[] {
     const problems: Problem[] = []
     for (const { service: unit, group, current, wanted, definition } of this.#entries.values()) {
-      const service = serviceOfUnit(unit)
+      const { service, variant } = partsOfUnit(unit)
       const words = current.state === 'failed' ? current.reason : current.status?.lastFailure
       if (!wanted || words === undefined) continue
       problems.push({
-        about: `service ${service}, client ${group}`,
+        about: `service ${service}${variant === undefined ? '' : `, version ${variant}`}, client ${group}`,
         where: definition?.where ?? service,
         message: words,
         remedy: `Mend the service's definition or its server; logs/${service}.log in the state folder says more.`,

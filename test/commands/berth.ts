@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { Writable } from 'node:stream'
 
 import { createApi } from '../../src/api/app.ts'
+import type { Releasing } from '../../src/api/release.ts'
 import { type ApiServer, serveApi } from '../../src/api/server.ts'
 import { adminToken } from '../../src/api/token.ts'
 import type { Actions, ServiceRow, View } from '../../src/api/view.ts'
@@ -52,6 +53,7 @@ export async function controlApi(
   view: Partial<View>,
   admin = join(home, 'admin.sock'),
   actions: Partial<Actions> = {},
+  releasing: Releasing = noReleasing,
 ): Promise<ApiServer> {
   await mkdir(home, { recursive: true })
   const whole: View = {
@@ -76,7 +78,7 @@ export async function controlApi(
     throw error
   }
   const app = createApi({
-    releasing: noReleasing,
+    releasing,
     view: whole,
     deploying: noDeploying,
     actions: { restart: () => 0, logs: async () => [], ...actions },

@@ -3,7 +3,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 
 import type { ReleaseRow, ReleaseVersion } from '../../src/api/release.ts'
 import { clientsOnCanary } from '../../src/model/release.ts'
@@ -13,20 +13,34 @@ import { load } from './load.ts'
 const SERVER = join(import.meta.dirname, '..', 'fixtures', 'stdio', 'versioned.ts')
 const version = (...args: string[]) => [process.execPath, SERVER, ...args]
 const NAMED = ['claude-code', 'codex', 'gemini', 'vscode', 'cursor']
-const half = clientsOnCanary('files', [...NAMED, 'anonymous'], 50).canary
-const early = NAMED.find((name) => half.has(name))!
-const late = NAMED.find((name) => !half.has(name))!
 
 let berth: Berth
+/** Each test has a service and a port of its own. */
+let count = 0
+let name: string
+let port: number
+/** Clients on the canary at half of the weight, one of them, and one of the others. */
+let half: ReadonlySet<string>
+let early: string
+let late: string
 
-beforeEach(async () => {
-  berth = await Berth.make()
+beforeAll(async () => {
+  berth = await Berth.start({ services: {} })
 })
-afterEach(() => berth[Symbol.asyncDispose]())
+afterAll(() => berth[Symbol.asyncDispose]())
+beforeEach(() => {
+  port = berth.port + count++
+  name = `files-${count}`
+  half = clientsOnCanary(name, [...NAMED, 'anonymous'], 50).canary
+  early = NAMED.find((each) => half.has(each))!
+  late = NAMED.find((each) => !half.has(each))!
+})
 
-const write = (release: object, more: object = {}) =>
-  berth.write({ services: { files: { command: version('one'), release, ...more } } })
-const shown = () => berth.api<ReleaseRow>('/services/files/release')
+const serve = (service: object) => berth.write({ services: { [name]: { ...service, port } } })
+const write = (release: object, more: object = {}) => serve({ command: version('one'), release, ...more })
+/** Until the service is served. */
+const served = () => eventually(async () => expect((await berth.call(port, '/healthz')).status).toBe(200))
+const shown = () => berth.api<ReleaseRow>(`/services/${name}/release`)
 const sideOf = async (role: string): Promise<ReleaseVersion | undefined> =>
   (await shown()).versions.find((each) => each.role === role)
 
@@ -34,7 +48,7 @@ const nameIn = ({ json }: Answer) => (json.result as { serverInfo: { name: strin
 
 /** The server that a new session of a client gets. */
 async function begin(client?: string): Promise<{ server: string; id: string }> {
-  const answer = await berth.post(berth.port, initialize(), client === undefined ? {} : { client })
+  const answer = await berth.post(port, initialize(), client === undefined ? {} : { client })
   expect(answer.status, answer.body).toBe(200)
   return { server: nameIn(answer), id: String(answer.headers['mcp-session-id']) }
 }
@@ -42,14 +56,14 @@ async function begin(client?: string): Promise<{ server: string; id: string }> {
 /** The server that answers in a session. */
 async function inSession(id: string, client: string): Promise<string> {
   const message = { jsonrpc: '2.0', id: 7, method: 'tools/call', params: { name: 'echo', arguments: { message: 'x' } } }
-  const { status, body } = await berth.post(berth.port, message, { client, headers: { 'mcp-session-id': id } })
+  const { status, body } = await berth.post(port, message, { client, headers: { 'mcp-session-id': id } })
   return status === 200 ? /Echo: x of (\w+)/.exec(body)![1]! : `${status}`
 }
 
 test('a canary: clients keep their side, sessions theirs, and nothing fails when weights and sides change', async () => {
   write({ canary: { command: version('two'), weight: 0 } })
-  await berth.up()
-  const loads = [await load(berth, berth.port, early), await load(berth, berth.port, late)]
+  await served()
+  const loads = [await load(berth, port, early), await load(berth, port, late)]
   const first = await begin(early)
   expect(first.server).toBe('one')
 
@@ -67,16 +81,16 @@ test('a canary: clients keep their side, sessions theirs, and nothing fails when
   write({ canary: { command: version('two'), weight: 50 } })
   await eventually(async () => expect((await begin(early)).server).toBe('two'))
   expect((await sideOf('canary'))?.clients).toEqual([...half].sort())
-  const adapter = (await berth.service('files')).slots.find(({ client, version }) => client === early && version)!.pid
+  const adapter = (await berth.service(name)).slots.find(({ client, version }) => client === early && version)!.pid
 
-  const promoted = await berth.cli('release', 'files', 'promote')
+  const promoted = await berth.cli('release', name, 'promote')
   expect(promoted, promoted.err).toMatchObject({ code: 0 })
   expect(promoted.out).toContain('the canary was promoted')
   expect((await begin(late)).server).toBe('two')
   expect(await inSession(first.id, early)).toBe('one')
   expect(await inSession(onCanary.id, early)).toBe('two')
   await Promise.all(loads.map((each) => each.more(20)))
-  const after = (await berth.service('files')).slots.find(({ client, version }) => client === early && version)!.pid
+  const after = (await berth.service(name)).slots.find(({ client, version }) => client === early && version)!.pid
   expect(after, 'nothing is restarted for a promotion').toBe(adapter)
   expect((await berth.cli('problems')).out).toContain('remove release.canary')
 
@@ -88,7 +102,7 @@ test('a canary: clients keep their side, sessions theirs, and nothing fails when
   expect(await inSession(onCanary.id, early)).toBe('two')
   await Promise.all(loads.map((each) => each.more(20)))
 
-  const back = await berth.cli('release', 'files', 'rollback')
+  const back = await berth.cli('release', name, 'rollback')
   expect(back, back.err).toMatchObject({ code: 0 })
   expect((await begin(early)).server).toBe('one')
   expect(await inSession(onCanary.id, early)).toBe('two')
@@ -96,13 +110,13 @@ test('a canary: clients keep their side, sessions theirs, and nothing fails when
   await Promise.all(loads.map((each) => each.more(20)))
   await Promise.all(loads.map((each) => each.stop()))
   expect(loads.flatMap(({ failures }) => failures)).toEqual([])
-  expect((await berth.cli('release', 'files', 'promote')).code).toBe(1)
+  expect((await berth.cli('release', name, 'promote')).code).toBe(1)
   expect((await berth.status()).xds.refused).toBe(0)
 })
 
 test('whoever has no name: sessions are divided, and each stays where it began', async () => {
   write({ canary: { command: version('two'), weight: 50 } })
-  await berth.up()
+  await served()
   // Both sides are asleep, so the first requests wait for one of two clusters that Envoy does not know.
   const began = await Promise.all(Array.from({ length: 24 }, () => begin()))
   expect(new Set(began.map(({ server }) => server))).toEqual(new Set(['one', 'two']))
@@ -129,7 +143,7 @@ test('whoever has no name: sessions are divided, and each stays where it began',
 
 test('over HTTP+SSE a session stays on its side, too', async () => {
   write({ canary: { command: version('two'), weight: 50 } }, { sse: true })
-  await berth.up()
+  await served()
   const one = await openSse(late)
   const two = await openSse(early)
   expect(
@@ -146,8 +160,8 @@ test('over HTTP+SSE a session stays on its side, too', async () => {
 
 test('a canary that fails where the stable version does not is rolled back, and says so', async () => {
   write({ canary: { command: version('two', 'dies'), weight: 50 }, rollback: { requests: 5 } })
-  await berth.up()
-  const steady = await load(berth, berth.port, late)
+  await served()
+  const steady = await load(berth, port, late)
   await eventually(async () => {
     const { server, id } = await begin(early)
     if (server === 'two') await inSession(id, early)
@@ -159,7 +173,7 @@ test('a canary that fails where the stable version does not is rolled back, and 
     /^\d+ of \d+ requests failed \([\d.]+ %; allowed 5 %\), and 0 of \d+ of the stable version\.$/,
   )
   expect((await berth.cli('problems')).out).toContain(row.reason)
-  expect((await berth.cli('release', 'files')).out).toContain('rolled back')
+  expect((await berth.cli('release', name)).out).toContain('rolled back')
   expect((await berth.cli('ls')).out).toContain('its canary was rolled back')
   await steady.stop()
   expect(steady.failures).toEqual([])
@@ -172,27 +186,27 @@ test('a canary that fails where the stable version does not is rolled back, and 
 
 test('a canary that never starts is not promoted, and nobody new is sent to it', async () => {
   write({ canary: { command: version('two', 'exits'), weight: 50 } })
-  await berth.up()
-  const { code, err } = await berth.cli('release', 'files', 'promote')
+  await served()
+  const { code, err } = await berth.cli('release', name, 'promote')
   expect(code).toBe(1)
-  expect(err).toContain('The canary of service files does not work')
+  expect(err).toContain(`The canary of service ${name} does not work`)
   expect((await begin(late)).server).toBe('one')
 })
 
 test('when its time is over, the earlier version ends its sessions with 404', async () => {
   write({ canary: { command: version('two'), weight: 0, warm: true }, drain: '1s' })
-  await berth.up()
+  await served()
   const { id } = await begin(late)
   // It is warm: its slot comes up by itself.
   await eventually(async () => expect((await sideOf('canary'))?.up).toBe(1))
-  expect((await berth.cli('release', 'files', 'promote')).code).toBe(0)
+  expect((await berth.cli('release', name, 'promote')).code).toBe(0)
   expect((await begin(late)).server).toBe('two')
   await eventually(async () => expect(await inSession(id, late)).toBe('404'))
   await eventually(async () => expect((await shown()).versions.map(({ role }) => role)).toEqual(['stable']))
 
   // What was promoted is written down: nothing starts anew.
   const session = await begin(late)
-  berth.write({ services: { files: { command: version('two') } } })
+  serve({ command: version('two') })
   await eventually(async () => expect((await berth.cli('problems')).out).toBe('No problems.\n'))
   expect((await shown()).state).toBe(null)
   expect(await inSession(session.id, late)).toBe('two')
@@ -201,7 +215,7 @@ test('when its time is over, the earlier version ends its sessions with 404', as
 test('a mirror reads along with what only reads, and is in nobody’s way', async () => {
   const notes = join(berth.folder, 'notes')
   write({ mirror: { command: version('two', `notes=${notes}`) } })
-  await berth.up()
+  await served()
   const read = () => (existsSync(notes) ? readFileSync(notes, 'utf8').trim().split('\n') : [])
   await eventually(async () => {
     expect((await modernCall('tools/list', 'x', early)).status).toBe(200)
@@ -247,14 +261,14 @@ function modernCall(method: string, program: string, client?: string): Promise<A
     ...(method === 'tools/call' ? { 'mcp-name': 'echo' } : {}),
   }
   const message = { jsonrpc: '2.0', id: 1, method, params }
-  return berth.post(berth.port, message, { headers, ...(client === undefined ? {} : { client }) })
+  return berth.post(port, message, { headers, ...(client === undefined ? {} : { client }) })
 }
 
 /** A client of 2024-11-05: its stream, and one question after the other. */
 async function openSse(client: string): Promise<{ ask(message: object): Promise<string>; close(): void }> {
   const stopping = new AbortController()
   const headers = { accept: 'text/event-stream', 'x-mcp-client': client }
-  const response = await fetch(`http://127.0.0.1:${berth.port}/sse`, { headers, signal: stopping.signal })
+  const response = await fetch(`http://127.0.0.1:${port}/sse`, { headers, signal: stopping.signal })
   const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader()
   let text = ''
   const event = async (): Promise<string> => {
@@ -274,7 +288,7 @@ async function openSse(client: string): Promise<{ ask(message: object): Promise<
   const path = await event()
   return {
     ask: async (message) => {
-      expect((await berth.post(berth.port, message, { client, path })).status).toBe(202)
+      expect((await berth.post(port, message, { client, path })).status).toBe(202)
       return event()
     },
     close: () => stopping.abort(),
