@@ -50,7 +50,7 @@ interface Life {
 }
 
 interface Entry {
-  /** The unit (names.ts): a service, or one of its other versions. */
+  /** The unit (names.ts). */
   readonly service: string
   readonly group: string
   current: Life
