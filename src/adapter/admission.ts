@@ -64,7 +64,9 @@ interface Lined<T> {
 export type Place<T> = Waiter<Lined<T>>
 
 export class Admission<T extends Turn = Turn> {
+  /** The slot's, which may change. */
   readonly #limits: Limits
+  readonly #ageMs: number
   readonly #room: WaitingRoom
   readonly #queue: RequestQueue<Lined<T>>
   readonly #server: ServerState
@@ -76,8 +78,15 @@ export class Admission<T extends Turn = Turn> {
     this.#limits = limits
     this.#room = room
     this.#server = server
-    // A request of the lowest tier has to get its turn before its time is up.
-    this.#queue = new RequestQueue(limits.concurrency, Math.min(bounds.ageMs, limits.timeoutMs / 10), room)
+    this.#ageMs = bounds.ageMs
+    this.#queue = new RequestQueue(limits.concurrency, ageOf(limits, bounds.ageMs), room)
+  }
+
+  /** The limits have changed. What waits keeps the time that it was given. */
+  limited(): void {
+    this.#queue.limit = this.#limits.concurrency
+    this.#queue.ageMs = ageOf(this.#limits, this.#ageMs)
+    this.#giveTurns()
   }
 
   /** Takes a place at the server; false: the request has to wait. */
@@ -93,17 +102,7 @@ export class Admission<T extends Turn = Turn> {
   /** Gives a place back, to who is next. */
   leave(): void {
     this.#queue.leave()
-    if (this.#turning || this.#queue.waiting === 0) return
-    this.#turning = true
-    const now = performance.now()
-    for (let next = this.#queue.next(now); next; next = this.#queue.next(now)) {
-      if (this.#server.choked) {
-        clearTimeout(next.value.timer)
-        this.#queue.leave()
-        next.value.turn.refuse(CHOKED)
-      } else this.#go(next, now)
-    }
-    this.#turning = false
+    this.#giveTurns()
   }
 
   /** Where a turn is more than a place: whoever waits and can take one goes, in the order of their turns. */
@@ -152,6 +151,20 @@ export class Admission<T extends Turn = Turn> {
     }
   }
 
+  #giveTurns(): void {
+    if (this.#turning || this.#queue.waiting === 0) return
+    this.#turning = true
+    const now = performance.now()
+    for (let next = this.#queue.next(now); next; next = this.#queue.next(now)) {
+      if (this.#server.choked) {
+        clearTimeout(next.value.timer)
+        this.#queue.leave()
+        next.value.turn.refuse(CHOKED)
+      } else this.#go(next, now)
+    }
+    this.#turning = false
+  }
+
   #go({ value: { turn, timeoutMs, timer }, since }: Place<T>, now: number): void {
     clearTimeout(timer)
     turn.go(Math.max(1, timeoutMs - (now - since)))
@@ -175,4 +188,9 @@ export class Admission<T extends Turn = Turn> {
     const message = `${waited} and was not run: ${this.#server.busy} Try again.`
     place.value.turn.refuse({ status: 504, code: CODE.server, message })
   }
+}
+
+/** A request of the lowest tier has to get its turn before its time is up. */
+function ageOf({ timeoutMs }: Limits, ageMs: number): number {
+  return Math.min(ageMs, timeoutMs / 10)
 }

@@ -17,6 +17,7 @@ import { invalidParams, methodNotFound, valueAt, type ModernRequest } from './mo
 import type { ProcessPool } from './pool.ts'
 import { META } from './protocol.ts'
 import { ASK_NEEDS } from './routing.ts'
+import type { Limits } from '../model/service.ts'
 import type { AdapterSpec } from './spec.ts'
 
 /** Requests whose answer may be that input is required (basic/patterns/mrtr, "Supported Requests"). */
@@ -43,7 +44,7 @@ interface LeaseTurn extends Turn {
 export class BridgeToLegacy implements BridgeEvents {
   readonly #pool: ProcessPool
   readonly #bounds: Bounds
-  readonly #timeoutMs: number
+  readonly #limits: Limits
   readonly #strict: boolean
   readonly #all = new Set<Bridged>()
   readonly #held: HeldCalls<Continuation>
@@ -53,11 +54,16 @@ export class BridgeToLegacy implements BridgeEvents {
   constructor(spec: AdapterSpec, pool: ProcessPool, bounds: Bounds) {
     this.#pool = pool
     this.#bounds = bounds
-    this.#timeoutMs = spec.limits.timeoutMs
+    this.#limits = spec.limits
     this.#strict = spec.isolation === 'shared'
     this.#held = new HeldCalls(bounds.heldCalls, bounds.heldMs)
     const state = { choked: false, busy: 'all processes of the server are busy.' }
     this.#line = new Admission(spec.limits, bounds, pool.room, state)
+  }
+
+  /** The limits have changed. */
+  limited(): void {
+    this.#line.limited()
   }
 
   /** Answers a request. Rejects with a RefusalError, or with NotInitialized when the server is not of this era. */
@@ -269,7 +275,7 @@ export class BridgeToLegacy implements BridgeEvents {
   /** One that can be had at once; nobody overtakes who waits. */
   #now(key: string, alone: boolean): { bridged: Bridged; timeoutMs: number } | undefined {
     const bridged = this.#line.waiting === 0 ? (this.#usable(key, alone) ?? this.#open(key)) : undefined
-    return bridged && { bridged: given(bridged, alone), timeoutMs: this.#timeoutMs }
+    return bridged && { bridged: given(bridged, alone), timeoutMs: this.#limits.timeoutMs }
   }
 
   /** Waits for one. Resolves with undefined when the client leaves. */

@@ -3,10 +3,11 @@
 import { createServer, type Server, type ServerResponse } from 'node:http'
 
 import type { Slot } from './slot.ts'
+import type { Adjustable } from './spec.ts'
 
 /**
- * Serves `GET /status`, `GET /watch`, `POST /scale?warm=<n>&max=<n>` (without `max`: as many as there are sessions) and
- * `POST /drain?deadline=<ms>`; `drain` is called for the last.
+ * Serves `GET /status`, `GET /watch`, `POST /adjust?warm=<n>&max=<n>&concurrency=<n>&queue=<n>&timeout=<ms>` (without
+ * `max`: as many as there are sessions) and `POST /drain?deadline=<ms>`; `drain` is called for the last.
  */
 export function createControlServer(slot: Slot, drain: (deadlineMs: number) => void): Server {
   const server = createServer((req, res) => {
@@ -22,19 +23,28 @@ export function createControlServer(slot: Slot, drain: (deadlineMs: number) => v
       reply(res, 202, slot.status)
       return drain(deadline)
     }
-    if (route === 'POST /scale') {
-      const wanted = new URLSearchParams(query)
-      const warm = Number(wanted.get('warm') ?? Number.NaN)
-      const max = wanted.has('max') ? Number(wanted.get('max')) : undefined
-      if (!Number.isInteger(warm) || warm < 0 || !Number.isInteger(max ?? 1) || (max ?? 1) < 1)
-        return reply(res, 400, { error: 'warm must be a whole number, and max one above 0.' })
-      slot.rescale({ warm, max })
+    if (route === 'POST /adjust') {
+      const wanted = adjustable(new URLSearchParams(query))
+      if (!wanted) return reply(res, 400, { error: 'Give scale and limits as whole numbers; only max may be absent.' })
+      slot.adjust(wanted)
       return reply(res, 200, slot.status)
     }
-    reply(res, 404, { error: 'Use GET /status, GET /watch, POST /scale or POST /drain.' })
+    reply(res, 404, { error: 'Use GET /status, GET /watch, POST /adjust or POST /drain.' })
   })
   server.keepAliveTimeout = 0
   return server
+}
+
+function adjustable(query: URLSearchParams): Adjustable | undefined {
+  const numberOf = (key: string, least: number): number => {
+    const value = Number(query.get(key) ?? Number.NaN)
+    return Number.isInteger(value) && value >= least ? value : Number.NaN
+  }
+  const max = query.has('max') ? numberOf('max', 1) : undefined
+  const [warm, concurrency] = [numberOf('warm', 0), numberOf('concurrency', 1)]
+  const [queue, timeoutMs] = [numberOf('queue', 0), numberOf('timeout', 1)]
+  if ([warm, max ?? 1, concurrency, queue, timeoutMs].some(Number.isNaN)) return undefined
+  return { scale: { warm, max }, limits: { concurrency, queue, timeoutMs } }
 }
 
 function reply(res: ServerResponse, status: number, body: unknown): void {

@@ -47,6 +47,11 @@ export class Modern {
     this.eras = new Eras(spec, pool, bounds, changed, (process) => this.server.use(process))
   }
 
+  /** The limits have changed. */
+  limited(): void {
+    this.#bridge.limited()
+  }
+
   /** Answers a request. Rejects with a RefusalError. */
   async serve(exchange: ModernExchange, request: ModernRequest): Promise<void> {
     if (request.method === LISTEN) this.#listens.set(exchange, request.id)

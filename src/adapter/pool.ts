@@ -96,6 +96,12 @@ export class ProcessPool {
     for (const process of this.#spares.resize(warm)) this.release(process)
   }
 
+  /** The limits of its specification have changed. */
+  limited(): void {
+    this.room.places = this.#spec.limits.queue
+    for (const { admission } of this.#all.keys()) admission.limited()
+  }
+
   get size(): number {
     return this.#all.size
   }

@@ -59,7 +59,8 @@ class List<N extends Node<N>> {
 
 /** What of a slot is with its servers and what waits, over the queues of all its processes. */
 export class WaitingRoom {
-  readonly #places: number
+  /** How many may wait. */
+  places: number
   readonly #limitBytes: number
   readonly #shared: boolean
   readonly #own = new Map<string, number>()
@@ -69,7 +70,7 @@ export class WaitingRoom {
 
   /** `shared`: several clients may come. */
   constructor(places: number, bytes: number, shared: boolean) {
-    this.#places = places
+    this.places = places
     this.#limitBytes = bytes
     this.#shared = shared
   }
@@ -84,7 +85,7 @@ export class WaitingRoom {
    * of them, each of n gets 1/(n + 1), and a client that has nothing waiting finds a place as long as there is one.
    */
   lacks(client: string, bytes: number): 'places' | 'bytes' | 'share' | undefined {
-    const free = this.#places - this.#waiting
+    const free = this.places - this.#waiting
     if (free <= 0) return 'places'
     if (this.#bytes + bytes > this.#limitBytes) return 'bytes'
     if (this.#shared && (this.#own.get(client) ?? 0) >= free) return 'share'
@@ -114,8 +115,9 @@ export class WaitingRoom {
  * crowd of a lower tier gets no more than a turn each for its patience.
  */
 export class RequestQueue<T> {
-  readonly #limit: number
-  readonly #ageMs: number
+  /** How many requests may run. A lower one ends nothing that runs. */
+  limit: number
+  ageMs: number
   readonly #room: WaitingRoom
   /** By tier, then by client; none is empty. */
   readonly #lanes: readonly Map<string, Lane<T>>[] = TIERS.map(() => new Map())
@@ -124,10 +126,10 @@ export class RequestQueue<T> {
   #running = 0
   #waiting = 0
 
-  /** At most `limit` requests run. */
+  /** At most `limit` requests run; after `ageMs` a client that waits counts as of the next higher tier. */
   constructor(limit: number, ageMs: number, room: WaitingRoom) {
-    this.#limit = limit
-    this.#ageMs = ageMs
+    this.limit = limit
+    this.ageMs = ageMs
     this.#room = room
   }
 
@@ -141,7 +143,7 @@ export class RequestQueue<T> {
 
   /** Takes a place at the server; false: all are taken, or others wait for them. */
   enter(): boolean {
-    if (this.#running >= this.#limit || this.#waiting > 0) return false
+    if (this.#running >= this.limit || this.#waiting > 0) return false
     this.reenter()
     return true
   }
@@ -176,7 +178,7 @@ export class RequestQueue<T> {
 
   /** The one whose turn it is, with a place at the server; undefined: nobody waits, or no place is free. */
   next(now: number): Waiter<T> | undefined {
-    if (this.#waiting === 0 || this.#running >= this.#limit) return undefined
+    if (this.#waiting === 0 || this.#running >= this.limit) return undefined
     this.#age(now)
     const lane = this.#rounds.find((round) => round.first)!.first!
     const entry = lane.entries.first!
@@ -241,7 +243,7 @@ export class RequestQueue<T> {
   #age(now: number): void {
     for (let level = 1; level < TIERS.length; level++) {
       const round = this.#rounds[level]!
-      while (round.first && now - round.first.since >= this.#ageMs) this.#line(round.first, level - 1, now)
+      while (round.first && now - round.first.since >= this.ageMs) this.#line(round.first, level - 1, now)
     }
   }
 

@@ -1,7 +1,7 @@
 // One adapter's slot: its sessions, its processes, how much is under way, and its orderly end.
 
-import type { Scale } from '../model/service.ts'
-import type { AdapterSpec, AdapterStatus } from './spec.ts'
+import type { Limits } from '../model/service.ts'
+import type { AdapterSpec, AdapterStatus, Adjustable } from './spec.ts'
 import type { Bounds } from './bounds.ts'
 import { BridgeToModern } from './bridge-to-modern.ts'
 import type { Connection } from './connection.ts'
@@ -37,6 +37,8 @@ export class Slot {
   readonly #context: SessionContext
   readonly #watchers = new Set<() => void>()
   readonly #timers: NodeJS.Timeout[]
+  /** What everything that belongs to the slot reads; a change is seen by all of it. */
+  readonly #limits: { -readonly [K in keyof Limits]: Limits[K] }
   #requests = 0
   #starting = 0
   #bodyBytes = 0
@@ -46,14 +48,18 @@ export class Slot {
   #deadline: NodeJS.Timeout | undefined
 
   constructor(spec: AdapterSpec, start: StartStdio, bounds: Bounds, log: Log) {
-    this.spec = spec
+    this.#limits = { ...spec.limits }
+    this.spec = { ...spec, limits: this.#limits }
     this.bounds = bounds
     this.log = log
     const changed = () => this.#changed()
     const { sessionMark: mark } = spec
     this.#context = { bounds, replay: { bytes: 0 }, openStreams: this.#openStreams, mark, changed }
-    this.#pool = new ProcessPool(spec, start, bounds, log, { changed, ended: (process) => this.#processEnded(process) })
-    this.modern = new Modern(spec, this.#pool, bounds, changed)
+    this.#pool = new ProcessPool(this.spec, start, bounds, log, {
+      changed,
+      ended: (process) => this.#processEnded(process),
+    })
+    this.modern = new Modern(this.spec, this.#pool, bounds, changed)
     this.#timers = [
       setInterval(() => this.#keepAlive(), bounds.keepAliveMs),
       setInterval(() => this.#sweep(), bounds.sweepMs),
@@ -86,8 +92,12 @@ export class Slot {
     return this.#context
   }
 
-  rescale(scale: Scale): void {
+  /** From now on; nothing that runs or waits ends for it. */
+  adjust({ scale, limits }: Adjustable): void {
     this.#pool.rescale(scale)
+    Object.assign(this.#limits, limits)
+    this.#pool.limited()
+    this.modern.limited()
     this.#changed()
   }
 

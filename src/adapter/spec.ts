@@ -28,6 +28,13 @@ export interface AdapterSpec {
   readonly server: LocalServer | AttachedServer | ImageServer
 }
 
+/** What may change while the adapter runs. */
+export interface Adjustable {
+  readonly scale: Scale
+  /** But for `messageBytes`, by which the servers that run already were started. */
+  readonly limits: Omit<Limits, 'messageBytes'>
+}
+
 /** Eras that a server speaks; a missing member: nobody knows yet. */
 export interface ErasKnown {
   readonly legacy?: boolean

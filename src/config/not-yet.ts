@@ -39,6 +39,9 @@ const NOT_YET: readonly NotYet[] = [
   },
 ]
 
+/** Keys that can be written, but not with another value than the one that changes nothing. */
+export const NOT_YET_KEYS: readonly string[] = NOT_YET.map(({ key }) => key)
+
 /** A mistake for every use of such a key in a document as it was read. */
 export function usesOfNotYet(document: unknown): Mistake[] {
   return NOT_YET.flatMap(({ key, words, harmless, remedy }) =>

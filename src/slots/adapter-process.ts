@@ -5,8 +5,7 @@ import { request } from 'node:http'
 import type { Readable } from 'node:stream'
 import { rmSync } from 'node:fs'
 
-import type { AdapterReady, AdapterSpec, AdapterStatus } from '../adapter/spec.ts'
-import type { Scale } from '../model/service.ts'
+import type { AdapterReady, AdapterSpec, AdapterStatus, Adjustable } from '../adapter/spec.ts'
 import type { ProcessRecord } from '../model/record.ts'
 import type { ProcessRecords } from './envoy.ts'
 import { end, gone, runs, signal, type Detached, type Identity } from './process.ts'
@@ -110,8 +109,10 @@ export class AdapterProcess {
   }
 
   /** From now on; rejects when it does not hear. */
-  rescale({ warm, max }: Scale): Promise<void> {
-    return this.#call('POST', `/scale?warm=${warm}${max === undefined ? '' : `&max=${max}`}`)
+  adjust({ scale: { warm, max }, limits: { concurrency, queue, timeoutMs } }: Adjustable): Promise<void> {
+    const numbers = { warm, ...(max === undefined ? {} : { max }), concurrency, queue, timeout: timeoutMs }
+    const query = Object.entries(numbers).map(([key, value]) => `${key}=${value}`)
+    return this.#call('POST', `/adjust?${query.join('&')}`)
   }
 
   /** Lets it live on without this control plane. */

@@ -144,7 +144,7 @@ function wrap(adapter: AdapterProcess): Adapter {
     pid: adapter.identity.pid,
     httpSocket: adapter.httpSocket,
     drain: (deadlineMs) => adapter.drain(deadlineMs),
-    rescale: (scale) => adapter.rescale(scale),
+    adjust: (settings) => adapter.adjust(settings),
     release: () => adapter.release(),
   }
 }

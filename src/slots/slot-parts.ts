@@ -1,8 +1,9 @@
 // What the slots of a node need of the rest: adapters, memory of generations, and whom to tell.
 
-import type { AdapterStatus } from '../adapter/spec.ts'
+import type { AdapterStatus, Adjustable } from '../adapter/spec.ts'
 import type { ProcessRecord } from '../model/record.ts'
-import type { Scale, Service } from '../model/service.ts'
+import type { Service } from '../model/service.ts'
+import type { SlotState } from '../model/slot.ts'
 
 /** A running adapter, as the slots need it. */
 export interface Adapter {
@@ -10,7 +11,7 @@ export interface Adapter {
   readonly httpSocket: string
   drain(deadlineMs: number): Promise<void>
   /** How many processes it may have from now on; nobody's session ends for that. */
-  rescale(scale: Scale): Promise<void>
+  adjust(settings: Adjustable): Promise<void>
   release(): void
 }
 
@@ -36,6 +37,18 @@ export interface Adapters {
 export interface Generations {
   generations(): Map<string, number>
   setGeneration(slot: string, generation: number): void
+}
+
+/** One slot for people: `ls`, the API. */
+export interface SlotView {
+  readonly service: string
+  /** Which version of the service, as `Service.variant`. */
+  readonly variant?: string
+  readonly group: string
+  readonly state: SlotState
+  readonly pid?: number
+  readonly status?: AdapterStatus
+  readonly reason?: string
 }
 
 export interface SlotsOptions {

@@ -16,7 +16,9 @@ import type { ProcessRecord } from '../model/record.ts'
 import { unitOf } from '../model/release.ts'
 import type { Service } from '../model/service.ts'
 import { containerFor, groupFor, type Slot, type SlotState } from '../model/slot.ts'
-import type { Adapter, AdapterEvents, SlotsOptions } from './slot-parts.ts'
+import type { Adapter, AdapterEvents, SlotsOptions, SlotView } from './slot-parts.ts'
+
+export type { SlotView } from './slot-parts.ts'
 
 /**
  * How long the clusters of an ended life stay at least, and how often it is looked whether its routes have left it: Envoy
@@ -40,8 +42,8 @@ interface Life {
   adapter?: Adapter
   /** Stays when the adapter has ended, so that late requests fail at once and are not held. */
   socket?: string
-  /** Of the service, as its adapter was told; undefined: nobody knows, because it was adopted. */
-  scale?: string | undefined
+  /** What its adapter was told of the service that may change; undefined: nobody knows, because it was adopted. */
+  adjusted?: string | undefined
   /** Settles when the start has succeeded or failed. */
   starting?: Promise<void>
   status?: AdapterStatus
@@ -61,18 +63,6 @@ interface Entry {
   retry?: NodeJS.Timeout
   /** The definition to start the next life with. */
   definition?: Service
-}
-
-/** One slot for people: `ls`, the API. */
-export interface SlotView {
-  readonly service: string
-  /** Which version of the service, as `Service.variant`. */
-  readonly variant?: string
-  readonly group: string
-  readonly state: SlotState
-  readonly pid?: number
-  readonly status?: AdapterStatus
-  readonly reason?: string
 }
 
 export class Slots {
@@ -241,20 +231,20 @@ export class Slots {
     entry.definition = service
     const fingerprint = fingerprintOf(service, entry.group, tier)
     const { current } = entry
-    if (current.fingerprint === fingerprint) return this.#rescale(current, service)
+    if (current.fingerprint === fingerprint) return this.#adjust(current, service)
     this.#renew(entry)
     entry.current.fingerprint = fingerprint
   }
 
   /** One that does not hear is told again with the next change; its definition is the same either way. */
-  #rescale(life: Life, { scale }: Service): void {
-    const wanted = JSON.stringify(scale)
-    if (!life.adapter || life.scale === wanted) return
-    const before = life.scale
-    life.scale = wanted
-    life.adapter.rescale(scale).catch((error: Error) => {
-      life.scale = before
-      this.#options.log('an adapter was not scaled', { reason: error.message })
+  #adjust(life: Life, service: Service): void {
+    const wanted = adjustedBy(service)
+    if (!life.adapter || life.adjusted === wanted) return
+    const before = life.adjusted
+    life.adjusted = wanted
+    life.adapter.adjust(service).catch((error: Error) => {
+      life.adjusted = before
+      this.#options.log('an adapter was not told of its new settings', { reason: error.message })
     })
   }
 
@@ -325,7 +315,7 @@ export class Slots {
         this.#events(entry, life),
       )
       life.adapter = adapter
-      life.scale = JSON.stringify(service.scale)
+      life.adjusted = adjustedBy(service)
       life.socket = adapter.httpSocket
       life.state = 'up'
       life.upSince = Date.now()
@@ -435,6 +425,11 @@ function key(service: string, group: string): string {
  * What an adapter must be replaced for. A container that is started again is not: its adapter attaches to it anew, and
  * the sessions of the old process end with that process.
  */
+/** What an adapter that runs can be told of a service. */
+function adjustedBy({ scale, limits }: Service): string {
+  return JSON.stringify([scale, limits])
+}
+
 function fingerprintOf(service: Service, group: string, tier: string): string {
   const { isolation, era, limits, backend } = service
   const container = containerFor(service, group)
@@ -445,7 +440,7 @@ function fingerprintOf(service: Service, group: string, tier: string): string {
     containers: [container?.engine, container?.id],
   }[backend.kind]
   return createHash('sha256')
-    .update(JSON.stringify([isolation, era, limits, behind]))
+    .update(JSON.stringify([isolation, era, limits.messageBytes, behind]))
     .digest('base64url')
     .slice(0, 16)
 }

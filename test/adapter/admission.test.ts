@@ -147,6 +147,24 @@ describe.each([
     for (const answer of answers) expect((await answer).status).toBe(200)
   })
 
+  it('follow other limits without an end of anything: more room, less, another time-out', async () => {
+    await start(server, { queue: 2 })
+    const calls = ['a', 'b'].map((name) => ({ name, client: name }))
+    const answers = await lineUp(calls)
+    const adjust = (concurrency: number, queue: number, timeoutMs = DEFAULT_LIMITS.timeoutMs) =>
+      test.slot.adjust({ scale: { warm: 0, max: undefined }, limits: { concurrency, queue, timeoutMs } })
+    adjust(3, 2)
+    await runs(3)
+    expect(status().waiting).toBe(0)
+    adjust(1, 0)
+    const late = await ask('late', { client: 'a' })
+    expect(late.status).toBe(429)
+    for (const name of ['first', 'a', 'b']) finish(name)
+    for (const answer of answers) expect((await answer).status).toBe(200)
+    adjust(1, 0, 50)
+    expect(message(await ask('slow'))).toContain('within 0.05 s (limits.timeout)')
+  })
+
   it('are refused at once when the queue is full', async () => {
     await start(server, { queue: 2 }, { isolation: 'client' })
     const answers = await lineUp([{ name: 'a1' }, { name: 'a2' }])

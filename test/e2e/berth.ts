@@ -261,6 +261,8 @@ export interface CallOptions {
   readonly body?: string | Buffer
   /** Also for requests that are never answered. */
   readonly signal?: AbortSignal
+  /** Absent: 127.0.0.1. */
+  readonly host?: string
 }
 
 export type PostOptions = CallOptions & { readonly client?: string; readonly path?: string }
@@ -284,10 +286,10 @@ export function post(port: number, message: unknown, options: PostOptions = {}):
 export function call(
   port: number,
   path: string,
-  { method = 'GET', headers = {}, body, signal }: CallOptions,
+  { method = 'GET', headers = {}, body, signal, host = '127.0.0.1' }: CallOptions,
 ): Promise<Answer> {
   return new Promise((resolve, reject) => {
-    const outgoing = request({ host: '127.0.0.1', port, path, method, headers, agent: false, signal }, (response) => {
+    const outgoing = request({ host, port, path, method, headers, agent: false, signal }, (response) => {
       const chunks: Buffer[] = []
       response.on('data', (chunk: Buffer) => chunks.push(chunk))
       response.on('error', reject)

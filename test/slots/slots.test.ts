@@ -4,7 +4,9 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import { KNOWN_CLIENTS } from '../../src/model/client.ts'
 import { clusterName } from '../../src/model/names.ts'
-import type { Container, Scale } from '../../src/model/service.ts'
+import type { Adjustable } from '../../src/adapter/spec.ts'
+import { DEFAULT_LIMITS } from '../../src/config/limits.ts'
+import type { Container } from '../../src/model/service.ts'
 import type { Adapter, AdapterEvents, Adapters } from '../../src/slots/slot-parts.ts'
 import { Slots } from '../../src/slots/slots.ts'
 import { client, container, containers, image, service } from '../fixtures/world.ts'
@@ -21,7 +23,7 @@ class FakeAdapter implements Adapter {
   readonly pid = 4711
   readonly httpSocket: string
   readonly drained: number[] = []
-  readonly scales: Scale[] = []
+  readonly adjusted: Adjustable[] = []
   released = false
   readonly #events: AdapterEvents
 
@@ -35,8 +37,8 @@ class FakeAdapter implements Adapter {
     this.end()
   }
 
-  async rescale(scale: Scale): Promise<void> {
-    this.scales.push(scale)
+  async adjust({ scale, limits }: Adjustable): Promise<void> {
+    this.adjusted.push({ scale, limits })
   }
 
   end(): void {
@@ -232,7 +234,7 @@ describe('slots', () => {
     }
   })
 
-  test('another scale is told to the adapter, once, and takes nobody’s sessions away', async () => {
+  test('another scale and other limits are told to the adapter, once, and take nobody’s sessions away', async () => {
     const { slots, starts } = setUp()
     const scale = { warm: 1, max: 2 }
     slots.sync([service('a')], ALICE)
@@ -241,7 +243,10 @@ describe('slots', () => {
     slots.sync([service('a')], ALICE)
     slots.sync([service('a', { scale })], ALICE)
     slots.sync([service('a', { scale })], ALICE)
-    expect(adapter.scales).toEqual([scale])
+    const limits = { ...DEFAULT_LIMITS, concurrency: 1, queue: 1, timeoutMs: 1 }
+    slots.sync([service('a', { scale, limits })], ALICE)
+    slots.sync([service('a', { scale, limits })], ALICE)
+    expect(adapter.adjusted).toMatchObject([{ scale }, { scale, limits }])
     expect(stateOf(slots)).toEqual(['alice@1 up'])
   })
 

@@ -37,7 +37,7 @@ async function trialsOf(answer: string | undefined) {
   const trials = new Trials({
     start: (tried) => {
       started.push(tried)
-      return Promise.resolve({ pid: 1, httpSocket, drain, rescale: () => Promise.resolve(), release: () => undefined })
+      return Promise.resolve({ pid: 1, httpSocket, drain, adjust: () => Promise.resolve(), release: () => undefined })
     },
   })
   return { trials, started, drain }

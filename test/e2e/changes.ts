@@ -1,0 +1,89 @@
+// Every setting of a service, and one change of each: what `changes.test.ts` tries.
+
+/** A change of a setting: both forms are added to the service, or the configuration, that all start from. */
+export interface Change {
+  /** The setting, as a path from the top of the configuration. */
+  readonly key: string
+  readonly from?: object
+  readonly to: object
+  /** Its address goes: of the gateway, where it is none of a service. */
+  readonly moves?: boolean
+  /** For the table. */
+  readonly note?: string
+}
+
+export interface Materials {
+  /** A server that does what the first one does. */
+  readonly command: readonly string[]
+  /** The service in a container, and another image of the same content. */
+  readonly inContainer: { readonly image: string; readonly command: readonly string[] }
+  readonly image: string
+  readonly secretFile: string
+  /** It and the next one are free. */
+  readonly port: number
+}
+
+export function serviceChanges({ command, inContainer, image, secretFile, port }: Materials): Change[] {
+  const container = (key: string, to: object): Change => ({ key, from: inContainer, to: { ...inContainer, ...to } })
+  return [
+    { key: 'command', to: { command } },
+    container('image', { image }),
+    container('runtime', { runtime: 'process' }),
+    { key: 'isolation', to: { isolation: 'client' } },
+    { key: 'port', from: { port }, to: { port: port + 1 }, moves: true, note: 'the old port closes' },
+    { key: 'era', to: { era: 'legacy' } },
+    { key: 'sse', to: { sse: true } },
+    { key: 'env', to: { env: { CHANGED: '1' } } },
+    { key: 'secrets.*.env', to: { secrets: { TOKEN: { env: 'PATH' } } } },
+    { key: 'secrets.*.file', to: { secrets: { TOKEN: { file: secretFile } } } },
+    { key: 'secrets.*.exec', to: { secrets: { TOKEN: { exec: ['echo', '1'] } } } },
+    container('volumes', { volumes: ['data:/data'] }),
+    container('network', { network: 'bridge' }),
+    container('resources.cpu', { resources: { cpu: '0.5' } }),
+    container('resources.memory', { resources: { memory: '64MB' } }),
+    container('resources.pids', { resources: { pids: 100 } }),
+    { key: 'scale.max', to: { scale: { max: 3 } } },
+    { key: 'scale.warm', to: { scale: { warm: 1 } } },
+    { key: 'limits.concurrency', to: { limits: { concurrency: 3 } } },
+    { key: 'limits.queue', to: { limits: { queue: 3 } } },
+    { key: 'limits.timeout', to: { limits: { timeout: '50s' } } },
+    { key: 'limits.message', to: { limits: { message: '1MB' } } },
+    { key: 'clients', to: { clients: ['codex', 'gemini'] } },
+    {
+      key: 'release',
+      from: { release: { canary: { command, weight: 0 } } },
+      to: {
+        release: {
+          canary: { command, weight: 100 },
+          mirror: { env: { CHANGED: '1' } },
+          rollback: { error_rate: '50%' },
+          drain: '1h',
+        },
+      },
+      note: 'a version whose definition is changed or removed takes its own sessions with it',
+    },
+  ].map(({ key, ...rest }) => ({ key: `services.*.${key}`, ...rest }))
+}
+
+/** Settings beside the services, changed one after another. `port`: one that is free. */
+export function globalChanges(port: number, services: string, docker: readonly object[]): Change[] {
+  return [
+    { key: 'clients.*.services', to: { clients: { team: { tier: 'pro', services: ['s*'] } } } },
+    { key: 'clients.*.tier', to: { clients: { team: { tier: 'enterprise' } } }, note: 'for servers of that client' },
+    { key: 'docker', to: { docker: [...docker, { name: 'away', host: 'unix:///nonexistent/docker.sock' }] } },
+    { key: 'consul.address', to: { consul: { address: `127.0.0.1:${port}` } } },
+    { key: 'ports.grace', to: { ports: { grace: '1h' } } },
+    { key: 'ports.api', to: { ports: { api: port } }, note: 'told as a problem; it takes a new start' },
+    { key: 'ports.dashboard', to: { ports: { dashboard: port } } },
+    { key: 'ports.metrics', to: { ports: { metrics: port } } },
+    { key: 'ports.services', to: { ports: { services } }, note: 'of services outside of it the old port closes' },
+    { key: 'ports.gateway', to: { ports: { gateway: port } }, moves: true, note: 'the old port closes' },
+  ]
+}
+
+/** What is not changed in the table's test, and why: one key stands for all below it. */
+export const UNTRIED: Readonly<Record<string, string>> = {
+  mcpServers: 'other words for `services`: as there',
+  'mcp.services': 'other words for `services`: as there',
+  'mcp.clients': 'other words for `clients`: as there',
+}
