@@ -61,24 +61,26 @@ async function inSession(id: string, client: string): Promise<string> {
 }
 
 test('a canary: clients keep their side, sessions theirs, and nothing fails when weights and sides change', async () => {
-  write({ canary: { command: version('two'), weight: 0 } })
+  // Few processes for many sessions.
+  const weigh = (weight: number) => write({ canary: { command: version('two'), weight } }, { isolation: 'client' })
+  weigh(0)
   await served()
   const loads = [await load(berth, port, early), await load(berth, port, late)]
   const first = await begin(early)
   expect(first.server).toBe('one')
 
-  write({ canary: { command: version('two'), weight: 50 } })
+  weigh(50)
   await eventually(async () => expect((await begin(early)).server).toBe('two'))
   expect((await begin(late)).server).toBe('one')
   expect(await inSession(first.id, early)).toBe('one')
   const onCanary = await begin(early)
   await Promise.all(loads.map((each) => each.more(20)))
 
-  write({ canary: { command: version('two'), weight: 0 } })
+  weigh(0)
   await eventually(async () => expect((await begin(early)).server).toBe('one'))
   expect(await inSession(onCanary.id, early)).toBe('two')
 
-  write({ canary: { command: version('two'), weight: 50 } })
+  weigh(50)
   await eventually(async () => expect((await begin(early)).server).toBe('two'))
   expect((await sideOf('canary'))?.clients).toEqual([...half].sort())
   const adapter = (await berth.service(name)).slots.find(({ client, version }) => client === early && version)!.pid
@@ -112,7 +114,7 @@ test('a canary: clients keep their side, sessions theirs, and nothing fails when
   expect(loads.flatMap(({ failures }) => failures)).toEqual([])
   expect((await berth.cli('release', name, 'promote')).code).toBe(1)
   expect((await berth.status()).xds.refused).toBe(0)
-})
+}, 120_000)
 
 test('whoever has no name: sessions are divided, and each stays where it began', async () => {
   write({ canary: { command: version('two'), weight: 50 } })
@@ -182,7 +184,7 @@ test('a canary that fails where the stable version does not is rolled back, and 
   write({ canary: { command: version('three'), weight: 50 } })
   await eventually(async () => expect((await begin(early)).server).toBe('three'))
   expect((await berth.cli('problems')).out).toBe('No problems.\n')
-})
+}, 120_000)
 
 test('a canary that never starts is not promoted, and nobody new is sent to it', async () => {
   write({ canary: { command: version('two', 'exits'), weight: 50 } })
