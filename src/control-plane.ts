@@ -33,6 +33,7 @@ import { whenReady } from './ready.ts'
 import { formOf, Patching, remembering } from './patching.ts'
 import { createPlanning } from './planning.ts'
 import { Reconciler } from './reconcile.ts'
+import { createReleasing } from './releasing.ts'
 import { restartProblems, withReasons } from './problems.ts'
 import { refusalProblem, registrationOf, serviceRow } from './rows.ts'
 import { createAdapters, logFile } from './slots/adapters.ts'
@@ -210,12 +211,25 @@ async function start(
     },
     log: (message, fields) => log.info(fields, message),
   })
+  const releasing = createReleasing({
+    store,
+    adminSocket,
+    slots: () => slots,
+    placed: () => reconciler.placed,
+    clients: () => config.clients,
+    host: () => envoyHost ?? callAddress(config.bind),
+    trial: (service, until) => trials.run(service, until),
+    settled: () => reconciler.settled(),
+    changed: () => reconciler.changed(),
+    log: (message, fields) => log.info(fields, message),
+  })
   const problems = (): Problem[] => [
     ...engines.problems(),
     ...restartProblems(firstConfig, config),
     ...certificates.problems(),
     ...withReasons(reconciler.problems(), tunnels.problems()),
     ...deployments.problems(),
+    ...releasing.problems(),
     ...envoy.problems(),
     ...xds.refusals().flatMap((refusal) => (patching.explains(refusal) ? [] : refusalProblem(refusal))),
     ...patching.problems(),
@@ -247,9 +261,11 @@ async function start(
     living,
     envoyVersion: () => oldest(envoy.versions),
     deployments,
+    releases: { versions: (service) => releasing.versions(service), peek: (service) => releasing.peek(service) },
     reap: (name) => void engines.reap(name, living),
     reconciled: () => {
       registrar?.sync(registrations())
+      releasing.reconciled()
       events.emit('changed')
     },
     log: (message, fields) => log.info(fields, message),
@@ -296,6 +312,7 @@ async function start(
     reconciler.close()
     certificates.close()
     deployments.close()
+    releasing.close()
     engines.close()
     stopLogs()
     rmSync(join(folders.home, 'api.json'), { force: true })
@@ -349,6 +366,7 @@ async function start(
         },
         xds: { ...xds.counters },
         services: reconciler.placed.length,
+        releases: reconciler.placed.filter((each) => releasing.row(each)).length,
         problems: problems().length,
       }),
       services: () =>
@@ -361,6 +379,7 @@ async function start(
             uncertified: (name) => certificates.missing(name),
             refused: xds.refusals(),
             rollout: (service) => deployments.rollout(service),
+            release: (each) => releasing.row(each),
           }),
         ),
       problems,
@@ -399,6 +418,7 @@ async function start(
           folder: options.text.folder,
           adminSocket,
         }),
+        releasing,
         token: await adminToken(folders.home),
         envoyHost,
         onBug: (error) => log.error({ err: error }, 'the control API failed'),

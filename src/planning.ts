@@ -73,7 +73,11 @@ export function planAlone(request: ConfigText): Plan | { readonly mistakes: read
   const applicants = services.map(({ name, where, port }) => ({ service: name, where, port, written: true }))
   const allocation = allocatePorts(applicants, [], ports.services, new Set(), 0, 0)
   const { slots } = previewSlots(services, clients, { current: [], views: [] })
-  const withPorts = services.map((service) => ({ service, port: allocation.ports.get(service.name) }))
+  const withPorts = services.map((service) => ({
+    service,
+    port: allocation.ports.get(service.name),
+    versions: { stable: service },
+  }))
   const compiled = compile(
     worldOf(withPorts, loaded.config, ports.gateway, [], { slots, retired: [], views: [] }, materialsOf),
   )

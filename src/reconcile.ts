@@ -16,6 +16,7 @@ import { servicesFromContainers } from './model/labels.ts'
 import { allocatePorts, type Allocation, type Lease } from './model/port.ts'
 import type { Problem } from './model/problem.ts'
 import type { StoredService } from './model/record.ts'
+import { mapVersions, rolesOf, type Versions } from './model/release.ts'
 import { placed, type EngineView, type ImageState } from './model/runtime.ts'
 import type { Service } from './model/service.ts'
 import { mergeServices, rememberedServices } from './model/world.ts'
@@ -38,6 +39,8 @@ export interface ReconcileOptions {
   readonly canBind: (port: number) => Promise<boolean>
   /** Services that were given to the running Berth; `look` lets those go on that have not shown yet that they work. */
   readonly deployments: { services(): readonly Service[]; look(engines: readonly EngineView[]): void }
+  /** Which versions of a service there are now; `peek`: there would be. */
+  readonly releases: { versions(service: Service): Versions; peek(service: Service): Versions }
   /** What is known of an image on an engine; asking has it looked for or fetched. */
   readonly image: (engine: string, image: string, anew?: boolean) => ImageState
   /** Absent: nobody has TLS. */
@@ -227,14 +230,18 @@ export class Reconciler {
   }
 
   async #reconcile(config: Config): Promise<void> {
-    const { slots, store, deployments } = this.#options
+    const { slots, store, deployments, releases } = this.#options
     const engines = this.#engineViews()
     deployments.look(engines)
-    const { services, withPorts, gateway, leases, stored, isPortTaken, problems } = await this.#survey(config, engines)
+    const { units, withPorts, gateway, leases, stored, isPortTaken, problems } = await this.#survey(
+      config,
+      engines,
+      (service) => releases.versions(service),
+    )
     if (this.#closed) return
 
     if (JSON.stringify(leases) !== JSON.stringify(stored)) store.setServices(leases)
-    slots.sync(services, config.clients)
+    slots.sync(units, config.clients)
     const world = { slots: slots.current(), retired: slots.retired(), views: slots.views() }
     const { certificates, hosts } = this.#options
     const compiled = compile(
@@ -256,7 +263,7 @@ export class Reconciler {
 
   /** What would be served with another configuration. It changes nothing, and has no image fetched. */
   async preview(config: Config): Promise<Preview> {
-    const { slots, patching } = this.#options
+    const { slots, patching, releases } = this.#options
     const version = this.#options.envoyVersion?.()
     const used = new Set(this.#placed.map(({ service: { backend } }) => backend.kind === 'image' && backend.image))
     const engines = this.#engineViews().map((engine) => ({
@@ -264,9 +271,11 @@ export class Reconciler {
       // To ask for an image has it fetched; a new one is taken to come.
       image: (image: string): ImageState => (used.has(image) ? engine.image(image) : { state: 'unknown' }),
     }))
-    const { services, withPorts, gateway, problems } = await this.#survey(config, engines)
+    const { units, withPorts, gateway, problems } = await this.#survey(config, engines, (service) =>
+      releases.peek(service),
+    )
     const now = { current: slots.current(), views: slots.views() }
-    const next = previewSlots(services, config.clients, now)
+    const next = previewSlots(units, config.clients, now)
     const world = { slots: next.slots, retired: slots.retired(), views: next.views }
     const { certificates, hosts } = this.#options
     const compiled = compile(
@@ -283,9 +292,17 @@ export class Reconciler {
   }
 
   /** The services that a configuration makes of the world as it is seen now, with their ports. Remembers nothing. */
-  async #survey(config: Config, engines: readonly EngineView[]) {
+  async #survey(config: Config, engines: readonly EngineView[], versionsOf: (service: Service) => Versions) {
     const found = this.#found()
-    const onEngines = (services: readonly Service[]) => services.map((service) => placed(service, engines))
+    const versions = new Map<Service, Versions>()
+    const onEngines = (services: readonly Service[]) =>
+      services.map((service) => {
+        // One that is deployed under a name of the configuration is not served.
+        if ([...versions.keys()].some(({ name }) => name === service.name)) return placed(service, engines)
+        const found = mapVersions(versionsOf(service), (version) => placed(version, engines))
+        versions.set(found.stable, found)
+        return found.stable
+      })
     const deployed = this.#options.deployments.services()
     const merged = mergeServices(onEngines(config.services), onEngines(deployed), found.services)
     const stored = this.#options.store.services()
@@ -296,10 +313,13 @@ export class Reconciler {
     const withPorts: Placed[] = services.map((service) => ({
       service,
       port: service.source === 'memory' ? service.port : allocation.ports.get(service.name),
+      versions: versions.get(service) ?? { stable: service },
     }))
+    /** Every version of every service: what slots are of. */
+    const units = withPorts.flatMap((each) => rolesOf(each.versions).map(({ service }) => service))
     const problems = [...found.problems, ...merged.problems, ...allocation.problems, ...gateway.problems]
     const isPortTaken = allocation.problems.length + gateway.problems.length > 0
-    return { services, withPorts, gateway: gateway.port, leases, stored, isPortTaken, problems }
+    return { units, withPorts, gateway: gateway.port, leases, stored, isPortTaken, problems }
   }
 
   #found(): ReturnType<typeof servicesFromContainers> {

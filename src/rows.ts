@@ -25,13 +25,16 @@ export interface RowContext {
   readonly refused: readonly RefusedResource[]
   /** Of services whose newest definition has not shown yet that it works. */
   readonly rollout: (service: string) => Rollout | undefined
+  readonly release: (placed: Placed) => ServiceRow['release']
 }
 
 export function serviceRow(
-  { service, port }: Placed,
-  { slots, bind, gateway, tuning, uncertified, refused, rollout }: RowContext,
+  placed: Placed,
+  { slots, bind, gateway, tuning, uncertified, refused, rollout, release }: RowContext,
 ): ServiceRow {
-  const own = slots.filter((slot) => slot.service === service.name)
+  const { service, port } = placed
+  const all = slots.filter((slot) => slot.service === service.name)
+  const own = all.filter((slot) => slot.variant === service.variant)
   const host = bracketed(callAddress(bind))
   const unbound = refused.find(({ name }) => port !== undefined && name === listenerName(service.name, port))
   const down = unbound
@@ -39,6 +42,7 @@ export function serviceRow(
     : (uncertified(service.name) ?? downReason(service))
   const reason = down ?? unhealthy(service, own)
   const state = stateOf(port, down, own)
+  const released = release(placed)
   const rolling = service.source === 'deployed' ? rollout(service.name) : undefined
   return {
     name: service.name,
@@ -50,11 +54,12 @@ export function serviceRow(
     isolation: service.isolation,
     runtime: service.backend.kind === 'process' ? 'process' : 'container',
     source: service.source,
-    slots: own
+    slots: all
       .filter((slot) => slot.state !== 'asleep')
-      .map(({ group, state, pid, status }) => ({
+      .map(({ group, state, pid, status, variant }) => ({
         client: group,
         state,
+        ...(variant === undefined ? {} : { version: variant }),
         sessions: status?.sessions ?? 0,
         processes: status?.processes ?? 0,
         ...(pid === undefined ? {} : { pid }),
@@ -62,6 +67,7 @@ export function serviceRow(
     ...(reason === undefined ? {} : { reason }),
     ...(service.note === undefined ? {} : { note: service.note }),
     ...(rolling === undefined ? {} : { rollout: rolling }),
+    ...(released === undefined ? {} : { release: released }),
   }
 }
 
@@ -109,7 +115,7 @@ export function registrationOf(
   }: { readonly bind: string; readonly envoyHost: string | undefined; readonly tuning?: Tuning | undefined },
   slots: readonly SlotView[],
 ): Registration {
-  const own = slots.filter((slot) => slot.service === service.name)
+  const own = slots.filter((slot) => slot.service === service.name && slot.variant === service.variant)
   return {
     name: service.name,
     address: callAddress(bind),

@@ -6,6 +6,7 @@ import type { Certificates } from './config/certificates.ts'
 import type { Config } from './config/load.ts'
 import { bracketed, isWildcard } from './model/address.ts'
 import { downReason, unhealthy } from './model/health.ts'
+import type { Versions } from './model/release.ts'
 import type { Service } from './model/service.ts'
 import type { SlotView } from './slots/slots.ts'
 
@@ -14,6 +15,8 @@ export interface Placed {
   readonly service: Service
   /** Undefined: no port could be given. */
   readonly port: number | undefined
+  /** Where they run; the stable one is `service`. */
+  readonly versions: Versions
 }
 
 /** The longest that Envoy holds a request for a slot that starts. */
@@ -36,10 +39,10 @@ export function worldOf(
   const withPort = withPorts.filter(({ port }) => port !== undefined).map(({ service }) => service)
   const bound = isWildcard(bind) ? [] : [bracketed(bind)]
   return {
-    services: withPorts.flatMap(({ service, port }) => {
+    services: withPorts.flatMap(({ service, port, versions }) => {
       if (port === undefined) return []
       const reason = healthWords(service, views)
-      return [{ service, port, ...(reason === undefined ? {} : { unhealthy: reason }) }]
+      return [{ service, port, versions, ...(reason === undefined ? {} : { unhealthy: reason }) }]
     }),
     clients,
     slots,
@@ -56,6 +59,6 @@ export function worldOf(
 function healthWords(service: Service, views: readonly SlotView[]): string | undefined {
   const down = downReason(service)
   if (down !== undefined) return down
-  const own = views.filter((slot) => slot.service === service.name)
+  const own = views.filter((slot) => slot.service === service.name && slot.variant === service.variant)
   return unhealthy(service, own) === undefined ? undefined : 'The last server of this service failed.'
 }

@@ -8,6 +8,8 @@ export class Health {
   lastFailure: string | undefined
   /** A server failed a short while ago and none has answered since. */
   failing = false
+  /** Of the server's failures, over the slot's life. */
+  count = 0
   readonly #bounds: Bounds
   readonly #log: Log
   readonly #changed: () => void
@@ -42,6 +44,7 @@ export class Health {
     if (now - this.#startedAt > restartMaxMs) this.#failures = 0
     this.#notBefore = now + Math.min(longest, restartWait(this.#failures, this.#bounds))
     if (longest === Infinity || this.#failures === 0) this.#failures = Math.min(this.#failures + 1, 16)
+    if (longest === Infinity) this.count += 1
     this.lastFailure = reason
     this.failing = true
     clearTimeout(this.#healing)

@@ -36,6 +36,8 @@ export interface SessionContext {
   readonly replay: { bytes: number }
   /** Connected streams, for keep-alives and the status. */
   readonly openStreams: Set<OpenStream>
+  /** What ids begin with (spec.ts). */
+  readonly mark?: string | undefined
   /** A session used a place or gave one back. */
   changed(): void
 }
@@ -48,7 +50,7 @@ interface WaitingMessage {
 
 export class Session implements StreamOwner {
   /** 256 bits in visible ASCII: unguessable, and not used as a login (mcp.md §1.2, Sessions). */
-  readonly id = randomBytes(32).toString('base64url')
+  readonly id: string
   /** The client that it is bound to; another client's use of the id is refused. */
   readonly client: string
   readonly server: SessionServer
@@ -74,6 +76,7 @@ export class Session implements StreamOwner {
 
   constructor(context: SessionContext, client: string, server: SessionServer, capabilities: ReadonlySet<string>) {
     this.#context = context
+    this.id = `${context.mark ?? ''}${randomBytes(32).toString('base64url')}`
     this.bounds = context.bounds
     this.client = client
     this.server = server

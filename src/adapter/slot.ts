@@ -53,7 +53,8 @@ export class Slot {
     this.bounds = bounds
     this.log = log
     const changed = () => this.#changed()
-    this.#context = { bounds, replay: { bytes: 0 }, openStreams: this.#openStreams, changed }
+    const { sessionMark: mark } = spec
+    this.#context = { bounds, replay: { bytes: 0 }, openStreams: this.#openStreams, mark, changed }
     this.#pool = new ProcessPool(this.spec, start, bounds, log, {
       changed,
       ended: (process) => this.#processEnded(process),
@@ -67,7 +68,7 @@ export class Slot {
   }
 
   get status(): AdapterStatus {
-    const { lastFailure, failing } = this.#pool.health
+    const { lastFailure, failing, count } = this.#pool.health
     return {
       pid: process.pid,
       service: this.spec.service,
@@ -79,6 +80,7 @@ export class Slot {
       streams: this.#openStreams.size,
       processes: this.#pool.size,
       spare: this.#pool.spare,
+      failures: count,
       ...(lastFailure === undefined ? {} : { lastFailure }),
       ...(failing ? { failing: true } : {}),
       eras: this.modern.eras.verdict,

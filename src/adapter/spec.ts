@@ -10,6 +10,8 @@ export interface AdapterSpec {
   readonly service: string
   /** The client group: a client's name, or `*` for a slot that all clients share. */
   readonly group: string
+  /** What the ids of its sessions begin with, so that Envoy can tell them from another version's; absent: nothing. */
+  readonly sessionMark?: string
   readonly isolation: Isolation
   /** What its server speaks; `auto`: the adapter finds out. */
   readonly era: Era
@@ -98,6 +100,8 @@ export interface AdapterStatus {
   readonly spare: number
   /** The end of the last process that ended by itself or could not be started, in words; absent: none did since one answered. */
   readonly lastFailure?: string
+  /** How many processes have ended by themselves or could not be started; absent: an earlier version of Berth. */
+  readonly failures?: number
   /** It was a short while ago, and none has answered since. */
   readonly failing?: boolean
   /** What is known of the eras that the server speaks. */

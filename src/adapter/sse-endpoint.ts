@@ -83,7 +83,7 @@ export class SseEndpoint {
 /** One stream and, once its client has initialized, the session that it is all of. */
 class Connection implements StreamOwner {
   /** 256 bits, as a session's own id: whoever has it can speak in the session. */
-  readonly id = randomBytes(32).toString('base64url')
+  readonly id: string
   readonly client: string
   readonly bounds: Bounds
   readonly priming = false
@@ -98,6 +98,7 @@ class Connection implements StreamOwner {
   /** `gone` is called when the stream has ended. */
   constructor(slot: Slot, client: string, gone: () => void) {
     this.#slot = slot
+    this.id = `${slot.spec.sessionMark ?? ''}${randomBytes(32).toString('base64url')}`
     this.client = client
     this.bounds = slot.bounds
     this.#gone = gone

@@ -12,6 +12,7 @@ import { envoyRoutes } from './envoy.ts'
 import { openApi } from './openapi.ts'
 import { type Planning, planRoutes } from './plan.ts'
 import { problemDetails } from './problem-details.ts'
+import { releaseRoutes, type Releasing } from './release.ts'
 import { forward, serviceRequest } from './request.ts'
 import { type Actions, DEFAULT_LOG_LINES, MAX_LOG_LINES, type Restarted, type ServiceRow, type View } from './view.ts'
 
@@ -27,6 +28,7 @@ export interface ApiOptions {
   readonly actions: Actions
   readonly deploying: Deploying
   readonly planning: Planning
+  readonly releasing: Releasing
   /** The bearer token of everything below `/api`. */
   readonly token: string
   /** Where Envoy's listeners are reached from here, when not at the addresses of their URLs. */
@@ -35,7 +37,8 @@ export interface ApiOptions {
   readonly onBug: (error: Error) => void
 }
 
-export function createApi({ view, actions, deploying, planning, token, envoyHost, onBug }: ApiOptions): Hono {
+export function createApi(options: ApiOptions): Hono {
+  const { view, actions, deploying, planning, releasing, token, envoyHost, onBug } = options
   const app = new Hono()
   const expected = digest(`Bearer ${token}`)
 
@@ -110,6 +113,7 @@ export function createApi({ view, actions, deploying, planning, token, envoyHost
   deployRoutes(app, deploying)
   planRoutes(app, planning)
   envoyRoutes(app, actions, limit)
+  releaseRoutes(app, releasing, ofService)
   app.get('/api/v1/mcp/problems', (context) => context.json(view.problems()))
   app.get('/api/v1/mcp/snapshot', (context) => context.json(view.snapshot()))
 

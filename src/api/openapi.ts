@@ -4,6 +4,7 @@ import { type ZodType, toJSONSchema } from 'zod'
 
 import { definition, deployed, deployments, deployRequest, removed, scaleRequest } from './deploy.ts'
 import { patchRow, plan, planRequest } from './plan.ts'
+import { release, releaseRequest } from './release.ts'
 import { serviceRequest } from './request.ts'
 import {
   DEFAULT_LOG_LINES,
@@ -37,6 +38,8 @@ const SCHEMAS: Readonly<Record<string, ZodType>> = {
   Patch: patchRow,
   PlanRequest: planRequest,
   Plan: plan,
+  Release: release,
+  ReleaseDecision: releaseRequest,
   Request: serviceRequest,
   RequestAnswer: requestAnswer,
 }
@@ -193,6 +196,19 @@ export function openApi(version: string): object {
           ),
           ...noSuch,
         }),
+      },
+      '/api/v1/mcp/services/{name}/release': {
+        parameters: [SERVICE_NAME],
+        ...guarded('release', "A service's versions and what they do.", json('All.', reference('Release')), noSuch),
+        post: {
+          ...operation('decide', 'Makes the canary the stable version, or gives it up; sessions stay where they are.', {
+            200: json('It is in effect.', reference('Release')),
+            400: failure('The body is no such decision.'),
+            ...noSuch,
+            409: failure('There is no canary, it does not work, or that is decided already.'),
+          }),
+          requestBody: body('ReleaseDecision'),
+        },
       },
       '/api/v1/mcp/services/{name}/logs': {
         parameters: [SERVICE_NAME, LINES],

@@ -27,6 +27,7 @@ export const slotRow = object({
   sessions: count,
   processes: count,
   pid: optional(pid).describe("The adapter's, while it runs."),
+  version: optional(string()).describe('Of a service with several; absent: the first one.'),
 })
 
 export const serviceRow = object({
@@ -47,6 +48,20 @@ export const serviceRow = object({
   rollout: optional(object({ state: oneOf(['waiting', 'fetching', 'starting', 'failed']), reason: string() })).describe(
     'Of what was deployed last, until a server of it has answered; then absent.',
   ),
+  release: optional(
+    object({
+      state: oneOf(['canary', 'mirror', 'promoted', 'rolled-back']),
+      versions: array(
+        object({
+          role: oneOf(['stable', 'canary', 'mirror', 'leaving']),
+          weight: optional(int()),
+          requests: count,
+          errors: count,
+          reason: optional(string()).describe('Why it does not serve.'),
+        }),
+      ).describe('What they did in the last 5 minutes.'),
+    }),
+  ).describe('What is going on with its release; absent: it has none.'),
 })
 
 export const status = object({
@@ -64,6 +79,7 @@ export const status = object({
     'Resources over xDS since the control plane started; none are sent to an Envoy that has them already.',
   ),
   services: count,
+  releases: count.describe('Services with a release that is not over.'),
   problems: count,
 })
 

@@ -14,6 +14,7 @@ import * as logs from './logs.ts'
 import * as ls from './ls.ts'
 import * as plan from './plan.ts'
 import * as problems from './problems.ts'
+import * as release from './release.ts'
 import * as restart from './restart.ts'
 import * as rm from './rm.ts'
 import * as scale from './scale.ts'
@@ -29,6 +30,7 @@ const commands: readonly Command[] = [
   deploy,
   rm,
   scale,
+  release,
   restart,
   logs,
   problems,

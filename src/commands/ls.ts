@@ -24,6 +24,23 @@ function empty({ config }: CommandContext): string {
   )
 }
 
+type Release = NonNullable<ServiceRow['release']>
+
+const RELEASES: Readonly<Record<Release['state'], string>> = {
+  canary: 'a canary runs beside it',
+  mirror: 'another version reads along',
+  promoted: 'its canary was promoted',
+  'rolled-back': 'its canary was rolled back',
+}
+
+function released({ state, versions }: Release): string {
+  const sides = versions.map(({ role, weight, requests, errors, reason }) => {
+    const part = weight === undefined ? role : `${role} (${weight} %)`
+    return reason === undefined ? `${part} ${requests} requests, ${errors} errors` : `${part} does not serve: ${reason}`
+  })
+  return `${RELEASES[state]}: ${sides.join('; ')}`
+}
+
 function list(services: readonly ServiceRow[]): string {
   const rows = services.map((service) => [
     service.name,
@@ -34,9 +51,10 @@ function list(services: readonly ServiceRow[]): string {
     String(service.slots.reduce((sum, slot) => sum + slot.sessions, 0)),
     service.url ?? service.gateway_url ?? '-',
   ])
-  const reasons = services.flatMap(({ name, runtime, reason, note }) => [
+  const reasons = services.flatMap(({ name, runtime, reason, note, release }) => [
     ...(reason === undefined ? [] : [`${name}: ${reason}`]),
     ...(note === undefined ? [] : [`${name} runs as a ${runtime}: ${note}`]),
+    ...(release === undefined ? [] : [`${name}: ${released(release)}`]),
   ])
   const head = ['NAME', 'STATE', 'HEALTH', 'ISOLATION', 'RUNTIME', 'SESSIONS', 'URL']
   return [table([head, ...rows]), ...(reasons.length > 0 ? ['', ...reasons] : [])].join('\n')

@@ -15,12 +15,13 @@ export async function run(context: CommandContext): Promise<number> {
   return 0
 }
 
-function words({ pid, uptime_s, version, ready, envoy, services, problems }: Status): string {
+function words({ pid, uptime_s, version, ready, envoy, services, releases, problems }: Status): string {
   const seen = problems > 0 ? ' (berth problems shows what to do)' : ''
   return [
     `Berth ${version}: ${ready ? 'ready' : 'not ready yet'}, pid ${pid}, up ${duration(uptime_s)}`,
     `Envoy ${envoy.version}: ${envoy.state}${envoy.pid === null ? '' : `, pid ${envoy.pid}`}, ${count(envoy.restarts, 'restart')}`,
     `${count(services, 'service')}, ${count(problems, 'problem')}${seen}`,
+    ...(releases > 0 ? [`${count(releases, 'release')} (berth ls shows which)`] : []),
   ].join('\n')
 }
 

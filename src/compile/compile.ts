@@ -1,9 +1,10 @@
 // The compiler: the whole world in, every Envoy resource out. Pure: equal input gives equal output (design §4).
 
 import type { Client } from '../model/client.ts'
+import type { Versions } from '../model/release.ts'
 import type { Service } from '../model/service.ts'
 import type { Slot } from '../model/slot.ts'
-import { GATEWAY } from '../model/names.ts'
+import { GATEWAY, serviceOfUnit } from '../model/names.ts'
 import { knobsOf, type Knobs, type TlsMaterial, type Tuning } from '../model/tuning.ts'
 import { clustersOf } from './cluster.ts'
 import { gatewayListener, scopedRoute, serviceListener } from './listener.ts'
@@ -13,7 +14,13 @@ import { secretsOf } from './secret.ts'
 
 export interface World {
   /** Services that have a port, with it, and why they are unhealthy, if they are. */
-  readonly services: readonly { readonly service: Service; readonly port: number; readonly unhealthy?: string }[]
+  readonly services: readonly {
+    readonly service: Service
+    readonly port: number
+    readonly unhealthy?: string
+    /** Where there are others than this one. */
+    readonly versions?: Versions
+  }[]
   readonly clients: readonly Client[]
   /** The slot of every client group of these services. */
   readonly slots: readonly Slot[]
@@ -61,22 +68,22 @@ export function compile(world: World): Resources {
         .map(({ service: { name }, port }) => serviceListener(name, port, world.bind, knobs.get(name)!)),
     ],
     scopedRoutes: services.map(({ service }) => scopedRoute(service.name)),
-    routes: services.map(({ service, unhealthy }) =>
-      serviceRoutes({ service, unhealthy }, world.clients, (group) => slots.get(slotKey(service.name, group)), {
+    routes: services.map(({ service, unhealthy, versions = { stable: service } }) =>
+      serviceRoutes({ service, unhealthy, versions }, world.clients, (unit, group) => slots.get(slotKey(unit, group)), {
         ...world.routes,
         hosts: hosts(service.name),
         knobs: knobs.get(service.name)!,
       }),
     ),
     clusters: [...world.slots.filter(({ state }) => state === 'up'), ...world.retired]
-      .flatMap((slot) => clustersOf(slot, knobs.get(slot.service) ?? everywhere))
+      .flatMap((slot) => clustersOf(slot, knobs.get(serviceOfUnit(slot.service)) ?? everywhere))
       .sort((a, b) => order(a.name, b.name)),
     ...(secrets.length === 0 ? {} : { secrets }),
   }
 }
 
-function slotKey(service: string, group: string): string {
-  return `${service}|${group}`
+function slotKey(unit: string, group: string): string {
+  return `${unit}|${group}`
 }
 
 function order(a: string, b: string): number {

@@ -2,7 +2,7 @@
 // whatever is wrong with one, the resource is made without it and all others are as they would be.
 
 import { isJsonObject, type Json, type JsonObject } from '../model/json.ts'
-import { GATEWAY, globMatches, slotOfCluster } from '../model/names.ts'
+import { GATEWAY, globMatches, serviceOfUnit, slotOfCluster } from '../model/names.ts'
 import type { ClusterUse, Patch, PatchOutcome, PatchState, PatchType } from '../model/patch.ts'
 import type { Resources } from './compile.ts'
 import { applyJsonPatch } from './json-patch.ts'
@@ -126,7 +126,8 @@ export function stableName(
   const slot = type === 'cluster' ? slotOfCluster(name) : undefined
   if (!slot) return { owner: name, stable: name }
   const use = name.endsWith('|sse') ? 'streams' : 'requests'
-  return { owner: slot.service, stable: `${slot.service}|${slot.group}`, use }
+  const owner = serviceOfUnit(slot.service)
+  return { owner, stable: `${owner}|${slot.group}`, use }
 }
 
 /** The patch in words, as problems name it. */

@@ -2,10 +2,11 @@
 // service is used by the service's listener and by the gateway (design §5).
 
 import { ANONYMOUS, mayUse, type Client } from '../model/client.ts'
-import { clusterName, streamClusterName } from '../model/names.ts'
+import { clientsOnCanary, unitOf, type Versions } from '../model/release.ts'
 import type { Service } from '../model/service.ts'
 import { groupFor, type Slot } from '../model/slot.ts'
 import { SAFE_RETRIES, type Knobs } from '../model/tuning.ts'
+import { clusterOf, waysOf, type Target, type Way } from './way.ts'
 import { bounded } from './words.ts'
 import { any, extension, seconds, type Json, type Resource, XDS_SERVICE } from './resource.ts'
 
@@ -21,14 +22,30 @@ export const CLIENT_HEADER = 'x-mcp-client'
 /** Set for the adapter, whatever the request says: in its order those who wait get their turns. */
 const TIER_HEADER = 'x-mcp-tier'
 
-/** The routes of one service. `slotOf` finds the slot of a client group. */
+/** Finds the slot of a client group of a unit (names.ts). */
+type SlotOf = (unit: string, group: string) => Slot | undefined
+
+interface Served {
+  readonly service: Service
+  readonly versions: Versions
+  readonly unhealthy?: string | undefined
+}
+
+/** The routes of one service. */
 export function serviceRoutes(
-  { service, unhealthy }: { readonly service: Service; readonly unhealthy?: string | undefined },
+  { service, versions, unhealthy }: Served,
   clients: readonly Client[],
-  slotOf: (group: string) => Slot | undefined,
+  slotOf: SlotOf,
   options: RouteOptions & { readonly knobs: Knobs },
 ): Resource {
   const served = clients.filter((client) => mayUse(client, service)).sort((a, b) => (a.name < b.name ? -1 : 1))
+  const parts = clientsOnCanary(
+    service.name,
+    served.map(({ name }) => name),
+    versions.canary?.weight ?? 0,
+  )
+  const ways = (client: Client): Way[] =>
+    waysOf(versions, client.name, parts, (version) => targetOf(version, client, slotOf))
   return {
     name: service.name,
     json: {
@@ -38,7 +55,7 @@ export function serviceRoutes(
         {
           name: 'local',
           domains: [...options.hosts],
-          matcher: clientMatcher(service, served, slotOf, unhealthy, options.knobs),
+          matcher: clientMatcher(service, served, ways, unhealthy, options.knobs),
           typed_per_filter_config: { 'envoy.filters.http.on_demand': onDemand(options.holdSeconds) },
         },
         {
@@ -58,7 +75,7 @@ export function serviceRoutes(
 function clientMatcher(
   service: Service,
   served: readonly Client[],
-  slotOf: (group: string) => Slot | undefined,
+  waysFor: (client: Client) => readonly Way[],
   unhealthy: string | undefined,
   knobs: Knobs,
 ): Json {
@@ -75,21 +92,15 @@ function clientMatcher(
   const everybody = ['', `/${service.name}`]
   for (const client of served) {
     const own = everybody.map((folder) => `${folder}/clients/${client.name}`)
-    const target = targetOf(service, client, slotOf)
+    const ways = waysFor(client)
     // The client may name itself in header and path alike; only a path of another client is refused.
-    byHeader[client.name] = routeAction(
-      client.name,
-      clientRoutes(service, client, [...everybody, ...own], target, knobs),
-    )
+    byHeader[client.name] = routeAction(client.name, clientRoutes(service, client, [...everybody, ...own], ways, knobs))
     for (const folder of own)
-      byPath[`${folder}/`] = routeAction(client.name, clientRoutes(service, client, [folder], target, knobs, true))
+      byPath[`${folder}/`] = routeAction(client.name, clientRoutes(service, client, [folder], ways, knobs, true))
   }
   const anonymous = served.find((client) => client.name === ANONYMOUS)
   const nobody = anonymous
-    ? routeAction(
-        ANONYMOUS,
-        clientRoutes(service, anonymous, everybody, targetOf(service, anonymous, slotOf), knobs, true),
-      )
+    ? routeAction(ANONYMOUS, clientRoutes(service, anonymous, everybody, waysFor(anonymous), knobs, true))
     : routeAction('nameless', [
         respond(
           403,
@@ -148,15 +159,12 @@ function health(service: Service, unhealthy: string | undefined): Json {
 
 const LOCAL_ORIGIN = String.raw`https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?`
 
-/** What stands behind a client at this moment: a slot, or words why there is none. */
-type Target = { readonly slot: Slot } | { readonly down: string }
-
-function targetOf(service: Service, client: Client, slotOf: (group: string) => Slot | undefined): Target {
+function targetOf(service: Service, client: Client, slotOf: SlotOf): Target {
   const found = groupFor(service, client.name)
   if ('down' in found) return found
-  const slot = slotOf(found.group)
+  const slot = slotOf(unitOf(service), found.group)
   if (found.doubt !== undefined && slot?.state !== 'up') return { down: found.doubt }
-  if (!slot) throw new Error(`compile: no slot ${service.name}|${found.group} in the world`)
+  if (!slot) throw new Error(`compile: no slot ${unitOf(service)}|${found.group} in the world`)
   return slot.state === 'failed' ? { down: slot.reason ?? 'The service could not be started.' } : { slot }
 }
 
@@ -168,12 +176,12 @@ function clientRoutes(
   service: Service,
   client: Client,
   folders: readonly string[],
-  target: Target,
+  ways: readonly Way[],
   knobs: Knobs,
   nameless = false,
 ): Json[] {
-  if ('down' in target) return [respond(503, target.down)]
-  const { group, generation } = target.slot
+  const [only] = ways
+  if (ways.length === 1 && only && 'down' in only.to) return [respond(503, only.to.down)]
   const headers = { ...(nameless ? { [CLIENT_HEADER]: client.name } : {}), [TIER_HEADER]: client.tier }
   const told = {
     request_headers_to_add: Object.entries(headers).map(([key, value]) => ({
@@ -189,32 +197,45 @@ function clientRoutes(
       ? {}
       : { max_stream_duration: { max_stream_duration: seconds(timeouts.max_stream_duration) } }),
   }
-  const endpoint = (path: string, rewrite: { readonly prefix_rewrite?: string }) => {
-    return [
-      {
-        match: { path, headers: [{ name: ':method', string_match: { exact: 'GET' } }] },
-        route: { cluster: streamClusterName(service.name, group, generation), timeout: '0s', ...rewrite, ...quiet },
-        ...told,
-        ...traced(knobs),
-      },
-      {
-        match: { path },
-        route: {
-          cluster: clusterName(service.name, group, generation),
-          timeout: timeouts.route === 'none' ? '0s' : seconds(timeouts.route),
-          ...rewrite,
-          ...quiet,
-          ...retryPolicy(knobs),
+  const endpoint = (path: string, kind: 'mcp' | 'sse', rewrite: { readonly prefix_rewrite?: string }) => {
+    return ways.flatMap(({ to, when, postsOnly, mirror }): Json[] => {
+      const matched = when?.[kind]
+      if (when && !matched) return []
+      if ('down' in to) return [{ match: { path, ...matched }, direct_response: said(503, to.down) }]
+      const stream = {
+        match: {
+          path,
+          ...matched,
+          headers: [...(matched?.headers ?? []), { name: ':method', string_match: { exact: 'GET' } }],
         },
+        route: { ...clusterOf(to, 'stream'), timeout: '0s', ...rewrite, ...quiet },
         ...told,
         ...traced(knobs),
-        ...(knobs.buffers.request === 'none' ? {} : { request_body_buffer_limit: knobs.buffers.request }),
-      },
-    ]
+      }
+      return [
+        ...(postsOnly ? [] : [stream]),
+        {
+          match: { path, ...matched },
+          route: {
+            ...clusterOf(to, 'request'),
+            ...mirror,
+            timeout: timeouts.route === 'none' ? '0s' : seconds(timeouts.route),
+            ...rewrite,
+            ...quiet,
+            ...retryPolicy(knobs),
+          },
+          ...told,
+          ...traced(knobs),
+          ...(knobs.buffers.request === 'none' ? {} : { request_body_buffer_limit: knobs.buffers.request }),
+        },
+      ]
+    })
   }
-  const mcp = folders.flatMap((folder) => endpoint(`${folder}/mcp`, folder === '' ? {} : { prefix_rewrite: '/mcp' }))
+  const mcp = folders.flatMap((folder) =>
+    endpoint(`${folder}/mcp`, 'mcp', folder === '' ? {} : { prefix_rewrite: '/mcp' }),
+  )
   // Its path is part of the URI that the adapter tells, so it must reach the adapter as the client has it.
-  const sse = service.sse ? folders.flatMap((folder) => endpoint(`${folder}/sse`, {})) : []
+  const sse = service.sse ? folders.flatMap((folder) => endpoint(`${folder}/sse`, 'sse', {})) : []
   const without = service.sse ? ' and /sse' : '; /sse only where its definition says `sse: true`'
   return [...mcp, ...sse, respond(404, `Unknown path. Service ${service.name} serves /mcp${without}.`)]
 }
@@ -270,7 +291,11 @@ function routeAction(name: string, routes: readonly Json[]): Json {
 }
 
 function respond(status: number, words: string): Json {
-  return { match: { prefix: '/' }, direct_response: { status, body: { inline_string: bounded(words) } } }
+  return { match: { prefix: '/' }, direct_response: said(status, words) }
+}
+
+function said(status: number, words: string): Json {
+  return { status, body: { inline_string: bounded(words) } }
 }
 
 function headerInput(header: string): Json {

@@ -11,6 +11,7 @@ import { DEFAULT_LIMITS } from './limits.ts'
 import { mistakesOf, problemAt } from './mistakes.ts'
 import { usesOfNotYet } from './not-yet.ts'
 import { patchesOf } from './patches.ts'
+import { releaseOf } from './release.ts'
 import { brokenRules, DEFAULT_PORTS } from './rules.ts'
 import { isNamedVolume } from './scalars.ts'
 import { file as fileSchema, type File, type WrittenSecret, type WrittenService } from './schema.ts'
@@ -137,7 +138,10 @@ export function configOf(written: File, source: YamlSource, file: string, folder
 }
 
 function serviceOf(name: string, written: Partial<WrittenService>, where: string, cwd: string): Service {
-  const secrets = Object.entries(written.secrets ?? {}).map(([key, secret]) => [key, secretOf(secret, cwd)] as const)
+  const secrets = Object.fromEntries(
+    Object.entries(written.secrets ?? {}).map(([key, secret]) => [key, secretOf(secret, cwd)] as const),
+  )
+  const release = releaseOf(written, (version) => backendOf(version, secrets, cwd))
   return {
     name,
     source: 'config',
@@ -155,7 +159,8 @@ function serviceOf(name: string, written: Partial<WrittenService>, where: string
     scale: { warm: written.scale?.warm ?? DEFAULT_SCALE.warm, max: written.scale?.max ?? DEFAULT_SCALE.max },
     clients: written.clients ?? ['*'],
     ...(written.envoy && { tuning: tuningOf(written.envoy, cwd) }),
-    backend: backendOf(written, Object.fromEntries(secrets), cwd),
+    backend: backendOf(written, secrets, cwd),
+    ...(release && { release }),
   }
 }
 
@@ -165,14 +170,14 @@ function backendOf(
   cwd: string,
 ): Service['backend'] {
   if (image === undefined || runtime === 'process')
-    return { kind: 'process', command: command ?? [], cwd, env: env ?? {}, secrets }
+    return { kind: 'process', command: command ?? [], cwd, env: inOrder(env ?? {}), secrets: inOrder(secrets) }
   return {
     kind: 'image',
     image,
     command: command ?? [],
     cwd,
-    env: env ?? {},
-    secrets,
+    env: inOrder(env ?? {}),
+    secrets: inOrder(secrets),
     volumes: (volumes ?? []).map(({ source, target, readOnly }) => ({
       source: isNamedVolume(source) ? source : resolve(cwd, source),
       target,
@@ -183,6 +188,11 @@ function backendOf(
     runtimes: runtimesOf(runtime ?? 'auto', command !== undefined),
     engine: undefined,
   }
+}
+
+/** The same variables are the same definition, whatever their order: nothing is restarted for it. */
+function inOrder<T>(variables: Readonly<Record<string, T>>): Readonly<Record<string, T>> {
+  return Object.fromEntries(Object.entries(variables).toSorted(([a], [b]) => (a < b ? -1 : 1)))
 }
 
 /** `auto` ends with a local process only where there is a command to run (contract, "Configuration"). */

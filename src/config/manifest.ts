@@ -5,7 +5,8 @@
 import { isAbsolute, relative, resolve } from 'node:path'
 
 import type { Problem } from '../model/problem.ts'
-import type { Service } from '../model/service.ts'
+import { inRelease } from '../model/release.ts'
+import type { ImageBackend, Service } from '../model/service.ts'
 import { fromCompose, type Translated } from './compose-keys.ts'
 import { configOf, problemsInOrder, type Config, type ConfigText } from './load.ts'
 import { mistakesOf, problemAt, valueAt, type Mistake } from './mistakes.ts'
@@ -97,10 +98,17 @@ export function manifestOf(name: string, definition: string): string {
  * no difference where the manifest was.
  */
 function deployed(service: Service): Service {
-  const { backend } = service
-  if (backend.kind !== 'image') throw new Error(`service ${service.name} of a manifest has no image`)
-  const runtimes = backend.runtimes.filter((runtime) => runtime !== 'process')
-  return { ...service, source: 'deployed', backend: { ...backend, cwd: '/', runtimes } }
+  const { release } = service
+  const contained = (backend: Service['backend']): ImageBackend => {
+    if (backend.kind !== 'image') throw new Error(`service ${service.name} of a manifest has no image`)
+    return { ...backend, cwd: '/', runtimes: backend.runtimes.filter((runtime) => runtime !== 'process') }
+  }
+  return {
+    ...service,
+    source: 'deployed',
+    backend: contained(service.backend),
+    ...(release && { release: inRelease(release, contained) }),
+  }
 }
 
 /** The parts of the configuration that the rules of services look at, as text. */

@@ -24,7 +24,6 @@ const NOT_YET: readonly NotYet[] = [
     remedy: 'Remove it: each slot starts with its first request.',
   },
   { key: 'services.*.scale.idle', remedy: 'Remove it: a slot that has started stays.' },
-  { key: 'services.*.release', remedy: REMOVE },
   { key: 'services.*.envoy.verify', harmless: (value) => value === 'false', remedy: REMOVE },
   { key: 'services.*.tools', harmless: isAllTools, remedy: 'Remove it, and expose all tools of the service or none.' },
   { key: 'services.*.secrets.*.store', remedy: 'Write {env: NAME}, {file: path} or {exec: [program]} instead.' },

@@ -8,6 +8,7 @@ import { isLoopback } from '../model/address.ts'
 import { KNOWN_CLIENTS, KNOWN_TIERS } from '../model/client.ts'
 import { CLIENT_NAME, nearest, RESERVED_NAMES, SERVICE_NAME } from '../model/names.ts'
 import { valueAt, type Mistake } from './mistakes.ts'
+import { releaseRules } from './release.ts'
 import { isNamedVolume, mistake, port, portRange, shown } from './scalars.ts'
 import { brokenTuningRules } from './tuning-rules.ts'
 import type { Path } from './yaml-source.ts'
@@ -50,6 +51,7 @@ export function brokenServiceRules(document: unknown, folder: string): Mistake[]
       ...whereItRuns(service),
       ...volumeSources(service, folder),
       ...oneSourceEach(service),
+      ...releaseRules(service.path, service.value),
     ]),
     ...sameName(services),
   ]

@@ -73,6 +73,17 @@ export const rate = reading(
   'Write a number such as 600.',
 )
 
+/** A part of a whole, from 0 to 1. */
+export const percentage = reading(
+  (text) => {
+    const value = /^(\d{1,3}(?:\.\d{1,3})?)\s*%$/.exec(text)?.[1]
+    const number = within(value === undefined ? undefined : Number(value), 0, 100)
+    return number === undefined ? undefined : number / 100
+  },
+  'must be a percentage from 0% to 100%',
+  'Write it with its sign, for example 5%.',
+)
+
 /** Processor cores. */
 export const cores = reading(
   (text) => within(/^\d{1,4}(?:\.\d{1,3})?$/.test(text) ? Number(text) : undefined, 0.01, 1024),

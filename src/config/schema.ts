@@ -13,6 +13,7 @@ import {
   integer,
   mistake,
   oneOf,
+  percentage,
   port,
   portRange,
   rate,
@@ -51,6 +52,16 @@ const limits = keys({
   message: optional(size('1KB', '256MB')),
 })
 
+/** What a version may have otherwise than the service. */
+const version = { image: optionalText, command: optional(command), env: optional(byVariable(variable)) }
+
+const release = keys({
+  canary: optional(keys({ ...version, weight: optional(integer(0, 100)), warm: optional(yesOrNo) })),
+  mirror: optional(keys({ ...version, percent: optional(integer(1, 100)) })),
+  rollback: optional(keys({ error_rate: optional(percentage), requests: optional(integer(1, 1_000_000)) })),
+  drain: optional(duration('0s', '24h')),
+})
+
 const service = keys({
   command: optional(command),
   image: optionalText,
@@ -77,7 +88,7 @@ const service = keys({
   limits: optional(limits),
   tools: optional(keys({ allow: optional(z.array(filled)), deny: optional(z.array(filled)) })),
   clients: optional(z.array(glob)),
-  release: optional(keys({ canary: optional(keys({ image: filled, weight: optional(integer(0, 100)) })) })),
+  release: optional(release),
   envoy: optional(keys({ ...serviceTuning, patches })),
 })
 

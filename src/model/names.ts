@@ -10,9 +10,33 @@ export const CLIENT_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/
 export const EVERYONE = '*'
 
 /**
+ * What slots and clusters call one version of a service: the service's name, and for another than its first version
+ * that version's name behind a sign that neither services nor clients have in theirs.
+ */
+export function unitName(service: string, variant: string | undefined): string {
+  return variant === undefined ? service : `${service}~${variant}`
+}
+
+/** The service of a unit. */
+export function serviceOfUnit(unit: string): string {
+  return partsOfUnit(unit).service
+}
+
+/** The service of a unit and, where it is not the first version, which, as `Service.variant`. */
+export function partsOfUnit(unit: string): { readonly service: string; readonly variant?: string } {
+  const [service = '', variant] = unit.split('~', 2)
+  return variant === undefined ? { service } : { service, variant }
+}
+
+/** What ids of sessions begin with, so that Envoy can tell whose they are; those of a first version have no `~`. */
+export function sessionMark(variant: string | undefined): string {
+  return variant === undefined ? '' : `${variant}~`
+}
+
+/**
  * The cluster of a slot's POST and DELETE requests. It holds everything that makes it unique: service, client group and
  * the generation, which never repeats in one Envoy's life, because Envoy asks for a name only once
- * (envoy-measured.md A §5.1 (5)).
+ * (envoy-measured.md A §5.1 (5)). Here and below `service` is a unit.
  */
 export function clusterName(service: string, group: string, generation: number): string {
   return `${service}|${group}@${generation}`

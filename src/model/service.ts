@@ -1,5 +1,6 @@
 // Services: an MCP server under a name and a port, and what stands behind it.
 
+import type { Release } from './release.ts'
 import type { Tuning } from './tuning.ts'
 
 export type Isolation = 'session' | 'client' | 'shared'
@@ -73,6 +74,8 @@ export interface ImageBackend {
   readonly engine: string | undefined
 }
 
+export type Backend = ProcessBackend | ContainerBackend | ImageBackend
+
 export type Runtime = 'dind' | 'docker' | 'process'
 
 export interface Volume {
@@ -119,9 +122,13 @@ export interface Service {
   readonly scale: Scale
   /** Globs over the names of the clients that may use it. */
   readonly clients: readonly string[]
-  readonly backend: ProcessBackend | ContainerBackend | ImageBackend
+  readonly backend: Backend
   /** What it says of Envoy, beside what is said for all services. */
   readonly tuning?: Tuning
+  /** Other versions that are being tried beside this one (release.ts). */
+  readonly release?: Release
+  /** Which version this is; undefined: the one that was there before any release. */
+  readonly variant?: string
   /** Why nobody can be served at this moment, in words for the client. */
   readonly down?: string
   /** Why nobody knows whether anybody can be served, in words for the client: slots that are up go on, none is started. */

@@ -12,6 +12,7 @@ import type { Container, Service } from './service.ts'
 export type SlotState = 'asleep' | 'starting' | 'up' | 'failed'
 
 export interface Slot {
+  /** The unit (names.ts): the service, or one of its other versions. */
   readonly service: string
   /** A client's name, or EVERYONE. */
   readonly group: string

@@ -6,8 +6,9 @@ import { join } from 'node:path'
 import type { AdapterSpec, EngineAccess } from '../adapter/spec.ts'
 import type { TierLimits } from '../model/client.ts'
 import { CLIENT_LABEL, MANAGED_LABEL, SERVICE_LABEL, SLOT_LABEL } from '../model/container.ts'
-import { clusterName, EVERYONE } from '../model/names.ts'
+import { clusterName, EVERYONE, sessionMark } from '../model/names.ts'
 import type { ErasSeen } from '../model/record.ts'
+import { unitOf } from '../model/release.ts'
 import type { Service } from '../model/service.ts'
 import { containerFor } from '../model/slot.ts'
 import { AdapterProcess, type AdapterProgram } from './adapter-process.ts'
@@ -64,14 +65,18 @@ export function createAdapters(options: AdaptersOptions, spares = SPARE_ADAPTERS
     keepSpares: () => waiting.keep(),
     endSpares: () => waiting.close(),
     async start(service, group, generation, fingerprint, events) {
-      const id = createHash('sha256').update(`${service.name}|${group}`).digest('hex').slice(0, 10)
+      const id = createHash('sha256')
+        .update(`${unitOf(service)}|${group}`)
+        .digest('hex')
+        .slice(0, 10)
       const socket = join(folders.sockets, `${id}-${generation}`)
-      const name = clusterName(service.name, group, generation)
+      const name = clusterName(unitOf(service), group, generation)
       const definition = definitionOf(service)
       const eras = definition === undefined ? {} : options.eras.eras(definition)
       const spec: AdapterSpec = {
         service: service.name,
         group,
+        sessionMark: sessionMark(service.variant),
         isolation: service.isolation,
         era: service.era,
         eras,

@@ -1,5 +1,7 @@
 // What `Slots.sync` would do with other services and clients, without doing it: the same rules, on what the slots are now.
 
+import { unitName } from '../model/names.ts'
+import { unitOf } from '../model/release.ts'
 import { mayUse, type Client } from '../model/client.ts'
 import type { Service } from '../model/service.ts'
 import { groupFor, type Slot } from '../model/slot.ts'
@@ -26,7 +28,7 @@ export function previewSlots(
   now: { readonly current: readonly Slot[]; readonly views: readonly SlotView[] },
 ): SlotsPreview {
   const current = new Map(now.current.map((slot) => [key(slot), slot]))
-  const views = new Map(now.views.map((view) => [key(view), view]))
+  const views = new Map(now.views.map((view) => [keyOf(view), view]))
   const slots = new Map<string, Slot>()
   const going: SlotView[] = []
   const ending: EndingSlot[] = []
@@ -35,11 +37,12 @@ export function previewSlots(
       const found = mayUse(client, service) ? groupFor(service, client.name) : undefined
       if (!found || 'down' in found) continue
       const { group, doubt } = found
-      const name = key({ service: service.name, group })
+      const unit = unitOf(service)
+      const name = key({ service: unit, group })
       const slot = current.get(name)
       if (slots.has(name) || (doubt !== undefined && slot?.state !== 'up')) continue
       const view = views.get(name)
-      const asleep: Slot = { service: service.name, group, generation: slot?.generation ?? 1, state: 'asleep' }
+      const asleep: Slot = { service: unit, group, generation: slot?.generation ?? 1, state: 'asleep' }
       if (slot && view?.fingerprint === fingerprintOf(service, group, client.tier)) {
         slots.set(name, slot)
         going.push(view)
@@ -49,12 +52,16 @@ export function previewSlots(
         ending.push({ view, change: 'restarts' })
       }
     }
-  for (const view of now.views) if (!slots.has(key(view)) && isRunning(view)) ending.push({ view, change: 'ends' })
+  for (const view of now.views) if (!slots.has(keyOf(view)) && isRunning(view)) ending.push({ view, change: 'ends' })
   return { slots: [...slots.values()], views: going, ending }
 }
 
 function isRunning({ state }: SlotView): boolean {
   return state === 'up' || state === 'starting'
+}
+
+function keyOf({ service, variant, group }: SlotView): string {
+  return key({ service: unitName(service, variant), group })
 }
 
 function key({ service, group }: { readonly service: string; readonly group: string }): string {

@@ -3,6 +3,7 @@
 import type { AdapterStatus, Adjustable } from '../adapter/spec.ts'
 import type { ProcessRecord } from '../model/record.ts'
 import type { Service } from '../model/service.ts'
+import type { SlotState } from '../model/slot.ts'
 
 /** A running adapter, as the slots need it. */
 export interface Adapter {
@@ -36,6 +37,20 @@ export interface Adapters {
 export interface Generations {
   generations(): Map<string, number>
   setGeneration(slot: string, generation: number): void
+}
+
+/** One slot for people: `ls`, the API. */
+export interface SlotView {
+  readonly service: string
+  /** Which version of the service, as `Service.variant`. */
+  readonly variant?: string
+  readonly group: string
+  readonly state: SlotState
+  readonly pid?: number
+  readonly status?: AdapterStatus
+  readonly reason?: string
+  /** Of the service's definition. */
+  readonly fingerprint: string
 }
 
 export interface SlotsOptions {

@@ -10,12 +10,15 @@ import { createHash } from 'node:crypto'
 
 import type { AdapterStatus } from '../adapter/spec.ts'
 import { mayUse, type Client } from '../model/client.ts'
-import { clusterName, EVERYONE, slotOfCluster } from '../model/names.ts'
+import { clusterName, EVERYONE, partsOfUnit, serviceOfUnit, slotOfCluster } from '../model/names.ts'
 import type { Problem } from '../model/problem.ts'
 import type { ProcessRecord } from '../model/record.ts'
+import { unitOf } from '../model/release.ts'
 import type { Service } from '../model/service.ts'
 import { containerFor, groupFor, type Slot, type SlotState } from '../model/slot.ts'
-import type { Adapter, AdapterEvents, SlotsOptions } from './slot-parts.ts'
+import type { Adapter, AdapterEvents, SlotsOptions, SlotView } from './slot-parts.ts'
+
+export type { SlotView } from './slot-parts.ts'
 
 /**
  * How long the clusters of an ended life stay at least, and how often it is looked whether its routes have left it: Envoy
@@ -49,6 +52,7 @@ interface Life {
 }
 
 interface Entry {
+  /** The unit (names.ts). */
   readonly service: string
   readonly group: string
   current: Life
@@ -59,18 +63,6 @@ interface Entry {
   retry?: NodeJS.Timeout
   /** The definition to start the next life with. */
   definition?: Service
-}
-
-/** One slot for people: `ls`, the API. */
-export interface SlotView {
-  readonly service: string
-  readonly group: string
-  readonly state: SlotState
-  readonly pid?: number
-  readonly status?: AdapterStatus
-  readonly reason?: string
-  /** Of the service's definition. */
-  readonly fingerprint: string
 }
 
 export class Slots {
@@ -121,9 +113,9 @@ export class Slots {
         const found = groupFor(service, client.name)
         if ('down' in found) continue
         // An engine that does not answer for a moment takes nobody's sessions away.
-        if (found.doubt !== undefined && this.#entries.get(key(service.name, found.group))?.current.state !== 'up')
+        if (found.doubt !== undefined && this.#entries.get(key(unitOf(service), found.group))?.current.state !== 'up')
           continue
-        this.#want(this.#entry(service.name, found.group), service, client.tier)
+        this.#want(this.#entry(unitOf(service), found.group), service, client.tier)
       }
     }
     for (const entry of this.#entries.values()) if (!entry.wanted) this.#unwant(entry)
@@ -134,7 +126,7 @@ export class Slots {
    * what it has. @returns how many there were
    */
   restart(service: string): number {
-    const own = [...this.#entries.values()].filter((entry) => entry.service === service && entry.wanted)
+    const own = [...this.#entries.values()].filter((entry) => serviceOfUnit(entry.service) === service && entry.wanted)
     const count = own.filter((entry) => this.#renew(entry)).length
     if (count > 0) this.#options.changed()
     return count
@@ -172,7 +164,7 @@ export class Slots {
     return [...this.#entries.values()]
       .filter((entry) => entry.wanted)
       .map(({ service, group, current: { state, adapter, status, reason, fingerprint } }) => ({
-        service,
+        ...partsOfUnit(service),
         group,
         state,
         fingerprint,
@@ -184,11 +176,12 @@ export class Slots {
 
   problems(): Problem[] {
     const problems: Problem[] = []
-    for (const { service, group, current, wanted, definition } of this.#entries.values()) {
+    for (const { service: unit, group, current, wanted, definition } of this.#entries.values()) {
+      const { service, variant } = partsOfUnit(unit)
       const words = current.state === 'failed' ? current.reason : current.status?.lastFailure
       if (!wanted || words === undefined) continue
       problems.push({
-        about: `service ${service}, client ${group}`,
+        about: `service ${service}${variant === undefined ? '' : `, version ${variant}`}, client ${group}`,
         where: definition?.where ?? service,
         message: words,
         remedy: `Mend the service's definition or its server; logs/${service}.log in the state folder says more.`,
@@ -332,7 +325,11 @@ export class Slots {
       if (entry.retired.has(life)) void this.#drain(adapter)
     } catch (error) {
       if (this.#closed) return
-      this.#failed(entry, life, `Service ${entry.service} could not be started: ${(error as Error).message}.`)
+      this.#failed(
+        entry,
+        life,
+        `Service ${serviceOfUnit(entry.service)} could not be started: ${(error as Error).message}.`,
+      )
     }
     this.#options.changed()
   }
@@ -359,7 +356,7 @@ export class Slots {
           this.#options.log('an adapter has ended', { slot: key(entry.service, entry.group), lived_ms: lived })
           entry.failures = lived < STABLE_MS ? entry.failures + 1 : 0
           if (entry.failures > FREE_DEATHS) {
-            this.#failed(entry, life, `The adapter of service ${entry.service} ends again and again.`)
+            this.#failed(entry, life, `The adapter of service ${serviceOfUnit(entry.service)} ends again and again.`)
           } else {
             this.#advance(entry, life.generation)
             this.#forgetLater(entry, life)
@@ -394,7 +391,7 @@ export class Slots {
   #forgetLater(entry: Entry, life: Life): void {
     entry.retired.add(life)
     this.#later(() => {
-      if (!this.#options.routed(entry.service)) return this.#forgetLater(entry, life)
+      if (!this.#options.routed(serviceOfUnit(entry.service))) return this.#forgetLater(entry, life)
       entry.retired.delete(life)
       if (!entry.wanted && entry.retired.size === 0) this.#entries.delete(key(entry.service, entry.group))
       this.#options.changed()

@@ -5,6 +5,7 @@ import { randomInt } from 'node:crypto'
 import { request } from 'node:http'
 
 import { clusterName } from '../model/names.ts'
+import { unitOf } from '../model/release.ts'
 import type { Service } from '../model/service.ts'
 import type { Adapter, Adapters } from './slot-parts.ts'
 
@@ -62,7 +63,7 @@ export class Trials {
   async #run(service: Service, signal: AbortSignal): Promise<void> {
     // At random, because an earlier control plane may have left one that is still ending.
     const generation = randomInt(1, 2 ** 40)
-    const name = clusterName(service.name, GROUP, generation)
+    const name = clusterName(unitOf(service), GROUP, generation)
     const trial = this.#try(service, generation, AbortSignal.any([signal, this.#stopped.signal]))
     this.#running.set(
       name,

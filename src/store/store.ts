@@ -7,6 +7,7 @@ import { DatabaseSync, type StatementSync } from 'node:sqlite'
 import type { LabelledContainer } from '../model/container.ts'
 import type { Definition, Deployment } from '../model/deployment.ts'
 import type { RefusedPatch } from '../model/patch.ts'
+import type { Decision } from '../model/release.ts'
 import {
   PROCESS_KINDS,
   type ErasSeen,
@@ -30,6 +31,10 @@ export interface Store {
   deployments(): Deployment[]
   setDeployment(deployment: Deployment): void
   removeDeployment(service: string): void
+  /** What was decided about releases, one for a service. */
+  releases(): Decision[]
+  setRelease(decision: Decision): void
+  removeRelease(service: string): void
   /** The eras that a definition's server was last seen to speak; nothing that is older than a day. */
   eras(definition: string): ErasSeen
   setEras(definition: string, eras: ErasSeen): void
@@ -60,6 +65,9 @@ const SCHEMA = `
   CREATE TABLE IF NOT EXISTS deployments (
     service TEXT PRIMARY KEY, definition TEXT NOT NULL, folder TEXT NOT NULL, next_definition TEXT, next_folder TEXT,
     created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL) STRICT;
+  CREATE TABLE IF NOT EXISTS releases (
+    service TEXT PRIMARY KEY, outcome TEXT NOT NULL, fingerprint TEXT NOT NULL, stable TEXT, previous TEXT,
+    decided_at INTEGER NOT NULL, reason TEXT) STRICT;
   CREATE TABLE IF NOT EXISTS eras (
     definition TEXT PRIMARY KEY, legacy INTEGER, modern INTEGER, seen_at INTEGER NOT NULL) STRICT;
   CREATE TABLE IF NOT EXISTS refused (
@@ -192,6 +200,33 @@ export function openStore(file: string): Store {
     },
     removeDeployment(service) {
       sql('DELETE FROM deployments WHERE service = ?').run(service)
+    },
+    releases: () =>
+      sql('SELECT * FROM releases ORDER BY service')
+        .all()
+        .map((row) => ({
+          service: String(row.service),
+          outcome: row.outcome === 'promoted' ? 'promoted' : 'rolled-back',
+          fingerprint: String(row.fingerprint),
+          stable: row.stable === null ? undefined : String(row.stable),
+          previous: row.previous === null ? undefined : String(row.previous),
+          at: Number(row.decided_at),
+          reason: row.reason === null ? undefined : String(row.reason),
+        })),
+    setRelease({ service, outcome, fingerprint, stable, previous, at, reason }) {
+      sql(`INSERT OR REPLACE INTO releases (service, outcome, fingerprint, stable, previous, decided_at, reason)
+           VALUES (?, ?, ?, ?, ?, ?, ?)`).run(
+        service,
+        outcome,
+        fingerprint,
+        stable ?? null,
+        previous ?? null,
+        at,
+        reason ?? null,
+      )
+    },
+    removeRelease(service) {
+      sql('DELETE FROM releases WHERE service = ?').run(service)
     },
     eras(definition) {
       const row = sql('SELECT legacy, modern FROM eras WHERE definition = ? AND seen_at > unixepoch() - ?').get(

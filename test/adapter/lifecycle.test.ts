@@ -200,8 +200,18 @@ describe('the control socket', () => {
     const { adapter, socket, control } = await started()
     const { statuses } = await watch(control)
     await until('the first line', () => statuses.length > 0)
-    const nothing = { sessions: 0, requests: 0, running: 0, waiting: 0, streams: 0, processes: 0, spare: 0, eras: {} }
-    expect(statuses[0]).toEqual({ pid: adapter.child.pid, service: 'fixture', group: 'alice', ...nothing })
+    const nothing = {
+      sessions: 0,
+      requests: 0,
+      running: 0,
+      waiting: 0,
+      streams: 0,
+      processes: 0,
+      spare: 0,
+      failures: 0,
+    }
+    const whose = { pid: adapter.child.pid, service: 'fixture', group: 'alice' }
+    expect(statuses[0]).toEqual({ ...whose, ...nothing, eras: {} })
     const session = await openSession(socket)
     const get = await stream(socket, 'GET', { session })
     const wait = stream(socket, 'POST', { session }, toolCall(1, 'wait', { name: 'x' }))

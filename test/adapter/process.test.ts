@@ -284,7 +284,16 @@ describe('what goes wrong with a server', () => {
     expect(answer.status).toBe(503)
     expect(Number(answer.headers['retry-after'])).toBeGreaterThan(0)
     expect(JSON.parse(answer.text)).toMatchObject({ id: 0, error: { message: expect.stringContaining(words) } })
-    expect(status()).toMatchObject({ sessions: 0, processes: 0, lastFailure: expect.stringContaining(words) })
+    const lastFailure: unknown = expect.stringContaining(words)
+    expect(status()).toMatchObject({ sessions: 0, processes: 0, failures: 1, lastFailure })
+  })
+
+  it('ids of sessions begin with the mark of their version', async () => {
+    const socket = await start({ sessionMark: '1a2b3c4d~' })
+    const session = await openSession(socket)
+    expect(session).toMatch(/^1a2b3c4d~[\w-]{43}$/)
+    const ping = { jsonrpc: '2.0', id: 1, method: 'ping' }
+    expect((await post(socket, ping, { session })).status).toBe(200)
   })
 
   it('its last words are told, without the environment', async () => {

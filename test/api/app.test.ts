@@ -17,6 +17,7 @@ import type { Problem } from '../../src/model/problem.ts'
 import { OperatorError } from '../../src/model/operator-error.ts'
 import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
+import { noReleasing } from '../fixtures/releasing.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
 
@@ -28,6 +29,7 @@ const running: Status = {
   envoy: { pid: 11, version: '1.40.0', state: 'live', restarts: 0 },
   xds: { sent: 0, removed: 0, acknowledged: 0, refused: 0 },
   services: 1,
+  releases: 0,
   problems: 1,
 }
 
@@ -76,6 +78,7 @@ function api(
     ...view,
   }
   return createApi({
+    releasing: noReleasing,
     view: whole,
     actions: { restart: () => 0, restartEnvoy: noEnvoy, logs: async () => [], ...actions },
     deploying: { ...noDeploying, ...deploying },

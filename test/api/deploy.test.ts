@@ -5,6 +5,7 @@ import type { Deploying } from '../../src/api/deploy.ts'
 import type { ServiceRow } from '../../src/api/view.ts'
 import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
+import { noReleasing } from '../fixtures/releasing.ts'
 
 const row = { name: 'a', state: 'asleep' } as ServiceRow
 
@@ -18,6 +19,7 @@ async function send(method: string, path: string, body: unknown, deploying: Part
       return Promise.resolve(answer)
     }
   const app = createApi({
+    releasing: noReleasing,
     view: {
       status: () => ({ version: '1' }) as never,
       services: () => [row],

@@ -6,6 +6,7 @@ import { createApi } from '../../src/api/app.ts'
 import type { Planning, PlanRequest } from '../../src/api/plan.ts'
 import type { View } from '../../src/api/view.ts'
 import { noDeploying } from '../fixtures/deploying.ts'
+import { noReleasing } from '../fixtures/releasing.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 
 const never = (): never => {
@@ -18,6 +19,7 @@ async function ask(method: string, path: string, body: unknown, planning: Partia
     view,
     actions: { restart: never, restartEnvoy: never, logs: never },
     deploying: noDeploying,
+    releasing: noReleasing,
     planning: { ...noPlanning, ...planning },
     token: 'token',
     onBug: (error) => {

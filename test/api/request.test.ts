@@ -15,6 +15,7 @@ import { serveApi } from '../../src/api/server.ts'
 import { service } from '../commands/berth.ts'
 import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
+import { noReleasing } from '../fixtures/releasing.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
 
@@ -65,6 +66,7 @@ beforeEach(async () => {
 function apiAt(envoyHost: string | undefined): Hono {
   const slots = [{ client: 'codex', state: 'up' as const, sessions: 1, processes: 2, pid: 12 }]
   return createApi({
+    releasing: noReleasing,
     view: {
       status: () => {
         throw new Error('not asked for')

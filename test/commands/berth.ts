@@ -6,6 +6,7 @@ import { Writable } from 'node:stream'
 
 import { createApi } from '../../src/api/app.ts'
 import type { Planning } from '../../src/api/plan.ts'
+import type { Releasing } from '../../src/api/release.ts'
 import { type ApiServer, serveApi } from '../../src/api/server.ts'
 import { adminToken } from '../../src/api/token.ts'
 import type { Actions, ServiceRow, View } from '../../src/api/view.ts'
@@ -14,6 +15,7 @@ import type { Command, Output } from '../../src/commands/command.ts'
 import { COMMANDS } from '../../src/commands/commands.ts'
 import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
+import { noReleasing } from '../fixtures/releasing.ts'
 
 export interface Ran {
   readonly code: number
@@ -54,6 +56,7 @@ export async function controlApi(
   admin = join(home, 'admin.sock'),
   actions: Partial<Actions> = {},
   planning: Partial<Planning> = {},
+  releasing: Releasing = noReleasing,
 ): Promise<ApiServer> {
   await mkdir(home, { recursive: true })
   const whole: View = {
@@ -65,6 +68,7 @@ export async function controlApi(
       envoy: { pid: 11, version: '1.40.0', state: 'running', restarts: 1 },
       xds: { sent: 0, removed: 0, acknowledged: 0, refused: 0 },
       services: 2,
+      releases: 0,
       problems: 1,
     }),
     services: () => [],
@@ -77,6 +81,7 @@ export async function controlApi(
     throw error
   }
   const app = createApi({
+    releasing,
     view: whole,
     deploying: noDeploying,
     planning: { ...noPlanning, ...planning },

@@ -1,4 +1,4 @@
-// The commands for services one by one: restart, logs; and for Envoy: restart.
+// The commands for services one by one: restart, release, logs; and for Envoy: restart.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -8,6 +8,7 @@ import { join } from 'node:path'
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
+import type { ReleaseRow, Releasing } from '../../src/api/release.ts'
 import type { ApiServer } from '../../src/api/server.ts'
 import { OperatorError } from '../../src/model/operator-error.ts'
 import { berth, controlApi, service } from './berth.ts'
@@ -84,6 +85,63 @@ describe('berth envoy restart', () => {
     const restartEnvoy = () => Promise.reject(new OperatorError('Envoy is being replaced already.'))
     api = await controlApi(join(cwd, '.berth'), {}, undefined, { restartEnvoy })
     expect(await run('envoy', 'restart')).toEqual({ code: 1, out: '', err: 'Envoy is being replaced already.\n' })
+  })
+})
+
+describe('berth release', () => {
+  const side = {
+    version: null,
+    runs: 'mcp/files:1',
+    up: 1,
+    sessions: 2,
+    requests: 40,
+    errors: 0,
+    error_rate: 0,
+  } as const
+  const canary = { error_rate: 0.1, weight: 25, clients: ['codex'], split: ['anonymous'] }
+  const row: ReleaseRow = {
+    service: 'files',
+    state: 'canary',
+    rollback: { error_rate: 0.05, requests: 20 },
+    versions: [
+      { role: 'stable', ...side },
+      { ...side, role: 'canary', version: '1a2b3c4d', runs: 'mcp/files:2', requests: 10, errors: 1, ...canary },
+    ],
+  }
+  const asked: string[] = []
+
+  beforeEach(async () => {
+    const decide: Releasing['decide'] = async (name, action) => {
+      asked.push(`${action} ${name}`)
+      return action === 'promote' ? { ...row, state: 'promoted' } : { refused: 'It is rolled back already.' }
+    }
+    const services = () => [service({ name: 'files' })]
+    api = await controlApi(join(cwd, '.berth'), { services }, undefined, {}, {}, { show: () => row, decide })
+  })
+
+  test('shows both versions', async () => {
+    expect((await run('release', 'files')).out).toBe(
+      [
+        'files: a canary runs. It is rolled back when more than 5 % of 20 requests or more fail.',
+        '',
+        'VERSION  NAME      PART      SLOTS  SESSIONS  REQUESTS  ERRORS    RUNS',
+        'stable   -         the rest  1      2         40        0 (0 %)   mcp/files:1',
+        'canary   1a2b3c4d  25 %      1      2         10        1 (10 %)  mcp/files:2',
+        '',
+        'canary: codex.',
+        'Divided by the weight: what anonymous begins.',
+        '',
+      ].join('\n'),
+    )
+    expect(JSON.parse((await run('release', 'files', 'status', '--json')).out)).toEqual(row)
+  })
+
+  test('decides, and tells a refusal', async () => {
+    expect((await run('release', 'files', 'promote')).out).toContain('files: the canary was promoted.')
+    expect(await run('release', 'files', 'rollback')).toMatchObject({ code: 1, err: 'It is rolled back already.\n' })
+    expect(asked).toEqual(['promote files', 'rollback files'])
+    expect((await run('release', 'files', 'destroy')).code).toBe(2)
+    expect((await run('release', 'nobody', 'promote')).code).toBe(1)
   })
 })
 

@@ -62,6 +62,15 @@ describe('a configuration with mistakes', () => {
 })
 
 describe('a valid configuration', () => {
+  test('is the same in whatever order variables are written', () => {
+    const backend = (env: string) => {
+      const text = `services: {a: {command: [x], env: ${env}, secrets: {P: {env: p}, O: {env: o}}}}`
+      const loaded = loadConfig({ text, file: 'berth.yaml', folder: '/etc/berth' })
+      return 'config' in loaded && JSON.stringify(loaded.config.services[0]!.backend)
+    }
+    expect(backend('{B: two, A: one}')).toBe(backend('{A: one, B: two}'))
+  })
+
   for (const name of inputs(VALID)) {
     test(name, async () => {
       const text = read(VALID, name)

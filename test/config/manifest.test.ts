@@ -37,6 +37,15 @@ function mistakes(text: string): string[] {
 }
 
 describe('what a manifest says', () => {
+  test('other versions of a service run in containers, too, and in none of this machine’s folders', () => {
+    const [found] = services('services: {a: {image: mcp/a, command: [x], release: {canary: {image: "mcp/a:2"}}}}')
+    const backend = found!.service.release?.canary?.backend as ImageBackend
+    expect(backend).toMatchObject({ kind: 'image', image: 'mcp/a:2', cwd: '/', runtimes: ['dind', 'docker'] })
+    expect(mistakes('services: {a: {image: mcp/a, release: {canary: {weight: 5}}}}')).toEqual([
+      expect.stringContaining('is the same as the service itself'),
+    ])
+  })
+
   test("Compose's keys and Berth's own mean the same, and give the same definition", () => {
     const own = services(`services:
   a:

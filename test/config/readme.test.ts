@@ -8,9 +8,21 @@ import { loadConfig } from '../../src/config/load.ts'
 const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8')
 const load = (text: string) => loadConfig({ text, file: 'README.md', folder: '/etc/berth' })
 
-test('its example loads', () => {
-  const [, example] = /```yaml\n(.*?)```/s.exec(readme)!
-  expect(load(example!)).toHaveProperty('config')
+test('its examples load', () => {
+  const examples = [...readme.matchAll(/```yaml\n(services:.*?)```/gs)].map(([, example]) => load(example!))
+  expect(examples.length).toBeGreaterThan(1)
+  for (const example of examples) expect(example).toHaveProperty('config')
+})
+
+test('the defaults of releases are those of its example', () => {
+  const written = /```yaml\n(services:(?:(?!```).)*release:.*?)```/s.exec(readme)![1]!
+  const without = written.replace(/^ +(?:rollback|drain):.*\n/gm, '')
+  expect(without).not.toBe(written)
+  const release = (text: string) => {
+    const loaded = load(text)
+    return 'config' in loaded && loaded.config.services[0]!.release
+  }
+  expect(release(without)).toEqual(release(written))
 })
 
 test('the defaults of its table are those of an empty configuration', () => {

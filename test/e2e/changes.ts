@@ -49,6 +49,19 @@ export function serviceChanges({ command, inContainer, image, secretFile, port }
     { key: 'limits.timeout', to: { limits: { timeout: '50s' } } },
     { key: 'limits.message', to: { limits: { message: '1MB' } } },
     { key: 'clients', to: { clients: ['codex', 'gemini'] } },
+    {
+      key: 'release',
+      from: { release: { canary: { command, weight: 0 } } },
+      to: {
+        release: {
+          canary: { command, weight: 100 },
+          mirror: { env: { CHANGED: '1' } },
+          rollback: { error_rate: '50%' },
+          drain: '1h',
+        },
+      },
+      note: 'a version whose definition is changed or removed takes its own sessions with it',
+    },
   ].map(({ key, ...rest }) => ({ key: `services.*.${key}`, ...rest }))
 }
 

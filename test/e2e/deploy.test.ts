@@ -181,6 +181,34 @@ describeWithDocker('deployments', (docker) => {
     expect((await berth.cli('rm', 'never-built')).code).toBe(0)
   })
 
+  test('a deployed service has releases, in containers, also after the control plane was killed', async () => {
+    const port = berth.port + 6
+    const colour = async (): Promise<string> => {
+      const client = await berth.connect(berth.url(port), 'codex')
+      const { content } = await client.callTool({ name: 'get-env', arguments: {} })
+      await client.close()
+      return / COLOUR ([a-z]+)/.exec(JSON.stringify(content).replaceAll(/[^A-Za-z]+/g, ' '))![1]!
+    }
+    const tried = (more: object) => ({ ...everything({ COLOUR: 'red' }), port, ...more })
+    const release = { canary: { env: { COLOUR: 'green' }, weight: 0 } }
+    expect(await deploy({ tried: tried({ release }) })).toMatchObject({ code: 0 })
+    expect(await colour()).toBe('red')
+    const promoted = await berth.cli('release', 'tried', 'promote')
+    expect(promoted, promoted.err).toMatchObject({ code: 0 })
+    expect(await colour()).toBe('green')
+    await berth.signal('SIGKILL')
+    await berth.up()
+    expect(await colour()).toBe('green')
+    expect(await deploy({ tried: tried({ release: { ...release, drain: '1s' } }) })).toMatchObject({ code: 0 })
+    expect(await colour(), 'how long sessions are kept is no other release').toBe('green')
+    expect((await berth.cli('release', 'tried', 'rollback')).code).toBe(0)
+    expect(await colour()).toBe('red')
+    expect(await berth.cli('rm', 'tried')).toMatchObject({ code: 0 })
+    await eventually(async () => {
+      expect(await docker.cli('ps', '-aq', '--filter', 'label=berth.service=tried')).toBe('')
+    }, 60_000)
+  })
+
   test('removed: 404, no container, and the port is its own again when it returns', async () => {
     expect((await berth.cli('rm', 'shop')).code).toBe(0)
     const { port: _, ...rest } = everything()
