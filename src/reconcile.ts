@@ -55,8 +55,8 @@ const TAKEN_PORT_MS = 5000
 const ENGINE_GRACE_MS = 8000
 /** An engine that Berth brings up is waited for this long by services that could run elsewhere. */
 const ENGINE_START_MS = 30_000
-/** The longest that Envoy holds a request for a slot that starts. */
-const HOLD_SECONDS = 60
+/** The longest that Envoy holds a request for a slot that starts (scale.start). */
+const HOLD_MS = 60_000
 /** What a request may always be addressed to. */
 const HOSTS = ['localhost', '127.0.0.1', '[::1]']
 
@@ -364,7 +364,7 @@ export class Reconciler {
       retired: this.#options.slots.retired(),
       bind: config.bind,
       gatewayPort,
-      routes: { hosts: [...new Set([...HOSTS, ...bound, ...this.#options.hosts])], holdSeconds: HOLD_SECONDS },
+      routes: { hosts: [...new Set([...HOSTS, ...bound, ...this.#options.hosts])], holdMs: HOLD_MS },
     }
   }
 

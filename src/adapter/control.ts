@@ -5,8 +5,9 @@ import { createServer, type Server, type ServerResponse } from 'node:http'
 import type { Slot } from './slot.ts'
 
 /**
- * Serves `GET /status`, `GET /watch`, `POST /scale?warm=<n>&max=<n>` (without `max`: as many as there are sessions) and
- * `POST /drain?deadline=<ms>`; `drain` is called for the last.
+ * Serves `GET /status`, `GET /watch`, `POST /scale?warm=<n>&max=<n>&min=<n>` (without `max`: as many as there are sessions)
+ * and `POST /drain?deadline=<ms>&since=<ms>`; `drain` is called for the last. With `since` (milliseconds since 1970) only
+ * where nobody has used the slot after that: else it is 409, and nothing changes.
  */
 export function createControlServer(slot: Slot, drain: (deadlineMs: number) => void): Server {
   const server = createServer((req, res) => {
@@ -19,6 +20,8 @@ export function createControlServer(slot: Slot, drain: (deadlineMs: number) => v
       if (!Number.isFinite(deadline) || deadline < 0) {
         return reply(res, 400, { error: 'deadline must be a number of milliseconds.' })
       }
+      const since = new URLSearchParams(query).get('since')
+      if (since !== null && !slot.unusedSince(Number(since))) return reply(res, 409, slot.status)
       reply(res, 202, slot.status)
       return drain(deadline)
     }
@@ -26,9 +29,10 @@ export function createControlServer(slot: Slot, drain: (deadlineMs: number) => v
       const wanted = new URLSearchParams(query)
       const warm = Number(wanted.get('warm') ?? Number.NaN)
       const max = wanted.has('max') ? Number(wanted.get('max')) : undefined
-      if (!Number.isInteger(warm) || warm < 0 || !Number.isInteger(max ?? 1) || (max ?? 1) < 1)
-        return reply(res, 400, { error: 'warm must be a whole number, and max one above 0.' })
-      slot.rescale({ warm, max })
+      const min = Number(wanted.get('min') ?? 0)
+      if (![warm, min].every((n) => Number.isInteger(n) && n >= 0) || !Number.isInteger(max ?? 1) || (max ?? 1) < 1)
+        return reply(res, 400, { error: 'warm and min must be whole numbers, and max one above 0.' })
+      slot.rescale({ warm, max, min })
       return reply(res, 200, slot.status)
     }
     reply(res, 404, { error: 'Use GET /status, GET /watch, POST /scale or POST /drain.' })

@@ -38,6 +38,8 @@ export class Slot {
   readonly #watchers = new Set<() => void>()
   readonly #timers: NodeJS.Timeout[]
   #requests = 0
+  #activeAt = Date.now()
+  #arriving: () => number = () => 0
   #starting = 0
   #bodyBytes = 0
   #draining = false
@@ -50,8 +52,16 @@ export class Slot {
     this.bounds = bounds
     this.log = log
     const changed = () => this.#changed()
-    this.#context = { bounds, replay: { bytes: 0 }, openStreams: this.#openStreams, changed }
-    this.#pool = new ProcessPool(spec, start, bounds, log, { changed, ended: (process) => this.#processEnded(process) })
+    const moved = () => {
+      this.touch()
+      this.#changed()
+    }
+    this.#context = { bounds, replay: { bytes: 0 }, openStreams: this.#openStreams, changed: moved }
+    this.#pool = new ProcessPool(spec, start, bounds, log, {
+      changed,
+      spoke: () => this.touch(),
+      ended: (process) => this.#processEnded(process),
+    })
     this.modern = new Modern(spec, this.#pool, bounds, changed)
     this.#timers = [
       setInterval(() => this.#keepAlive(), bounds.keepAliveMs),
@@ -67,7 +77,7 @@ export class Slot {
       service: this.spec.service,
       group: this.spec.group,
       sessions: this.#sessions.size,
-      requests: this.#requests,
+      requests: this.#requests + this.#arriving() + this.modern.pending,
       running: this.#pool.room.running,
       waiting: this.#pool.room.waiting,
       streams: this.#openStreams.size,
@@ -76,7 +86,23 @@ export class Slot {
       ...(lastFailure === undefined ? {} : { lastFailure }),
       ...(failing ? { failing: true } : {}),
       eras: this.modern.eras.verdict,
+      activeAt: this.#activeAt,
     }
+  }
+
+  /** Somebody uses the slot at this moment. */
+  touch(): void {
+    this.#activeAt = Date.now()
+  }
+
+  /** Who reads requests says how many have begun to arrive. */
+  countArriving(arriving: () => number): void {
+    this.#arriving = arriving
+  }
+
+  /** Nobody has used it after this moment (milliseconds since 1970), and no request is under way. */
+  unusedSince(ms: number): boolean {
+    return this.#activeAt <= ms && this.status.requests === 0
   }
 
   /** What exchanges of the modern era need of the slot. */
@@ -102,7 +128,7 @@ export class Slot {
     }
     const session = this.#sessions.get(id)
     if (!session || session.client !== client) return SESSION_ENDED
-    session.lastUsed = Date.now()
+    session.lastUsed = this.#activeAt = Date.now()
     return session
   }
 
@@ -118,12 +144,14 @@ export class Slot {
       return { status: 429, code: CODE.server, message: `${message} Try again.`, retryAfterS: 1 }
     }
     this.#requests += count
+    this.touch()
     this.#changed()
     return undefined
   }
 
   finish(count: number): void {
     this.#requests -= count
+    this.touch()
     if (this.#requests === 0) this.#whenIdle?.()
     this.#changed()
   }

@@ -27,7 +27,7 @@ function empty({ config }: CommandContext): string {
 function list(services: readonly ServiceRow[]): string {
   const rows = services.map((service) => [
     service.name,
-    service.state,
+    service.why === undefined ? service.state : `${service.state} (${service.why})`,
     service.health,
     service.isolation,
     service.runtime,

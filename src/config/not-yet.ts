@@ -18,12 +18,6 @@ interface NotYet {
 const REMOVE = 'Remove it.'
 
 const NOT_YET: readonly NotYet[] = [
-  {
-    key: 'services.*.scale.min',
-    harmless: (value) => value === '0',
-    remedy: 'Remove it: each slot starts with its first request.',
-  },
-  { key: 'services.*.scale.idle', remedy: 'Remove it: a slot that has started stays.' },
   { key: 'services.*.release', remedy: REMOVE },
   { key: 'services.*.envoy', remedy: REMOVE },
   { key: 'services.*.tools', harmless: isAllTools, remedy: 'Remove it, and expose all tools of the service or none.' },

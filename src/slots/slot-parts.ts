@@ -9,6 +9,15 @@ export interface Adapter {
   readonly pid: number
   readonly httpSocket: string
   drain(deadlineMs: number): Promise<void>
+  /** What it does at this moment. Rejects when it does not say. */
+  status(): Promise<AdapterStatus>
+  /**
+   * Ends it if nobody has used it after this moment (milliseconds since 1970) and no request is under way. Resolves to
+   * whether it is gone; rejects when it does not say.
+   */
+  sleep(since: number): Promise<boolean>
+  /** It serves another life of its slot from now on: whoever adopts it finds it under this cluster name. */
+  rename(name: string): void
   /** How many processes it may have from now on; nobody's session ends for that. */
   rescale(scale: Scale): Promise<void>
   release(): void

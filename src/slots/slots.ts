@@ -1,20 +1,21 @@
 // The slots of this node: which exist, which are up, and the one way each moves (design §6).
 //
-//   asleep --first request--> starting --ready--> up --adapter ends, definition changes--> asleep (next generation)
+//   asleep --first request--> starting --ready--> up --adapter ends, definition changes, nobody uses it--> asleep (next one)
 //                                 \--cannot start--> failed (next generation) --back-off ends--> asleep
 //
 // A generation is one life. Envoy asks for a cluster name only once, so whatever ends a life advances the generation, and
 // the clusters of the old one stay until no route names them any more (envoy-measured.md A §5.2).
 
-import { createHash } from 'node:crypto'
-
 import type { AdapterStatus } from '../adapter/spec.ts'
 import { mayUse, type Client } from '../model/client.ts'
-import { clusterName, EVERYONE, slotOfCluster } from '../model/names.ts'
+import { clusterName, slotOfCluster } from '../model/names.ts'
 import type { Problem } from '../model/problem.ts'
 import type { ProcessRecord } from '../model/record.ts'
 import type { Service } from '../model/service.ts'
-import { containerFor, groupFor, type Slot, type SlotState } from '../model/slot.ts'
+import { groupFor, type Slot, type SlotState } from '../model/slot.ts'
+import { fingerprintOf, generationOfSocket, key, slotOf, type Entry, type Life } from './life.ts'
+import { isKept, type AwakeFor } from './sleep.ts'
+import { Sleeper } from './sleeper.ts'
 import type { Adapter, AdapterEvents, SlotsOptions } from './slot-parts.ts'
 
 /**
@@ -31,36 +32,6 @@ const LAST_RETRY_MS = 30_000
 /** How long requests of a slot that is replaced or not wanted any more may still run. */
 const RETIRE_MS = 30_000
 
-interface Life {
-  readonly generation: number
-  state: SlotState
-  /** Of the service's definition that it was started with. */
-  fingerprint: string
-  adapter?: Adapter
-  /** Stays when the adapter has ended, so that late requests fail at once and are not held. */
-  socket?: string
-  /** Of the service, as its adapter was told; undefined: nobody knows, because it was adopted. */
-  scale?: string | undefined
-  /** Settles when the start has succeeded or failed. */
-  starting?: Promise<void>
-  status?: AdapterStatus
-  reason?: string
-  upSince?: number
-}
-
-interface Entry {
-  readonly service: string
-  readonly group: string
-  current: Life
-  /** Ended, failed or draining lives whose clusters Envoy may still use. */
-  readonly retired: Set<Life>
-  wanted: boolean
-  failures: number
-  retry?: NodeJS.Timeout
-  /** The definition to start the next life with. */
-  definition?: Service
-}
-
 /** One slot for people: `ls`, the API. */
 export interface SlotView {
   readonly service: string
@@ -69,6 +40,10 @@ export interface SlotView {
   readonly pid?: number
   readonly status?: AdapterStatus
   readonly reason?: string
+  /** Why it is awake. */
+  readonly awakeFor?: AwakeFor
+  /** Of one that is asleep: nobody had used it for so long, in milliseconds; absent: it has not been started. */
+  readonly unusedMs?: number
 }
 
 export class Slots {
@@ -76,11 +51,24 @@ export class Slots {
   readonly #entries = new Map<string, Entry>()
   readonly #generations: Map<string, number>
   readonly #timers = new Set<NodeJS.Timeout>()
+  readonly #sleeper: Sleeper
   #closed = false
 
   constructor(options: SlotsOptions) {
     this.#options = options
     this.#generations = options.generations.generations()
+    this.#sleeper = new Sleeper({
+      advance: (entry) => this.#advance(entry, entry.current.generation),
+      start: (entry, life) => {
+        if (!this.#closed) life.starting = this.#start(entry, life)
+      },
+      forget: (entry, life) => this.#forgetLater(entry, life),
+      drain: (adapter) => void this.#drain(adapter),
+      routed: (entry) => this.#routed(entry),
+      later: (work, ms) => this.#later(work, ms),
+      changed: options.changed,
+      log: options.log,
+    })
   }
 
   /** Takes over the adapters that an earlier control plane left running. Before the first `sync`. */
@@ -91,6 +79,7 @@ export class Slots {
       const entry = this.#entry(found.service, found.group)
       const life: Life = {
         generation: found.generation,
+        born: generationOfSocket(record.sockets[0]) ?? found.generation,
         state: 'up',
         fingerprint: record.fingerprint,
         upSince: Date.now(),
@@ -121,7 +110,9 @@ export class Slots {
         // An engine that does not answer for a moment takes nobody's sessions away.
         if (found.doubt !== undefined && this.#entries.get(key(service.name, found.group))?.current.state !== 'up')
           continue
-        this.#want(this.#entry(service.name, found.group), service, client.tier)
+        const entry = this.#entry(service.name, found.group)
+        this.#want(entry, service, client.tier)
+        if (entry.current.state === 'asleep' && isKept(service, found.group)) this.#wake(entry)
       }
     }
     for (const entry of this.#entries.values()) if (!entry.wanted) this.#unwant(entry)
@@ -143,13 +134,16 @@ export class Slots {
     const found = slotOfCluster(cluster)
     const entry = found && this.#entries.get(key(found.service, found.group))
     if (!entry || entry.current.generation !== found.generation || !entry.wanted || this.#closed) return 'never'
-    if (entry.current.state === 'asleep') entry.current.starting = this.#start(entry, entry.current)
+    if (entry.current.state === 'asleep') this.#wake(entry)
     return 'hold'
   }
 
-  /** The slot that routes lead to now, for every wanted group. */
+  /** The slot that routes lead to now, for every wanted group; Envoy is told of them. */
   current(): Slot[] {
-    return [...this.#entries.values()].map((entry) => slotOf(entry, entry.current))
+    return [...this.#entries.values()].map((entry) => {
+      entry.told = entry.current.generation
+      return slotOf(entry, entry.current)
+    })
   }
 
   /** Earlier lives whose clusters are still there. */
@@ -161,7 +155,7 @@ export class Slots {
   living(): Set<string> {
     return new Set(
       [...this.#entries.values()].flatMap(({ service, group, current, retired }) =>
-        [current, ...retired].map(({ generation }) => clusterName(service, group, generation)),
+        [current, ...retired].map(({ born }) => clusterName(service, group, born)),
       ),
     )
   }
@@ -169,14 +163,21 @@ export class Slots {
   views(): SlotView[] {
     return [...this.#entries.values()]
       .filter((entry) => entry.wanted)
-      .map(({ service, group, current: { state, adapter, status, reason } }) => ({
-        service,
-        group,
-        state,
-        ...(adapter ? { pid: adapter.pid } : {}),
-        ...(status ? { status } : {}),
-        ...(reason === undefined ? {} : { reason }),
-      }))
+      .map((entry) => {
+        const { service, group, current, unusedMs } = entry
+        const { state, adapter, status, reason } = current
+        const awakeFor = state === 'up' ? this.#sleeper.awakeFor(entry, current) : undefined
+        return {
+          service,
+          group,
+          state,
+          ...(adapter ? { pid: adapter.pid } : {}),
+          ...(status ? { status } : {}),
+          ...(reason === undefined ? {} : { reason }),
+          ...(awakeFor === undefined ? {} : { awakeFor }),
+          ...(state !== 'asleep' || unusedMs === undefined ? {} : { unusedMs }),
+        }
+      })
   }
 
   problems(): Problem[] {
@@ -224,8 +225,8 @@ export class Slots {
     let entry = this.#entries.get(name)
     if (!entry) {
       const generation = this.#generations.get(name) ?? 1
-      const current: Life = { generation, state: 'asleep', fingerprint: '' }
-      entry = { service, group, current, retired: new Set(), wanted: false, failures: 0 }
+      const current: Life = { generation, born: generation, state: 'asleep', fingerprint: '' }
+      entry = { service, group, current, retired: new Set(), wanted: false, failures: 0, told: 0 }
       this.#entries.set(name, entry)
     }
     return entry
@@ -236,17 +237,18 @@ export class Slots {
     entry.definition = service
     const fingerprint = fingerprintOf(service, entry.group, tier)
     const { current } = entry
-    if (current.fingerprint === fingerprint) return this.#rescale(current, service)
+    if (current.fingerprint === fingerprint) return this.#rescale(entry, current, service)
     this.#renew(entry)
     entry.current.fingerprint = fingerprint
   }
 
   /** One that does not hear is told again with the next change; its definition is the same either way. */
-  #rescale(life: Life, { scale }: Service): void {
+  #rescale(entry: Entry, life: Life, { scale }: Service): void {
     const wanted = JSON.stringify(scale)
     if (!life.adapter || life.scale === wanted) return
     const before = life.scale
     life.scale = wanted
+    this.#sleeper.watchAnew(entry, life)
     life.adapter.rescale(scale).catch((error: Error) => {
       life.scale = before
       this.#options.log('an adapter was not scaled', { reason: error.message })
@@ -256,7 +258,7 @@ export class Slots {
   /** Replaces what runs; what has failed may be tried again at once. @returns whether it was either */
   #renew(entry: Entry): boolean {
     const { current } = entry
-    if (current.state === 'asleep') return false
+    if (current.state === 'asleep') return this.#sleeper.dismiss(entry)
     if (current.state === 'failed') {
       clearTimeout(entry.retry)
       entry.failures = 0
@@ -268,6 +270,7 @@ export class Slots {
 
   #unwant(entry: Entry): void {
     clearTimeout(entry.retry)
+    this.#sleeper.dismiss(entry)
     if (entry.current.state === 'up' || entry.current.state === 'starting') this.#replace(entry)
     if (entry.current.state === 'failed') this.#advance(entry, entry.current.generation)
     entry.failures = 0
@@ -301,8 +304,13 @@ export class Slots {
     const name = key(entry.service, entry.group)
     this.#generations.set(name, generation)
     this.#options.generations.setGeneration(name, generation)
-    entry.current = { generation, state: 'asleep', fingerprint: entry.current.fingerprint }
+    entry.current = { generation, born: generation, state: 'asleep', fingerprint: entry.current.fingerprint }
     return entry.current
+  }
+
+  #wake(entry: Entry): void {
+    const life = entry.current
+    if (!this.#sleeper.wake(entry)) life.starting = this.#start(entry, life)
   }
 
   async #start(entry: Entry, life: Life): Promise<void> {
@@ -310,6 +318,7 @@ export class Slots {
     const slot = clusterName(entry.service, entry.group, life.generation)
     const began = performance.now()
     life.state = 'starting'
+    delete entry.unusedMs
     this.#options.log('starting an adapter', { slot })
     try {
       const adapter = await this.#options.adapters.start(
@@ -344,12 +353,14 @@ export class Slots {
           })
         const before = life.status
         life.status = status
+        this.#sleeper.watch(entry, life)
         // The service's health is made of these (model/health.ts).
         const differs = before?.lastFailure !== status.lastFailure || before?.failing !== status.failing
         if (differs && !this.#closed) this.#options.changed()
       },
       ended: () => {
         delete life.adapter
+        clearTimeout(life.look)
         if (this.#closed) return
         if (entry.current === life) {
           const lived = Date.now() - (life.upSince ?? Date.now())
@@ -398,45 +409,19 @@ export class Slots {
     }, CLUSTER_GRACE_MS)
   }
 
-  #later(work: () => void, ms: number): void {
+  /** Resolves when Envoy leads nobody to earlier lives of the slot any more; never, once this is closed. */
+  async #routed(entry: Entry): Promise<void> {
+    do await new Promise((resolve) => this.#later(() => resolve(undefined), CLUSTER_GRACE_MS))
+    while (entry.told < entry.current.generation || !this.#options.routed(entry.service))
+  }
+
+  #later(work: () => void, ms: number): NodeJS.Timeout {
     const timer = setTimeout(() => {
       this.#timers.delete(timer)
       work()
     }, ms)
     this.#timers.add(timer)
+    if (this.#closed) clearTimeout(timer)
+    return timer
   }
-}
-
-function slotOf(entry: Entry, { generation, state, socket, reason }: Life): Slot {
-  return {
-    service: entry.service,
-    group: entry.group,
-    generation,
-    state,
-    ...(socket === undefined ? {} : { socket }),
-    ...(reason === undefined ? {} : { reason }),
-  }
-}
-
-function key(service: string, group: string): string {
-  return `${service}|${group}`
-}
-
-/**
- * What an adapter must be replaced for. A container that is started again is not: its adapter attaches to it anew, and
- * the sessions of the old process end with that process.
- */
-function fingerprintOf(service: Service, group: string, tier: string): string {
-  const { isolation, era, limits, backend } = service
-  const container = containerFor(service, group)
-  const behind = {
-    process: backend,
-    // What a client's containers may use comes from its tier.
-    image: [backend, group === EVERYONE ? undefined : tier],
-    containers: [container?.engine, container?.id],
-  }[backend.kind]
-  return createHash('sha256')
-    .update(JSON.stringify([isolation, era, limits, behind]))
-    .digest('base64url')
-    .slice(0, 16)
 }

@@ -201,7 +201,8 @@ describe('the control socket', () => {
     const { statuses } = await watch(control)
     await until('the first line', () => statuses.length > 0)
     const nothing = { sessions: 0, requests: 0, running: 0, waiting: 0, streams: 0, processes: 0, spare: 0, eras: {} }
-    expect(statuses[0]).toEqual({ pid: adapter.child.pid, service: 'fixture', group: 'alice', ...nothing })
+    const known = { pid: adapter.child.pid, service: 'fixture', group: 'alice', activeAt: expect.any(Number) }
+    expect(statuses[0]).toEqual({ ...known, ...nothing })
     const session = await openSession(socket)
     const get = await stream(socket, 'GET', { session })
     const wait = stream(socket, 'POST', { session }, toolCall(1, 'wait', { name: 'x' }))
@@ -216,6 +217,7 @@ describe('the control socket', () => {
     const { control } = await started()
     expect((await call(control, 'GET', '/other')).status).toBe(404)
     expect((await call(control, 'POST', '/drain?deadline=x')).status).toBe(400)
+    expect((await call(control, 'POST', '/drain?since=x')).status).toBe(409)
   })
 
   it('drains: running requests end, new sessions are refused, streams end, exit code 0', async () => {
@@ -231,6 +233,25 @@ describe('the control socket', () => {
     expect(toolText((await wait.next())!)).toBe('released')
     expect(await get.next()).toBeUndefined()
     await ended
+    expect(await adapter.exited).toMatchObject({ code: 0 })
+  })
+
+  it('drains, where it is asked to, only if nobody has used it since', async () => {
+    const { adapter, socket, control } = await started()
+    const status = async () => JSON.parse((await call(control, 'GET', '/status')).text) as AdapterStatus
+    const drain = async (since: number) => (await call(control, 'POST', `/drain?deadline=0&since=${since}`)).status
+    const { activeAt: start } = await status()
+    // The same millisecond would count as the same moment.
+    await until('time has passed', () => Date.now() > start)
+    const session = await openSession(socket)
+    expect(await drain(start)).toBe(409)
+    const wait = post(socket, toolCall('w', 'wait', { name: 'x' }), { session })
+    await until('it runs', async () => (await status()).requests === 1)
+    expect(await drain((await status()).activeAt), 'a request is under way').toBe(409)
+    await post(socket, toolCall(2, 'release', { name: 'x' }), { session })
+    expect((await wait).status).toBe(200)
+    await until('nothing runs', async () => (await status()).requests === 0)
+    expect(await drain((await status()).activeAt)).toBe(202)
     expect(await adapter.exited).toMatchObject({ code: 0 })
   })
 
