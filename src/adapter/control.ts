@@ -21,9 +21,13 @@ export function createControlServer(slot: Slot, drain: (deadlineMs: number) => v
         return reply(res, 400, { error: 'deadline must be a number of milliseconds.' })
       }
       const since = new URLSearchParams(query).get('since')
-      if (since !== null && !slot.unusedSince(Number(since))) return reply(res, 409, slot.status)
-      reply(res, 202, slot.status)
-      return drain(deadline)
+      const decide = (): void => {
+        if (since !== null && !slot.unusedSince(Number(since))) return reply(res, 409, slot.status)
+        reply(res, 202, slot.status)
+        drain(deadline)
+      }
+      // What has come as far as this machine's kernel counts: it is read before the second turn of the event loop.
+      return since === null ? decide() : void setImmediate(() => setImmediate(decide))
     }
     if (route === 'POST /scale') {
       const wanted = new URLSearchParams(query)
@@ -53,11 +57,14 @@ function watch(slot: Slot, res: ServerResponse): void {
   let last = ''
   const tell = () => {
     timer = undefined
-    const line = `${JSON.stringify(slot.status)}\n`
     // A reader that does not read gets the newest status when it does; nothing is queued for it.
-    if (line === last || res.writableNeedDrain) return
-    last = line
-    res.write(line)
+    if (res.writableNeedDrain) return
+    const { activeAt, ...status } = slot.status
+    const state = JSON.stringify(status)
+    // That somebody has used it again is worth no line; who wants to know asks.
+    if (state === last) return
+    last = state
+    res.write(`${JSON.stringify({ ...status, activeAt })}\n`)
   }
   const changed = () => void (timer ??= setTimeout(tell, slot.bounds.watchMs))
   const stop = slot.watch(changed)

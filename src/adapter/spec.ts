@@ -95,7 +95,10 @@ export interface AdapterStatus {
   readonly failing?: boolean
   /** What is known of the eras that the server speaks. */
   readonly eras: ErasKnown
-  /** Milliseconds since 1970: when somebody last asked, answered, came or left, or a server said something by itself. */
+  /**
+   * Milliseconds since 1970: when somebody last asked, answered, came or left, or a server said something by itself. A
+   * change of it alone is no line of `GET /watch`.
+   */
   readonly activeAt: number
 }
 

@@ -26,10 +26,10 @@ export interface Life {
   status?: AdapterStatus
   reason?: string
   upSince?: number
-  /** When somebody asked for it while it fell asleep, in milliseconds since 1970: the request may not have come yet. */
+  /** Since when somebody who asked for it can reach it, in milliseconds since 1970: the request may not have come yet. */
   wokenAt?: number
-  /** Set while it is known when to look whether it sleeps. */
-  look?: NodeJS.Timeout | undefined
+  /** Set while it is known when to look whether it sleeps; `at` in milliseconds since 1970. */
+  look?: { readonly at: number; readonly timer: NodeJS.Timeout } | undefined
   /** Of one that is asleep: the life before it, which falls asleep and can still be had back. */
   before?: Life
   /** Asks the adapter of the life before it to end; whoever wakes the slot waits for the answer. */

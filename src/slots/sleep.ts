@@ -10,6 +10,8 @@ import type { Scale, Service } from '../model/service.ts'
 
 /** How long a slot without sessions stays awake where nothing is said: clients often come back soon. */
 export const IDLE_MS = 10 * 60 * 1000
+/** How long it waits at least for the request that it was woken for, which the machine may be too busy to bring. */
+export const ARRIVAL_MS = 10_000
 
 /** What an adapter says of its slot. */
 export interface Activity {
@@ -20,6 +22,8 @@ export interface Activity {
   readonly sessions: number
   /** When it was last used, in milliseconds since 1970. */
   readonly activeAt: number
+  /** Since when those who asked for it can reach it, in milliseconds since 1970; absent: nobody has asked. */
+  readonly wokenAt?: number | undefined
 }
 
 /** What keeps a slot awake: the configuration, what goes on, sessions, or that it was used a moment ago. */
@@ -35,9 +39,11 @@ export type Decision =
 export function decide(scale: Scale, kept: boolean, activity: Activity, now: number): Decision {
   const busy = kept ? 'min' : busyWith(scale, activity)
   if (busy) return { sleep: false, awakeFor: busy, againMs: undefined }
-  const idleMs = scale.idleMs ?? IDLE_MS
+  const { activeAt, wokenAt = 0 } = activity
+  const usedMs = scale.idleMs ?? IDLE_MS
+  const idleMs = activeAt > wokenAt ? usedMs : Math.max(usedMs, ARRIVAL_MS)
   // A clock that was set back must not keep it awake for longer than that.
-  const left = Math.min(idleMs, activity.activeAt + idleMs - now)
+  const left = Math.min(idleMs, Math.max(activeAt, wokenAt) + idleMs - now)
   if (left > 0) return { sleep: false, awakeFor: 'recent', againMs: left }
   return { sleep: true, unusedMs: now - activity.activeAt }
 }
@@ -50,10 +56,15 @@ function busyWith({ streams, idleMs }: Scale, activity: Activity): AwakeFor | un
 }
 
 /**
- * Whether the slot of a client group is started without a request and stays: the one slot of a shared service, else those
- * of the clients that the service names in full. Nobody starts a server for each client that might come one day.
+ * Whether the slot of a client group is started without a request and stays: the one slot of a shared service, that of a
+ * container that runs already, else those of the clients that the service names in full. Nobody starts a server for each
+ * client that might come one day.
  */
-export function isKept({ scale, clients }: Service, group: string): boolean {
+export function isKept({ scale, clients, backend }: Service, group: string): boolean {
   if ((scale.min ?? 0) === 0) return false
-  return group === EVERYONE || clients.some((name) => CLIENT_NAME.test(name) && name === group)
+  return (
+    group === EVERYONE ||
+    backend.kind === 'containers' ||
+    clients.some((name) => CLIENT_NAME.test(name) && name === group)
+  )
 }

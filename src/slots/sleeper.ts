@@ -29,6 +29,7 @@ export interface SleeperContext {
   readonly routed: (entry: Entry) => Promise<void>
   /** Not called once the slots are closed. */
   readonly later: (work: () => void, ms: number) => NodeJS.Timeout
+  readonly cancel: (timer: NodeJS.Timeout | undefined) => void
   readonly changed: () => void
   readonly log: (message: string, fields?: object) => void
 }
@@ -48,15 +49,16 @@ export class Sleeper {
 
   /** Something is different: makes sure that it is looked at when it may sleep. */
   watch(entry: Entry, life: Life): void {
-    if (life.look || !isUp(entry, life)) return
+    if (!isUp(entry, life)) return
     const decision = decisionOn(entry, life)
     const ms = decision?.sleep ? 0 : decision?.againMs
-    if (ms !== undefined) this.#lookIn(entry, life, ms)
+    // What is looked at too early is looked at again; what is used all the time is not given a new timer each time.
+    if (ms !== undefined && !(life.look && life.look.at <= Date.now() + ms)) this.#lookIn(entry, life, ms)
   }
 
   /** The same, when the definition says something else now. */
   watchAnew(entry: Entry, life: Life): void {
-    clearTimeout(life.look)
+    this.#context.cancel(life.look?.timer)
     life.look = undefined
     this.watch(entry, life)
   }
@@ -79,13 +81,13 @@ export class Sleeper {
   }
 
   #lookIn(entry: Entry, life: Life, ms: number): void {
-    life.look = this.#context.later(
-      () => {
-        life.look = undefined
-        void this.#look(entry, life)
-      },
-      Math.min(ms, TIMER_MS),
-    )
+    this.#context.cancel(life.look?.timer)
+    const wait = Math.min(ms, TIMER_MS)
+    const look = (): void => {
+      life.look = undefined
+      void this.#look(entry, life)
+    }
+    life.look = { at: Date.now() + wait, timer: this.#context.later(look, wait) }
   }
 
   async #look(entry: Entry, life: Life): Promise<void> {
@@ -170,8 +172,7 @@ function isUp(entry: Entry, life: Life): boolean {
 }
 
 /** Undefined: nobody knows how it is, or what is wanted of it. */
-function decisionOn({ definition, group }: Entry, { status, wokenAt = 0 }: Life): Decision | undefined {
+function decisionOn({ definition, group }: Entry, { status, wokenAt }: Life): Decision | undefined {
   if (!definition || !status) return undefined
-  const activity = { ...status, activeAt: Math.max(status.activeAt, wokenAt) }
-  return decide(definition.scale, isKept(definition, group), activity, Date.now())
+  return decide(definition.scale, isKept(definition, group), { ...status, wokenAt }, Date.now())
 }

@@ -66,6 +66,7 @@ export class Slots {
       drain: (adapter) => void this.#drain(adapter),
       routed: (entry) => this.#routed(entry),
       later: (work, ms) => this.#later(work, ms),
+      cancel: (timer) => this.#cancel(timer),
       changed: options.changed,
       log: options.log,
     })
@@ -332,7 +333,7 @@ export class Slots {
       life.scale = JSON.stringify(service.scale)
       life.socket = adapter.httpSocket
       life.state = 'up'
-      life.upSince = Date.now()
+      life.upSince = life.wokenAt = Date.now()
       this.#options.log('adapter is up', { slot, pid: adapter.pid, ms: Math.round(performance.now() - began) })
       if (this.#closed) return
       if (entry.retired.has(life)) void this.#drain(adapter)
@@ -360,7 +361,7 @@ export class Slots {
       },
       ended: () => {
         delete life.adapter
-        clearTimeout(life.look)
+        this.#cancel(life.look?.timer)
         if (this.#closed) return
         if (entry.current === life) {
           const lived = Date.now() - (life.upSince ?? Date.now())
@@ -413,6 +414,11 @@ export class Slots {
   async #routed(entry: Entry): Promise<void> {
     do await new Promise((resolve) => this.#later(() => resolve(undefined), CLUSTER_GRACE_MS))
     while (entry.told < entry.current.generation || !this.#options.routed(entry.service))
+  }
+
+  #cancel(timer: NodeJS.Timeout | undefined): void {
+    clearTimeout(timer)
+    if (timer) this.#timers.delete(timer)
   }
 
   #later(work: () => void, ms: number): NodeJS.Timeout {

@@ -3,9 +3,9 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 
-import { decide, IDLE_MS, isKept, type Activity } from '../../src/slots/sleep.ts'
+import { ARRIVAL_MS, decide, IDLE_MS, isKept, type Activity } from '../../src/slots/sleep.ts'
 import type { Scale } from '../../src/model/service.ts'
-import { service } from '../fixtures/world.ts'
+import { container, containers, service } from '../fixtures/world.ts'
 
 const NOW = 1_800_000_000_000
 const count = fc.integer({ min: 0, max: 3 })
@@ -75,6 +75,22 @@ describe('a slot', () => {
     })
   })
 
+  test('that was woken waits for who has woken it, and once they have come that counts for nothing', () => {
+    fc.assert(
+      fc.property(
+        scales,
+        activities,
+        fc.integer({ min: NOW - 2 * ARRIVAL_MS, max: NOW }),
+        (scale, activity, wokenAt) => {
+          const { sleep } = decide(scale, false, { ...activity, wokenAt }, NOW)
+          if (NOW - wokenAt < ARRIVAL_MS && activity.activeAt <= wokenAt) expect(sleep).toBe(false)
+          if (activity.activeAt > wokenAt) expect(sleep).toBe(decide(scale, false, activity, NOW).sleep)
+        },
+      ),
+      { numRuns: 2000 },
+    )
+  })
+
   test('that is busy is not looked at before something happens', () => {
     always((scale, activity) => {
       const decision = decide(scale, false, { ...activity, requests: 1 }, NOW)
@@ -83,10 +99,12 @@ describe('a slot', () => {
   })
 })
 
-test('kept are the slot of a shared service and those of clients that a service names in full', () => {
+test('kept are the slot of a shared service, of a running container, and those of clients that a service names in full', () => {
   const scale = { warm: 0, max: undefined, min: 1 }
   expect(isKept(service('a', { isolation: 'shared', scale }), '*')).toBe(true)
   const named = service('a', { clients: ['alice', 'b*', '*'], scale })
   expect(['alice', 'bob', 'b*', 'carol'].map((group) => isKept(named, group))).toEqual([true, false, false, false])
   expect(isKept(service('a', { clients: ['alice'] }), 'alice')).toBe(false)
+  const hers = service('a', { backend: containers(container('c', { client: 'alice' })), scale })
+  expect(isKept(hers, 'alice')).toBe(true)
 })

@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import { KNOWN_CLIENTS } from '../../src/model/client.ts'
 import { clusterName } from '../../src/model/names.ts'
-import { IDLE_MS } from '../../src/slots/sleep.ts'
+import { ARRIVAL_MS, IDLE_MS } from '../../src/slots/sleep.ts'
 import type { AdapterStatus } from '../../src/adapter/spec.ts'
 import type { Container, Scale } from '../../src/model/service.ts'
 import type { Adapter, AdapterEvents, Adapters } from '../../src/slots/slot-parts.ts'
@@ -434,7 +434,8 @@ describe('a slot that nobody uses', () => {
     set.slots.sync([service('a', { scale })], ALICE)
     set.slots.demand('a|alice@1')
     const adapter = await set.starts[0]!.up()
-    await vi.advanceTimersByTimeAsync(0)
+    // The request that has woken it comes.
+    await vi.advanceTimersByTimeAsync(1)
     adapter.says({ sessions: 1 })
     set.slots.current()
     return { ...set, adapter }
@@ -576,6 +577,23 @@ describe('a slot that nobody uses', () => {
     expect(slots.views()).toMatchObject([{ state: 'up', awakeFor: 'recent' }])
     await pass(slots, 1000)
     expect(stateOf(slots)).toEqual(['alice@2 asleep'])
+  })
+
+  test('woken for nobody, it waits for a while; once its request has come it sleeps when it has rested', async () => {
+    const soon = { ...IDLE, idleMs: 1000 }
+    const { slots, starts } = setUp()
+    slots.sync([service('a', { scale: soon })], [...ALICE, client('bob')])
+    for (const cluster of ['a|alice@1', 'a|bob@1']) slots.demand(cluster)
+    const [unused, used] = await Promise.all(starts.map((each) => each.up()))
+    await vi.advanceTimersByTimeAsync(0)
+    unused!.says({ activeAt: Date.now() - 500 })
+    used!.says({ activeAt: Date.now() - 500 })
+    await pass(slots, 500)
+    used!.says({ sessions: 1 })
+    await pass(slots, 1500)
+    expect(stateOf(slots)).toEqual(['alice@1 up', 'bob@2 asleep'])
+    await pass(slots, ARRIVAL_MS)
+    expect(stateOf(slots)).toEqual(['alice@2 asleep', 'bob@2 asleep'])
   })
 
   test('a shorter scale.idle counts at once, and from the last use', async () => {
