@@ -146,7 +146,7 @@ export class Sleeper {
   /** The adapter goes on in the next life. False: it cannot, and the next life starts one of its own. */
   #takeOver(entry: Entry, next: Life, life: Life): boolean {
     const { adapter } = life
-    const usable = adapter && entry.wanted && entry.current === next && life.fingerprint === next.fingerprint
+    const usable = adapter && entry.wanted && entry.current === next
     if (!usable) {
       this.#giveUp(next, life)
       return false

@@ -1,5 +1,7 @@
+import { once } from 'node:events'
 import { existsSync, writeFileSync } from 'node:fs'
 import { request, type IncomingMessage } from 'node:http'
+import { connect } from 'node:net'
 
 import { afterEach, describe, expect, it, vi } from 'vitest'
 
@@ -195,6 +197,19 @@ async function watch(socketPath: string) {
   return { statuses, ended }
 }
 
+/** A POST that is in the kernel when this resolves, whether anybody reads it or not. */
+async function written(socketPath: string, path: string, body: string): Promise<{ readonly status: Promise<number> }> {
+  const socket = connect(socketPath).setEncoding('utf8')
+  const head = `POST ${path} HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\nx-mcp-client: alice\r\n`
+  const text = `${head}content-length: ${body.length}\r\n\r\n${body}`
+  await new Promise((resolve) => void socket.write(text, resolve))
+  const status = once(socket, 'data').then(([data]) => {
+    socket.destroy()
+    return Number(String(data).split(' ')[1])
+  })
+  return { status }
+}
+
 describe('the control socket', () => {
   it('tells the status, and each change of it', async () => {
     const { adapter, socket, control } = await started()
@@ -253,6 +268,17 @@ describe('the control socket', () => {
     await until('nothing runs', async () => (await status()).requests === 0)
     expect(await drain((await status()).activeAt)).toBe(202)
     expect(await adapter.exited).toMatchObject({ code: 0 })
+  })
+
+  it('drains, where it is asked to, not before it has looked at what has come', async () => {
+    const { adapter, socket, control } = await started()
+    const { activeAt } = JSON.parse((await call(control, 'GET', '/status')).text) as AdapterStatus
+    adapter.child.kill('SIGSTOP')
+    const body = JSON.stringify(initializeMessage())
+    const drained = await written(control, `/drain?deadline=0&since=${activeAt}`, '')
+    const opened = await written(socket, '/mcp', body)
+    adapter.child.kill('SIGCONT')
+    expect([await drained.status, await opened.status]).toEqual([409, 200])
   })
 
   it('drains: at the deadline what still runs is refused', async () => {

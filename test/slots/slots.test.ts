@@ -467,6 +467,14 @@ describe('a slot that nobody uses', () => {
     expect(slots.retired()).toEqual([])
   })
 
+  test('ends no adapter before Envoy has even been told of its new routes', async () => {
+    const { slots, adapter } = await awake()
+    await vi.advanceTimersByTimeAsync(100_000)
+    expect(adapter.slept).toEqual([])
+    await pass(slots, 4000)
+    expect(adapter.slept).toHaveLength(1)
+  })
+
   test('is woken by the next request, with an adapter of its own', async () => {
     const { slots, starts } = await awake()
     await pass(slots, 70_000)
