@@ -77,7 +77,7 @@ export class Slot {
       service: this.spec.service,
       group: this.spec.group,
       sessions: this.#sessions.size,
-      requests: this.#requests + this.#arriving() + this.modern.pending,
+      requests: this.#requests,
       running: this.#pool.room.running,
       waiting: this.#pool.room.waiting,
       streams: this.#openStreams.size,
@@ -86,6 +86,7 @@ export class Slot {
       ...(lastFailure === undefined ? {} : { lastFailure }),
       ...(failing ? { failing: true } : {}),
       eras: this.modern.eras.verdict,
+      expected: this.#expected,
       activeAt: this.#activeAt,
     }
   }
@@ -102,7 +103,11 @@ export class Slot {
 
   /** Nobody has used it after this moment (milliseconds since 1970), and no request is under way. */
   unusedSince(ms: number): boolean {
-    return this.#activeAt <= ms && this.status.requests === 0
+    return this.#activeAt <= ms && this.#requests + this.#expected === 0
+  }
+
+  get #expected(): number {
+    return this.#arriving() + this.modern.pending
   }
 
   /** What exchanges of the modern era need of the slot. */

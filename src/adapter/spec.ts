@@ -78,7 +78,7 @@ export interface AdapterStatus {
   readonly service: string
   readonly group: string
   readonly sessions: number
-  /** Requests that have no answer yet, are still arriving, or wait for their client's input. */
+  /** Requests that have no answer yet. */
   readonly requests: number
   /** Those of them that have a place at a server (`limits.concurrency`) and those that wait for one (`limits.queue`). */
   readonly running: number
@@ -95,6 +95,8 @@ export interface AdapterStatus {
   readonly failing?: boolean
   /** What is known of the eras that the server speaks. */
   readonly eras: ErasKnown
+  /** Requests that are still arriving, subscriptions that are being opened, calls that wait for their client's input. */
+  readonly expected: number
   /**
    * Milliseconds since 1970: when somebody last asked, answered, came or left, or a server said something by itself. A
    * change of it alone is no line of `GET /watch`.

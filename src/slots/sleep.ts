@@ -15,8 +15,9 @@ export const ARRIVAL_MS = 10_000
 
 /** What an adapter says of its slot. */
 export interface Activity {
-  /** Requests under way, in whatever stage. */
+  /** Requests under way, and such as are to be expected soon. */
   readonly requests: number
+  readonly expected: number
   /** Open streams to clients. */
   readonly streams: number
   readonly sessions: number
@@ -49,7 +50,7 @@ export function decide(scale: Scale, kept: boolean, activity: Activity, now: num
 }
 
 function busyWith({ streams, idleMs }: Scale, activity: Activity): AwakeFor | undefined {
-  if (activity.requests > 0) return 'requests'
+  if (activity.requests + activity.expected > 0) return 'requests'
   if (activity.streams > 0 && streams !== 'ignore') return 'streams'
   if (activity.sessions > 0 && idleMs === undefined) return 'sessions'
   return undefined

@@ -139,7 +139,7 @@ describe('a slot is not unused', () => {
     const notifications = { resourcesListChanged: true }
     const listening = modernStream(slot.socket, 'subscriptions/listen', { notifications })
     await until('the server is asked', () => opened.length > 0)
-    expect(slot.slot.status).toMatchObject({ requests: 1, streams: 0 })
+    expect(slot.slot.status).toMatchObject({ expected: 1, streams: 0 })
     opened[0]!()
     ;(await listening).close()
     await until('it is gone', () => slot.slot.unusedSince(Infinity))

@@ -216,7 +216,13 @@ describe('the control socket', () => {
     const { statuses } = await watch(control)
     await until('the first line', () => statuses.length > 0)
     const nothing = { sessions: 0, requests: 0, running: 0, waiting: 0, streams: 0, processes: 0, spare: 0, eras: {} }
-    const known = { pid: adapter.child.pid, service: 'fixture', group: 'alice', activeAt: expect.any(Number) }
+    const known = {
+      pid: adapter.child.pid,
+      service: 'fixture',
+      group: 'alice',
+      activeAt: expect.any(Number),
+      expected: 0,
+    }
     expect(statuses[0]).toEqual({ ...known, ...nothing })
     const session = await openSession(socket)
     const get = await stream(socket, 'GET', { session })

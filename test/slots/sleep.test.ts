@@ -11,6 +11,7 @@ const NOW = 1_800_000_000_000
 const count = fc.integer({ min: 0, max: 3 })
 const activities: fc.Arbitrary<Activity> = fc.record({
   requests: count,
+  expected: count,
   streams: count,
   sessions: count,
   // Also in the future: somebody has set the clock back.
@@ -34,6 +35,7 @@ describe('a slot', () => {
     always((scale, activity) => {
       expect(decide(scale, true, activity, NOW)).toMatchObject({ sleep: false, awakeFor: 'min' })
       expect(decide(scale, false, { ...activity, requests: 1 }, NOW)).toMatchObject({ sleep: false })
+      expect(decide(scale, false, { ...activity, expected: 1 }, NOW)).toMatchObject({ sleep: false })
     })
   })
 
@@ -57,7 +59,7 @@ describe('a slot', () => {
       const decision = decide(scale, false, activity, NOW)
       if (decision.sleep) expect(rested).toBe(true)
       else if (decision.awakeFor === 'recent') expect(rested).toBe(false)
-      const quiet = { ...activity, requests: 0, streams: 0, sessions: 0 }
+      const quiet = { ...activity, requests: 0, expected: 0, streams: 0, sessions: 0 }
       expect(decide(scale, false, quiet, NOW).sleep).toBe(rested)
     })
   })

@@ -44,7 +44,17 @@ class FakeAdapter implements Adapter {
 
   /** Says how it is, as its status from now on. */
   says(activity: Partial<AdapterStatus>): void {
-    const nothing = { requests: 0, running: 0, waiting: 0, streams: 0, sessions: 0, processes: 0, spare: 0, eras: {} }
+    const nothing = {
+      requests: 0,
+      expected: 0,
+      running: 0,
+      waiting: 0,
+      streams: 0,
+      sessions: 0,
+      processes: 0,
+      spare: 0,
+      eras: {},
+    }
     this.#status = { pid: this.pid, service: 'a', group: 'alice', activeAt: Date.now(), ...nothing, ...activity }
     this.#events.status(this.#status)
   }
