@@ -13,6 +13,7 @@ const FIRST = [
   'test/e2e/trouble.test.ts',
   'test/chaos/kill.test.ts',
   'test/e2e/consul.test.ts',
+  'test/e2e/sleep.test.ts',
   'test/e2e/ssh.test.ts',
   'test/e2e/compose.test.ts',
   'test/sdk/sdk.test.ts',

@@ -10,7 +10,9 @@ import { GATEWAY, listenerName } from './model/names.ts'
 import type { Problem } from './model/problem.ts'
 import type { RefusedResource } from './model/record.ts'
 import type { Service } from './model/service.ts'
+import { durationWords } from './model/units.ts'
 import type { Placed } from './served-world.ts'
+import { AWAKE_FOR } from './slots/sleep.ts'
 import type { SlotView } from './slots/slots.ts'
 
 export interface RowContext {
@@ -56,14 +58,16 @@ export function serviceRow(
     source: service.source,
     slots: all
       .filter((slot) => slot.state !== 'asleep')
-      .map(({ group, state, pid, status, variant }) => ({
+      .map(({ group, state, pid, status, variant, awakeFor }) => ({
         client: group,
         state,
         ...(variant === undefined ? {} : { version: variant }),
         sessions: status?.sessions ?? 0,
         processes: status?.processes ?? 0,
+        ...(awakeFor === undefined ? {} : { why: awakeFor }),
         ...(pid === undefined ? {} : { pid }),
       })),
+    ...whyOf(state, own),
     ...(reason === undefined ? {} : { reason }),
     ...(service.note === undefined ? {} : { note: service.note }),
     ...(rolling === undefined ? {} : { rollout: rolling }),
@@ -81,6 +85,18 @@ function stateOf(port: number | undefined, down: string | undefined, slots: read
   for (const state of ['up', 'starting', 'failed'] as const)
     if (slots.some((slot) => slot.state === state)) return state
   return 'asleep'
+}
+
+/** What keeps a service awake, or how long nobody had used the slot of it that slept last. */
+function whyOf(state: ServiceRow['state'], slots: readonly SlotView[]): { why?: string } {
+  if (state === 'up') {
+    const awake = AWAKE_FOR.filter((each) => slots.some(({ awakeFor }) => awakeFor === each))
+    return awake.length === 0 ? {} : { why: awake.join(', ') }
+  }
+  const unused = slots.flatMap(({ unusedMs }) => unusedMs ?? [])
+  return state !== 'asleep' || unused.length === 0
+    ? {}
+    : { why: `unused for ${durationWords(Math.floor(Math.min(...unused) / 1000))}` }
 }
 
 /** Envoy kept its last good form of the resource, if there was one. */

@@ -19,8 +19,8 @@ export interface Placed {
   readonly versions: Versions
 }
 
-/** The longest that Envoy holds a request for a slot that starts. */
-const HOLD_SECONDS = 60
+/** The longest that Envoy holds a request for a slot that starts (scale.start). */
+const HOLD_MS = 60_000
 /** What a request may always be addressed to. */
 const HOSTS = ['localhost', '127.0.0.1', '[::1]']
 
@@ -51,7 +51,7 @@ export function worldOf(
     gatewayPort,
     tuning,
     certificates: certificates?.(tlsOf(withPort, tuning)) ?? new Map(),
-    routes: { hosts: [...new Set([...HOSTS, ...bound, ...hosts])], holdSeconds: HOLD_SECONDS },
+    routes: { hosts: [...new Set([...HOSTS, ...bound, ...hosts])], holdMs: HOLD_MS },
   }
 }
 

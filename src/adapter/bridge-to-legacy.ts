@@ -66,6 +66,11 @@ export class BridgeToLegacy implements BridgeEvents {
     this.#line.limited()
   }
 
+  /** Calls that wait for their client's input. */
+  get held(): number {
+    return this.#held.size
+  }
+
   /** Answers a request. Rejects with a RefusalError, or with NotInitialized when the server is not of this era. */
   async serve(exchange: ModernExchange, request: ModernRequest): Promise<void> {
     const { method, logLevel, message, id } = request

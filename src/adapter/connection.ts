@@ -28,6 +28,8 @@ export interface ConnectionContext {
   readonly room: WaitingRoom
   /** An id that no other request of this adapter has: a re-attached server may still answer an earlier one. */
   nextId(): number
+  /** The server said something that is no answer, and no ping. */
+  spoke(): void
   /** Called once when it has ended; who uses it is still attached. `asked`: by `stop`. */
   ended(connection: Connection, reason: string, asked: boolean): void
 }
@@ -219,9 +221,13 @@ export abstract class Connection<P extends Pending = Pending, T extends Turn = T
     if ('invalid' in message) {
       if (text !== '') this.#strayLines++
       if (text !== '') this.context.log('warn', 'skipped a line on stdout that is no message', { bytes: text.length })
-    } else if (message.kind === 'request') this.requested(message)
-    else if (message.kind === 'notification') this.notified(message)
-    else this.pending.take(Number(idText(message)))?.settle(message)
+    } else if (message.kind === 'request') {
+      if (message.method !== 'ping') this.context.spoke()
+      this.requested(message)
+    } else if (message.kind === 'notification') {
+      this.context.spoke()
+      this.notified(message)
+    } else this.pending.take(Number(idText(message)))?.settle(message)
   }
 
   #oversized(head: string, tail: string): void {

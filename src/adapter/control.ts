@@ -6,8 +6,9 @@ import type { Slot } from './slot.ts'
 import type { Adjustable } from './spec.ts'
 
 /**
- * Serves `GET /status`, `GET /watch`, `POST /adjust?warm=<n>&max=<n>&concurrency=<n>&queue=<n>&timeout=<ms>` (without
- * `max`: as many as there are sessions) and `POST /drain?deadline=<ms>`; `drain` is called for the last.
+ * Serves `GET /status`, `GET /watch`, `POST /adjust?warm=<n>&max=<n>&min=<n>&concurrency=<n>&queue=<n>&timeout=<ms>`
+ * (without `max`: as many as there are sessions) and `POST /drain?deadline=<ms>&since=<ms>`; `drain` is called for the last.
+ * With `since` (milliseconds since 1970) only where nobody has used the slot after that: else it is 409, and nothing changes.
  */
 export function createControlServer(slot: Slot, drain: (deadlineMs: number) => void): Server {
   const server = createServer((req, res) => {
@@ -20,8 +21,14 @@ export function createControlServer(slot: Slot, drain: (deadlineMs: number) => v
       if (!Number.isFinite(deadline) || deadline < 0) {
         return reply(res, 400, { error: 'deadline must be a number of milliseconds.' })
       }
-      reply(res, 202, slot.status)
-      return drain(deadline)
+      const since = new URLSearchParams(query).get('since')
+      const decide = (): void => {
+        if (since !== null && !slot.unusedSince(Number(since))) return reply(res, 409, slot.status)
+        reply(res, 202, slot.status)
+        drain(deadline)
+      }
+      // What has come as far as this machine's kernel counts: it is read before the second turn of the event loop.
+      return since === null ? decide() : void setImmediate(() => setImmediate(decide))
     }
     if (route === 'POST /adjust') {
       const wanted = adjustable(new URLSearchParams(query))
@@ -41,10 +48,10 @@ function adjustable(query: URLSearchParams): Adjustable | undefined {
     return Number.isInteger(value) && value >= least ? value : Number.NaN
   }
   const max = query.has('max') ? numberOf('max', 1) : undefined
-  const [warm, concurrency] = [numberOf('warm', 0), numberOf('concurrency', 1)]
+  const [warm, min, concurrency] = [numberOf('warm', 0), numberOf('min', 0), numberOf('concurrency', 1)]
   const [queue, timeoutMs] = [numberOf('queue', 0), numberOf('timeout', 1)]
-  if ([warm, max ?? 1, concurrency, queue, timeoutMs].some(Number.isNaN)) return undefined
-  return { scale: { warm, max }, limits: { concurrency, queue, timeoutMs } }
+  if ([warm, min, max ?? 1, concurrency, queue, timeoutMs].some(Number.isNaN)) return undefined
+  return { scale: { warm, max, min }, limits: { concurrency, queue, timeoutMs } }
 }
 
 function reply(res: ServerResponse, status: number, body: unknown): void {
@@ -59,11 +66,14 @@ function watch(slot: Slot, res: ServerResponse): void {
   let last = ''
   const tell = () => {
     timer = undefined
-    const line = `${JSON.stringify(slot.status)}\n`
     // A reader that does not read gets the newest status when it does; nothing is queued for it.
-    if (line === last || res.writableNeedDrain) return
-    last = line
-    res.write(line)
+    if (res.writableNeedDrain) return
+    const { activeAt, ...status } = slot.status
+    const state = JSON.stringify(status)
+    // That somebody has used it again is worth no line; who wants to know asks.
+    if (state === last) return
+    last = state
+    res.write(`${JSON.stringify({ ...status, activeAt })}\n`)
   }
   const changed = () => void (timer ??= setTimeout(tell, slot.bounds.watchMs))
   const stop = slot.watch(changed)

@@ -29,6 +29,10 @@ export class HeldCalls<T> {
     this.#ttlMs = ttlMs
   }
 
+  get size(): number {
+    return this.#held.size
+  }
+
   /**
    * A state that opens this value once, for the same request of the same client, until `expired` is called; or why the
    * call cannot wait.

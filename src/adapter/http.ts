@@ -14,13 +14,15 @@ const METHODS = 'GET, POST, DELETE'
 
 export function createHttpServer(slot: Slot, sse: SseEndpoint): HttpServer {
   const { slowReaderMs, arrivalMs } = slot.bounds
-  return new HttpServer({
+  const server = new HttpServer({
     // What waits for a reader that is gone without a word would hold its place for ever, and stall its process.
     slowReaderMs,
     arrivalMs,
     request: (req, res) => route(slot, sse, req, res),
     refusal: (message) => errorMessage('null', CODE.invalidRequest, message),
   })
+  slot.countArriving(() => server.arriving)
+  return server
 }
 
 function route(slot: Slot, sse: SseEndpoint, req: HttpRequest, res: HttpResponse): void {

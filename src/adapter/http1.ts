@@ -50,6 +50,13 @@ export class HttpServer {
     return this.#closing
   }
 
+  /** Requests of which something has come, and not all. */
+  get arriving(): number {
+    let count = 0
+    for (const connection of this.connections) if (connection.arriving) count++
+    return count
+  }
+
   /** Takes no more requests; resolves when the last connection has ended, which takes `graceMs` at most. */
   async close(graceMs: number): Promise<void> {
     this.#closing = true
@@ -212,6 +219,10 @@ class HttpConnection {
 
   get idle(): boolean {
     return this.#response === undefined && this.#pending === undefined
+  }
+
+  get arriving(): boolean {
+    return this.#arrivingSince > 0
   }
 
   get last(): boolean {

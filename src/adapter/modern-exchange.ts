@@ -47,6 +47,11 @@ export class ModernExchange implements OpenStream {
     })
   }
 
+  /** It has become a stream. */
+  get streaming(): boolean {
+    return this.#streaming
+  }
+
   /** Nobody waits for an answer any more. */
   get over(): boolean {
     return this.#over

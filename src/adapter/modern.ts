@@ -52,6 +52,13 @@ export class Modern {
     this.#bridge.limited()
   }
 
+  /** Calls that wait for their client's input, and subscriptions whose streams have not begun: nothing else counts these. */
+  get pending(): number {
+    let count = this.#bridge.held
+    for (const exchange of this.#listens.keys()) if (!exchange.streaming && !exchange.over) count++
+    return count
+  }
+
   /** Answers a request. Rejects with a RefusalError. */
   async serve(exchange: ModernExchange, request: ModernRequest): Promise<void> {
     if (request.method === LISTEN) this.#listens.set(exchange, request.id)

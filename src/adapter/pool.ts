@@ -29,8 +29,13 @@ export interface InitializeRequest {
 /** What the adapter says of itself to a server that all clients share: no client's name, no client's capability. */
 const SHARED_CLIENT = '"capabilities":{},"clientInfo":{"name":"berth","version":"1"}'
 
+/** A container that runs already has no spare ones. */
+const NONE = { warm: 0 }
+
 export interface PoolEvents {
   changed(): void
+  /** A server said something that is no answer. */
+  spoke(): void
   /** A process is gone; who uses it is still attached. */
   ended(process: Connection): void
 }
@@ -79,21 +84,23 @@ export class ProcessPool {
         bounds,
         log,
         hasRoom: () => this.ceiling === undefined || this.#staying.length < this.ceiling,
+        serving: () => this.#serving.length,
         start: () => this.#startSpare(),
         gaveUp: (reason) => {
           this.health.lastFailure = `The processes that scale.warm keeps started keep ending: ${reason}`
           events.changed()
         },
       },
-      attached ? 0 : spec.scale.warm,
+      attached ? NONE : spec.scale,
     )
   }
 
   /** From now on; a process that a session has is not ended for it. */
   rescale(scale: Scale): void {
     this.#scale = scale
-    const warm = this.#spec.server.kind === 'container' ? 0 : scale.warm
-    for (const process of this.#spares.resize(warm)) this.release(process)
+    const kept = this.#spec.server.kind === 'container' ? NONE : scale
+    this.#spares.resize(kept)
+    this.#trim()
   }
 
   /** The limits of its specification have changed. */
@@ -189,14 +196,14 @@ export class ProcessPool {
    * start. Throws a RefusalError.
    */
   open<C extends Connection>(make: (context: ConnectionContext) => C): { connection: C; begun: Promise<void> } {
-    this.#mayStart(true)
-    const connection = this.#add(make(this.#context))
-    return { connection, begun: this.#all.get(connection)! }
+    const opened = this.#open(make)
+    this.#trim()
+    return opened
   }
 
   /** The same, of a process whose end says nothing against the server: who only asks what it speaks. */
   probe<C extends Connection>(make: (context: ConnectionContext) => C): { connection: C; begun: Promise<void> } {
-    const opened = this.open(make)
+    const opened = this.#open(make)
     this.#probes.add(opened.connection)
     return opened
   }
@@ -205,6 +212,7 @@ export class ProcessPool {
   keep(connection: Connection): void {
     this.#probes.delete(connection)
     this.health.recovered()
+    this.#trim()
   }
 
   /** Called every `pingAnswerMs`: finds the servers that do not answer any more. */
@@ -250,6 +258,10 @@ export class ProcessPool {
     return [...this.#all.keys()].filter(({ leaving }) => !leaving)
   }
 
+  get #serving(): readonly Connection[] {
+    return this.#staying.filter((process) => !(process instanceof ServerProcess && this.#spares.has(process)))
+  }
+
   /** Processes that the slot may have at once; undefined where `scale.max` does not say that. */
   get ceiling(): number | undefined {
     return this.#spec.isolation === 'shared' || this.#spec.server.kind === 'container' ? undefined : this.#scale.max
@@ -284,7 +296,7 @@ export class ProcessPool {
    */
   #makeRoom(): void {
     const max = this.ceiling
-    const serving = this.#staying.filter((process) => !(process instanceof ServerProcess && this.#spares.has(process)))
+    const serving = this.#serving
     if (max !== undefined) {
       if (serving.length < max) return
       // One that has no sessions keeps nothing that anybody could miss.
@@ -303,6 +315,17 @@ export class ProcessPool {
     this.release(oldest)
   }
 
+  #open<C extends Connection>(make: (context: ConnectionContext) => C): { connection: C; begun: Promise<void> } {
+    this.#mayStart(true)
+    const connection = this.#add(make(this.#context))
+    return { connection, begun: this.#all.get(connection)! }
+  }
+
+  /** What serves without having been a spare makes one of those too many that `scale.min` keeps. */
+  #trim(): void {
+    for (const process of this.#spares.surplus()) this.release(process)
+  }
+
   #startSpare(): { process: ServerProcess; begun: Promise<void> } {
     const process = this.#create()
     const begun = this.#all.get(process)!.catch((error: unknown) => {
@@ -318,6 +341,7 @@ export class ProcessPool {
       log: this.#log,
       room: this.room,
       nextId: () => ++this.#lastId,
+      spoke: () => this.#events.spoke(),
       ended: (process, reason, asked) => this.#ended(process, reason, asked),
     }
   }

@@ -40,6 +40,8 @@ export class Slot {
   /** What everything that belongs to the slot reads; a change is seen by all of it. */
   readonly #limits: { -readonly [K in keyof Limits]: Limits[K] }
   #requests = 0
+  #activeAt = Date.now()
+  #arriving: () => number = () => 0
   #starting = 0
   #bodyBytes = 0
   #draining = false
@@ -53,10 +55,15 @@ export class Slot {
     this.bounds = bounds
     this.log = log
     const changed = () => this.#changed()
+    const moved = () => {
+      this.touch()
+      this.#changed()
+    }
     const { sessionMark: mark } = spec
-    this.#context = { bounds, replay: { bytes: 0 }, openStreams: this.#openStreams, mark, changed }
+    this.#context = { bounds, replay: { bytes: 0 }, openStreams: this.#openStreams, mark, changed: moved }
     this.#pool = new ProcessPool(this.spec, start, bounds, log, {
       changed,
+      spoke: () => this.touch(),
       ended: (process) => this.#processEnded(process),
     })
     this.modern = new Modern(this.spec, this.#pool, bounds, changed)
@@ -84,7 +91,28 @@ export class Slot {
       ...(lastFailure === undefined ? {} : { lastFailure }),
       ...(failing ? { failing: true } : {}),
       eras: this.modern.eras.verdict,
+      expected: this.#expected,
+      activeAt: this.#activeAt,
     }
+  }
+
+  /** Somebody uses the slot at this moment. */
+  touch(): void {
+    this.#activeAt = Date.now()
+  }
+
+  /** Who reads requests says how many have begun to arrive. */
+  countArriving(arriving: () => number): void {
+    this.#arriving = arriving
+  }
+
+  /** Nobody has used it after this moment (milliseconds since 1970), and no request is under way. */
+  unusedSince(ms: number): boolean {
+    return this.#activeAt <= ms && this.#requests + this.#expected === 0
+  }
+
+  get #expected(): number {
+    return this.#arriving() + this.modern.pending
   }
 
   /** What exchanges of the modern era need of the slot. */
@@ -114,7 +142,7 @@ export class Slot {
     }
     const session = this.#sessions.get(id)
     if (!session || session.client !== client) return SESSION_ENDED
-    session.lastUsed = Date.now()
+    session.lastUsed = this.#activeAt = Date.now()
     return session
   }
 
@@ -130,12 +158,14 @@ export class Slot {
       return { status: 429, code: CODE.server, message: `${message} Try again.`, retryAfterS: 1 }
     }
     this.#requests += count
+    this.touch()
     this.#changed()
     return undefined
   }
 
   finish(count: number): void {
     this.#requests -= count
+    this.touch()
     if (this.#requests === 0) this.#whenIdle?.()
     this.#changed()
   }

@@ -10,10 +10,18 @@ export interface SparesContext {
   readonly log: Log
   /** Whether the slot may have one more process. */
   hasRoom(): boolean
+  /** Processes that somebody has, spares not counted. */
+  serving(): number
   /** Starts one; `begun` resolves when it runs, or has failed. */
   start(): { readonly process: ServerProcess; readonly begun: Promise<void> }
   /** They keep failing; none is started any more until a server that a session needed has answered. */
   gaveUp(reason: string): void
+}
+
+/** `warm`: how many are kept at least; `min`: as many as it takes for so many processes of the slot, before anybody comes. */
+export interface SpareScale {
+  readonly warm: number
+  readonly min?: number
 }
 
 export class Spares {
@@ -27,12 +35,12 @@ export class Spares {
   #starting = false
   #wait: NodeJS.Timeout | undefined
   #closed = false
-  #warm: number
+  #scale: SpareScale
 
-  /** @param warm how many are kept */
-  constructor(context: SparesContext, warm: number) {
+  constructor(context: SparesContext, scale: SpareScale) {
     this.#context = context
-    this.#warm = warm
+    this.#scale = scale
+    this.#askedFor()
   }
 
   get size(): number {
@@ -62,7 +70,7 @@ export class Spares {
   /** Starts what is missing, as far as that may be now. */
   refill(): void {
     if (this.#closed || this.#starting || this.#wait || !this.#sound) return
-    if (this.#processes.size >= this.#warm || !this.#context.hasRoom()) return
+    if (this.#processes.size >= this.#wanted || !this.#context.hasRoom()) return
     void this.#start()
   }
 
@@ -87,11 +95,17 @@ export class Spares {
     return true
   }
 
-  /** @returns those that are too many from now on */
-  resize(warm: number): readonly ServerProcess[] {
-    this.#warm = warm
+  /** From now on; `surplus` says which are too many. */
+  resize(scale: SpareScale): void {
+    const raised = (scale.min ?? 0) > (this.#scale.min ?? 0)
+    this.#scale = scale
+    if (raised) this.#askedFor()
     this.refill()
-    const surplus = [...this.#processes].slice(warm)
+  }
+
+  /** @returns those that are too many, because others serve; they are no spares any more */
+  surplus(): readonly ServerProcess[] {
+    const surplus = [...this.#processes].slice(this.#wanted)
     for (const process of surplus) this.#processes.delete(process)
     return surplus
   }
@@ -103,6 +117,17 @@ export class Spares {
     const left = [...this.#processes]
     this.#processes.clear()
     return left
+  }
+
+  get #wanted(): number {
+    return Math.max(this.#scale.warm, (this.#scale.min ?? 0) - this.#context.serving())
+  }
+
+  /** The configuration itself needs servers, so they are started although no session has shown that they work. */
+  #askedFor(): void {
+    if ((this.#scale.min ?? 0) === 0) return
+    this.#sound = true
+    setImmediate(() => this.refill())
   }
 
   async #start(): Promise<void> {

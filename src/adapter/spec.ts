@@ -106,6 +106,13 @@ export interface AdapterStatus {
   readonly failing?: boolean
   /** What is known of the eras that the server speaks. */
   readonly eras: ErasKnown
+  /** Requests that are still arriving, subscriptions that are being opened, calls that wait for their client's input. */
+  readonly expected: number
+  /**
+   * Milliseconds since 1970: when somebody last asked, answered, came or left, or a server said something by itself. A
+   * change of it alone is no line of `GET /watch`.
+   */
+  readonly activeAt: number
 }
 
 /** One line on file descriptor 3 once both sockets listen, then the descriptor is closed. */

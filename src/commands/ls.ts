@@ -44,7 +44,7 @@ function released({ state, versions }: Release): string {
 function list(services: readonly ServiceRow[]): string {
   const rows = services.map((service) => [
     service.name,
-    service.state,
+    service.why === undefined ? service.state : `${service.state} (${service.why})`,
     service.health,
     service.isolation,
     service.runtime,

@@ -13,8 +13,8 @@ import { any, extension, seconds, type Json, type Resource, XDS_SERVICE } from '
 export interface RouteOptions {
   /** Host names a request may be addressed to, without ports: everything else is a rebinding attack. */
   readonly hosts: readonly string[]
-  /** The longest that Envoy holds a request for a slot that starts, in seconds. */
-  readonly holdSeconds: number
+  /** The longest that Envoy holds a request for a slot that starts, where its service does not say that. */
+  readonly holdMs: number
 }
 
 /** Header that names the client, where no authentication does (contract, "Who the client is"). */
@@ -56,7 +56,9 @@ export function serviceRoutes(
           name: 'local',
           domains: [...options.hosts],
           matcher: clientMatcher(service, served, ways, unhealthy, options.knobs),
-          typed_per_filter_config: { 'envoy.filters.http.on_demand': onDemand(options.holdSeconds) },
+          typed_per_filter_config: {
+            'envoy.filters.http.on_demand': onDemand(service.scale.startMs ?? options.holdMs),
+          },
         },
         {
           name: 'other',
@@ -269,10 +271,10 @@ function traced({ tracing }: Knobs): { readonly [key: string]: Json } {
  * ADS, which ends every hold after 15 s; the short fetch time-out lets a second name be asked for while the first is
  * still held (envoy-measured.md A §5.2).
  */
-function onDemand(holdSeconds: number): Json {
+function onDemand(holdMs: number): Json {
   return any('envoy.extensions.filters.http.on_demand.v3.PerRouteConfig', {
     odcds: {
-      timeout: `${holdSeconds}s`,
+      timeout: `${holdMs / 1000}s`,
       source: {
         resource_api_version: 'V3',
         initial_fetch_timeout: '0.05s',

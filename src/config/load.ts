@@ -5,7 +5,7 @@ import { KNOWN_CLIENTS, type Client } from '../model/client.ts'
 import type { WrittenEngine } from '../model/engine.ts'
 import type { Patch } from '../model/patch.ts'
 import type { Problem } from '../model/problem.ts'
-import { DEFAULT_SCALE, type Runtime, type SecretSource, type Service } from '../model/service.ts'
+import { DEFAULT_SCALE, type Runtime, type Scale, type SecretSource, type Service } from '../model/service.ts'
 import type { GlobalTuning } from '../model/tuning.ts'
 import { DEFAULT_LIMITS } from './limits.ts'
 import { mistakesOf, problemAt } from './mistakes.ts'
@@ -156,11 +156,23 @@ function serviceOf(name: string, written: Partial<WrittenService>, where: string
       timeoutMs: written.limits?.timeout ?? DEFAULT_LIMITS.timeoutMs,
       messageBytes: written.limits?.message ?? DEFAULT_LIMITS.messageBytes,
     },
-    scale: { warm: written.scale?.warm ?? DEFAULT_SCALE.warm, max: written.scale?.max ?? DEFAULT_SCALE.max },
+    scale: scaleOf(written.scale),
     clients: written.clients ?? ['*'],
     ...(written.envoy && { tuning: tuningOf(written.envoy, cwd) }),
     backend: backendOf(written, secrets, cwd),
     ...(release && { release }),
+  }
+}
+
+function scaleOf(written: WrittenService['scale']): Scale {
+  const { min, max, idle, warm, streams, start } = written ?? {}
+  return {
+    warm: warm ?? DEFAULT_SCALE.warm,
+    max: max ?? DEFAULT_SCALE.max,
+    ...(min !== undefined && min > 0 && { min }),
+    ...(idle !== undefined && { idleMs: idle }),
+    ...(streams !== undefined && { streams }),
+    ...(start !== undefined && { startMs: start }),
   }
 }
 

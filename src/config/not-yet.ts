@@ -18,12 +18,6 @@ interface NotYet {
 const REMOVE = 'Remove it.'
 
 const NOT_YET: readonly NotYet[] = [
-  {
-    key: 'services.*.scale.min',
-    harmless: (value) => value === '0',
-    remedy: 'Remove it: each slot starts with its first request.',
-  },
-  { key: 'services.*.scale.idle', remedy: 'Remove it: a slot that has started stays.' },
   { key: 'services.*.envoy.verify', harmless: (value) => value === 'false', remedy: REMOVE },
   { key: 'services.*.tools', harmless: isAllTools, remedy: 'Remove it, and expose all tools of the service or none.' },
   { key: 'services.*.secrets.*.store', remedy: 'Write {env: NAME}, {file: path} or {exec: [program]} instead.' },

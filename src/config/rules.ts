@@ -52,6 +52,7 @@ export function brokenServiceRules(document: unknown, folder: string): Mistake[]
       ...volumeSources(service, folder),
       ...oneSourceEach(service),
       ...releaseRules(service.path, service.value),
+      ...keptSlots(service),
     ]),
     ...sameName(services),
   ]
@@ -178,6 +179,24 @@ function* oneSourceEach({ path, value }: Declared): Generator<Mistake> {
       }
     }
   }
+}
+
+/** What is kept started needs somebody for whom: nobody starts a server for each client that might come one day. */
+function* keptSlots({ path, value }: Declared): Generator<Mistake> {
+  const { min, max } = Object(value['scale']) as { min?: unknown; max?: unknown }
+  if (!(Number(min) > 0)) return
+  const at = [...path, 'scale', 'min']
+  if (Number(min) > Number(max ?? (value['isolation'] === 'shared' ? 1 : Infinity))) {
+    yield {
+      path: at,
+      message: mistake(`is ${String(min)}, more than \`scale.max\`.`, 'Raise the one or lower the other.'),
+    }
+  }
+  const { isolation = 'session', clients } = value
+  const named = Array.isArray(clients) && clients.some((name) => typeof name === 'string' && CLIENT_NAME.test(name))
+  if (isolation === 'shared' || named) return
+  const wrong = 'keeps servers started, and nothing says for which clients.'
+  yield { path: at, message: mistake(wrong, 'Name them in `clients`, without `*`, or write `isolation: shared`.') }
 }
 
 function* engineKeys(engines: readonly Declared[]): Generator<Mistake> {

@@ -82,6 +82,8 @@ const service = keys({
       min: optional(integer(0, 1000)),
       max: optional(integer(1, 1000)),
       idle: optional(duration('1s', '7d')),
+      streams: optional(oneOf('keep', 'ignore')),
+      start: optional(duration('1s', '1h')),
       warm: optional(integer(0, 1000)),
     }),
   ),

@@ -3,11 +3,15 @@
 import { LABEL_PREFIX, SERVICE_LABEL, type LabelledContainer } from './container.ts'
 import { CLIENT_NAME, nearest, RESERVED_NAMES, SERVICE_NAME } from './names.ts'
 import type { Problem } from './problem.ts'
-import { DEFAULT_SCALE, type Container, type Era, type Limits, type Service } from './service.ts'
+import { DEFAULT_SCALE, type Container, type Era, type Limits, type Scale, type Service } from './service.ts'
 import { parseDuration, parseSize } from './units.ts'
 
 const ERAS: readonly Era[] = ['auto', 'legacy', 'modern', 'dual']
+const STREAMS = ['keep', 'ignore'] as const
 const MAX_PORT = 65_535
+/** As in the configuration: from one of these to the other, in milliseconds. */
+const IDLE = [1000, 7 * 24 * 3_600_000] as const
+const START = [1000, 3_600_000] as const
 
 /** Labels that belong to a whole service; its containers need not repeat them, but must not contradict each other. */
 const SETTINGS: Readonly<Record<string, { readonly allows: (text: string) => boolean; readonly shape: string }>> = {
@@ -17,6 +21,10 @@ const SETTINGS: Readonly<Record<string, { readonly allows: (text: string) => boo
   'berth.limits.queue': { allows: (text) => wholeNumber(text) !== undefined, shape: 'a whole number' },
   'berth.limits.timeout': { allows: (text) => (parseDuration(text) ?? 0) > 0, shape: 'a duration such as 60s' },
   'berth.limits.message': { allows: (text) => (parseSize(text) ?? 0) > 0, shape: 'a size such as 16MB' },
+  'berth.scale.min': { allows: (text) => wholeNumber(text, 1) !== undefined, shape: '0, or 1 to keep it attached' },
+  'berth.scale.idle': { allows: (text) => durationIn(text, IDLE) !== undefined, shape: 'a duration from 1s to 7d' },
+  'berth.scale.streams': { allows: (text) => STREAMS.some((each) => each === text), shape: 'one of keep, ignore' },
+  'berth.scale.start': { allows: (text) => durationIn(text, START) !== undefined, shape: 'a duration from 1s to 1h' },
 }
 
 const KNOWN_LABELS = [SERVICE_LABEL, 'berth.client', 'berth.isolation', 'berth.managed', ...Object.keys(SETTINGS)]
@@ -71,12 +79,25 @@ function service(
       timeoutMs: parseDuration(setting('berth.limits.timeout') ?? '') ?? defaults.timeoutMs,
       messageBytes: parseSize(setting('berth.limits.message') ?? '') ?? defaults.messageBytes,
     },
-    scale: DEFAULT_SCALE,
+    scale: scaleOf(setting),
     clients: ['*'],
     backend: {
       kind: 'containers',
       containers: serving.map(containerOf).sort((a, b) => compare(a.client ?? '', b.client ?? '')),
     },
+  }
+}
+
+function scaleOf(setting: (label: string) => string | undefined): Scale {
+  const idleMs = durationIn(setting('berth.scale.idle') ?? '', IDLE)
+  const startMs = durationIn(setting('berth.scale.start') ?? '', START)
+  const streams = STREAMS.find((each) => each === setting('berth.scale.streams'))
+  return {
+    ...DEFAULT_SCALE,
+    ...(setting('berth.scale.min') === '1' && { min: 1 }),
+    ...(idleMs !== undefined && { idleMs }),
+    ...(streams !== undefined && { streams }),
+    ...(startMs !== undefined && { startMs }),
   }
 }
 
@@ -230,6 +251,11 @@ function shown(value: string): string {
 function wholeNumber(text: string, most = Number.MAX_SAFE_INTEGER): number | undefined {
   if (!/^\d{1,15}$/.test(text)) return undefined
   return Number(text) <= most ? Number(text) : undefined
+}
+
+function durationIn(text: string, [least, most]: readonly [number, number]): number | undefined {
+  const ms = parseDuration(text)
+  return ms !== undefined && ms >= least && ms <= most ? ms : undefined
 }
 
 /** The id decides between two of the same instant, so that the order is total. */

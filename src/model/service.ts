@@ -18,7 +18,7 @@ export interface Limits {
   readonly messageBytes: number
 }
 
-/** How many processes one slot has; containers that run already are as many as they are. */
+/** How many processes one slot has, when it starts and when it sleeps; containers that run already are as many as they are. */
 export interface Scale {
   /** Processes that are kept started for sessions to come. */
   readonly warm: number
@@ -27,6 +27,17 @@ export interface Scale {
    * service's own. `shared`: processes over which the sessions of one revision are spread; undefined: one.
    */
   readonly max: number | undefined
+  /** Processes that are kept started without a request, in the slots that slots/sleep.ts keeps awake; absent: none. */
+  readonly min?: number
+  /**
+   * A slot that nobody has used for this long sleeps, and the sessions that it still has end. Absent: it sleeps a while
+   * after its last session has ended.
+   */
+  readonly idleMs?: number
+  /** Whether an open stream keeps it awake; absent: yes. */
+  readonly streams?: 'keep' | 'ignore'
+  /** The longest that a request waits for it to start; absent: a minute. */
+  readonly startMs?: number
 }
 
 /** What a service gets that says nothing about `scale`. */

@@ -26,3 +26,21 @@ function parseQuantity(text: string, shape: RegExp, units: Readonly<Record<strin
   if (!match) return undefined
   return Math.round(Number(match[1]) * units[match[2] ?? 'b']!)
 }
+
+const UNITS = [
+  { seconds: 86_400, sign: 'd' },
+  { seconds: 3600, sign: 'h' },
+  { seconds: 60, sign: 'min' },
+  { seconds: 1, sign: 's' },
+]
+
+/** The largest unit and the next, e.g. `3 h 20 min`. */
+export function durationWords(seconds: number): string {
+  const largest = UNITS.findIndex((unit) => seconds >= unit.seconds)
+  const amounts = UNITS.map((unit, i) => {
+    const above = UNITS[i - 1]
+    return { amount: Math.floor((above ? seconds % above.seconds : seconds) / unit.seconds), sign: unit.sign }
+  })
+  const shown = amounts.slice(largest, largest + 2).filter(({ amount }) => amount > 0)
+  return shown.map(({ amount, sign }) => `${amount} ${sign}`).join(' ') || '0 s'
+}

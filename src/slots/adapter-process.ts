@@ -15,6 +15,8 @@ import type { SpareAdapters } from './spare-adapters.ts'
 const START_DEADLINE_MS = 20_000
 /** An adapter says something every 3 s; one that does not for this long is frozen, and its clients hang. */
 const SILENT_MS = 15_000
+/** One that sleeps has nothing under way. */
+const SLEEP_MS = 1000
 /** A status line is some hundred bytes. */
 const LINE_BYTES = 64 * 1024
 
@@ -34,15 +36,21 @@ export class AdapterProcess {
   readonly httpSocket: string
   readonly #controlSocket: string
   readonly #records: ProcessRecords
+  readonly #fingerprint: string
   readonly #events: AdapterEvents
   readonly #released = new AbortController()
   /** Settles when its end has been told and its record removed. */
   readonly #watching: Promise<void>
 
-  private constructor(identity: Identity, sockets: readonly string[], records: ProcessRecords, events: AdapterEvents) {
-    this.identity = identity
+  private constructor(
+    { pid, birth, sockets, fingerprint }: Omit<ProcessRecord, 'kind' | 'name'>,
+    records: ProcessRecords,
+    events: AdapterEvents,
+  ) {
+    this.identity = { pid, birth }
     this.httpSocket = sockets[0]!
     this.#controlSocket = sockets[1]!
+    this.#fingerprint = fingerprint
     this.#records = records
     this.#events = events
     this.#watching = this.#watch()
@@ -90,12 +98,12 @@ export class AdapterProcess {
       // Without the log's last lines: it has those of other clients' servers in it, too.
       throw new Error(`the adapter did not start: ${(error as Error).message}`, { cause: error })
     }
-    return new AdapterProcess(identity, sockets, program.records, events)
+    return new AdapterProcess({ ...identity, sockets, fingerprint }, program.records, events)
   }
 
   /** @returns undefined when the recorded process is gone; then its record and sockets are removed */
   static adopt(record: ProcessRecord, records: ProcessRecords, events: AdapterEvents): AdapterProcess | undefined {
-    if (runs(record)) return new AdapterProcess(record, record.sockets, records, events)
+    if (runs(record)) return new AdapterProcess(record, records, events)
     forget(records, record, record.sockets)
     return undefined
   }
@@ -108,11 +116,39 @@ export class AdapterProcess {
     await this.#watching
   }
 
+  /** Ends it as `drain` does, unless somebody has used it since. Resolves to whether it is gone. */
+  async sleep(since: number): Promise<boolean> {
+    const { status } = await this.#call('POST', `/drain?deadline=${SLEEP_MS}&since=${since}`)
+    if (status === 409) return false
+    if (status !== 202) throw new Error(`the adapter answered ${status}`)
+    if (!(await gone(this.identity, SLEEP_MS + 6000))) await end(this.identity, 1000)
+    await this.#watching
+    return true
+  }
+
+  async status(): Promise<AdapterStatus> {
+    const { body } = await this.#call('GET', '/status')
+    return JSON.parse(body) as AdapterStatus
+  }
+
+  /** Its record has this name from now on. */
+  rename(name: string): void {
+    const sockets = [this.httpSocket, this.#controlSocket]
+    this.#records.addProcess({ kind: 'adapter', name, ...this.identity, fingerprint: this.#fingerprint, sockets })
+  }
+
   /** From now on; rejects when it does not hear. */
-  adjust({ scale: { warm, max }, limits: { concurrency, queue, timeoutMs } }: Adjustable): Promise<void> {
-    const numbers = { warm, ...(max === undefined ? {} : { max }), concurrency, queue, timeout: timeoutMs }
+  async adjust({ scale: { warm, max, min }, limits: { concurrency, queue, timeoutMs } }: Adjustable): Promise<void> {
+    const numbers = {
+      warm,
+      ...(max === undefined ? {} : { max }),
+      min: min ?? 0,
+      concurrency,
+      queue,
+      timeout: timeoutMs,
+    }
     const query = Object.entries(numbers).map(([key, value]) => `${key}=${value}`)
-    return this.#call('POST', `/adjust?${query.join('&')}`)
+    await this.#call('POST', `/adjust?${query.join('&')}`)
   }
 
   /** Lets it live on without this control plane. */
@@ -120,13 +156,18 @@ export class AdapterProcess {
     this.#released.abort()
   }
 
-  #call(method: 'GET' | 'POST', path: string): Promise<void> {
+  #call(method: 'GET' | 'POST', path: string): Promise<{ status: number; body: string }> {
     return new Promise((resolve, reject) => {
       const call = request(
         { socketPath: this.#controlSocket, method, path, signal: AbortSignal.timeout(2000) },
         (response) => {
-          response.resume()
-          response.once('end', resolve)
+          let body = ''
+          response.setEncoding('utf8')
+          response.on('data', (chunk: string) => {
+            body += chunk
+            if (body.length > LINE_BYTES) call.destroy(new Error('an answer without end'))
+          })
+          response.once('end', () => resolve({ status: response.statusCode ?? 0, body }))
           response.once('error', reject)
         },
       )

@@ -15,6 +15,7 @@ import { AdapterProcess, type AdapterProgram } from './adapter-process.ts'
 import { containerBody } from './container.ts'
 import type { ProcessRecords } from './envoy.ts'
 import type { Folders } from './folders.ts'
+import { socketName } from './life.ts'
 import { readSecrets } from './secrets.ts'
 import type { Adapter, AdapterEvents, Adapters } from './slot-parts.ts'
 import { SPARE_ADAPTERS, SpareAdapters } from './spare-adapters.ts'
@@ -69,7 +70,7 @@ export function createAdapters(options: AdaptersOptions, spares = SPARE_ADAPTERS
         .update(`${unitOf(service)}|${group}`)
         .digest('hex')
         .slice(0, 10)
-      const socket = join(folders.sockets, `${id}-${generation}`)
+      const socket = join(folders.sockets, socketName(id, generation))
       const name = clusterName(unitOf(service), group, generation)
       const definition = definitionOf(service)
       const eras = definition === undefined ? {} : options.eras.eras(definition)
@@ -144,6 +145,9 @@ function wrap(adapter: AdapterProcess): Adapter {
     pid: adapter.identity.pid,
     httpSocket: adapter.httpSocket,
     drain: (deadlineMs) => adapter.drain(deadlineMs),
+    status: () => adapter.status(),
+    sleep: (since) => adapter.sleep(since),
+    rename: (name) => adapter.rename(name),
     adjust: (settings) => adapter.adjust(settings),
     release: () => adapter.release(),
   }

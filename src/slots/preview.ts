@@ -5,7 +5,8 @@ import { unitOf } from '../model/release.ts'
 import { mayUse, type Client } from '../model/client.ts'
 import type { Service } from '../model/service.ts'
 import { groupFor, type Slot } from '../model/slot.ts'
-import { fingerprintOf, type SlotView } from './slots.ts'
+import { fingerprintOf } from './life.ts'
+import type { SlotView } from './slot-parts.ts'
 
 /** A slot that runs now and whose server would end. */
 export interface EndingSlot {

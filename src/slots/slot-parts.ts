@@ -4,12 +4,22 @@ import type { AdapterStatus, Adjustable } from '../adapter/spec.ts'
 import type { ProcessRecord } from '../model/record.ts'
 import type { Service } from '../model/service.ts'
 import type { SlotState } from '../model/slot.ts'
+import type { AwakeFor } from './sleep.ts'
 
 /** A running adapter, as the slots need it. */
 export interface Adapter {
   readonly pid: number
   readonly httpSocket: string
   drain(deadlineMs: number): Promise<void>
+  /** What it does at this moment. Rejects when it does not say. */
+  status(): Promise<AdapterStatus>
+  /**
+   * Ends it if nobody has used it after this moment (milliseconds since 1970) and no request is under way. Resolves to
+   * whether it is gone; rejects when it does not say.
+   */
+  sleep(since: number): Promise<boolean>
+  /** It serves another life of its slot from now on: whoever adopts it finds it under this cluster name. */
+  rename(name: string): void
   /** How many processes it may have from now on; nobody's session ends for that. */
   adjust(settings: Adjustable): Promise<void>
   release(): void
@@ -51,6 +61,10 @@ export interface SlotView {
   readonly reason?: string
   /** Of the service's definition. */
   readonly fingerprint: string
+  /** Why it is awake. */
+  readonly awakeFor?: AwakeFor
+  /** Of one that is asleep: nobody had used it for so long, in milliseconds; absent: it has not been started. */
+  readonly unusedMs?: number
 }
 
 export interface SlotsOptions {

@@ -1,21 +1,21 @@
 // The slots of this node: which exist, which are up, and the one way each moves (design §6).
 //
-//   asleep --first request--> starting --ready--> up --adapter ends, definition changes--> asleep (next generation)
+//   asleep --first request--> starting --ready--> up --adapter ends, definition changes, nobody uses it--> asleep (next one)
 //                                 \--cannot start--> failed (next generation) --back-off ends--> asleep
 //
 // A generation is one life. Envoy asks for a cluster name only once, so whatever ends a life advances the generation, and
 // the clusters of the old one stay until no route names them any more (envoy-measured.md A §5.2).
 
-import { createHash } from 'node:crypto'
-
-import type { AdapterStatus } from '../adapter/spec.ts'
 import { mayUse, type Client } from '../model/client.ts'
-import { clusterName, EVERYONE, partsOfUnit, serviceOfUnit, slotOfCluster } from '../model/names.ts'
+import { clusterName, partsOfUnit, serviceOfUnit, slotOfCluster } from '../model/names.ts'
 import type { Problem } from '../model/problem.ts'
 import type { ProcessRecord } from '../model/record.ts'
 import { unitOf } from '../model/release.ts'
 import type { Service } from '../model/service.ts'
-import { containerFor, groupFor, type Slot, type SlotState } from '../model/slot.ts'
+import { groupFor, type Slot } from '../model/slot.ts'
+import { adjustedBy, fingerprintOf, generationOfSocket, key, slotOf, type Entry, type Life } from './life.ts'
+import { isKept } from './sleep.ts'
+import { Sleeper } from './sleeper.ts'
 import type { Adapter, AdapterEvents, SlotsOptions, SlotView } from './slot-parts.ts'
 
 export type { SlotView } from './slot-parts.ts'
@@ -34,47 +34,30 @@ const LAST_RETRY_MS = 30_000
 /** How long requests of a slot that is replaced or not wanted any more may still run. */
 const RETIRE_MS = 30_000
 
-interface Life {
-  readonly generation: number
-  state: SlotState
-  /** Of the service's definition that it was started with. */
-  fingerprint: string
-  adapter?: Adapter
-  /** Stays when the adapter has ended, so that late requests fail at once and are not held. */
-  socket?: string
-  /** What its adapter was told of the service that may change; undefined: nobody knows, because it was adopted. */
-  adjusted?: string | undefined
-  /** Settles when the start has succeeded or failed. */
-  starting?: Promise<void>
-  status?: AdapterStatus
-  reason?: string
-  upSince?: number
-}
-
-interface Entry {
-  /** The unit (names.ts). */
-  readonly service: string
-  readonly group: string
-  current: Life
-  /** Ended, failed or draining lives whose clusters Envoy may still use. */
-  readonly retired: Set<Life>
-  wanted: boolean
-  failures: number
-  retry?: NodeJS.Timeout
-  /** The definition to start the next life with. */
-  definition?: Service
-}
-
 export class Slots {
   readonly #options: SlotsOptions
   readonly #entries = new Map<string, Entry>()
   readonly #generations: Map<string, number>
   readonly #timers = new Set<NodeJS.Timeout>()
+  readonly #sleeper: Sleeper
   #closed = false
 
   constructor(options: SlotsOptions) {
     this.#options = options
     this.#generations = options.generations.generations()
+    this.#sleeper = new Sleeper({
+      advance: (entry) => this.#advance(entry, entry.current.generation),
+      start: (entry, life) => {
+        if (!this.#closed) life.starting = this.#start(entry, life)
+      },
+      forget: (entry, life) => this.#forgetLater(entry, life),
+      drain: (adapter) => void this.#drain(adapter),
+      routed: (entry) => this.#routed(entry),
+      later: (work, ms) => this.#later(work, ms),
+      cancel: (timer) => this.#cancel(timer),
+      changed: options.changed,
+      log: options.log,
+    })
   }
 
   /** Takes over the adapters that an earlier control plane left running. Before the first `sync`. */
@@ -85,6 +68,7 @@ export class Slots {
       const entry = this.#entry(found.service, found.group)
       const life: Life = {
         generation: found.generation,
+        born: generationOfSocket(record.sockets[0]) ?? found.generation,
         state: 'up',
         fingerprint: record.fingerprint,
         upSince: Date.now(),
@@ -115,7 +99,9 @@ export class Slots {
         // An engine that does not answer for a moment takes nobody's sessions away.
         if (found.doubt !== undefined && this.#entries.get(key(unitOf(service), found.group))?.current.state !== 'up')
           continue
-        this.#want(this.#entry(unitOf(service), found.group), service, client.tier)
+        const entry = this.#entry(unitOf(service), found.group)
+        this.#want(entry, service, client.tier)
+        if (entry.current.state === 'asleep' && isKept(service, found.group)) this.#wake(entry)
       }
     }
     for (const entry of this.#entries.values()) if (!entry.wanted) this.#unwant(entry)
@@ -137,13 +123,16 @@ export class Slots {
     const found = slotOfCluster(cluster)
     const entry = found && this.#entries.get(key(found.service, found.group))
     if (!entry || entry.current.generation !== found.generation || !entry.wanted || this.#closed) return 'never'
-    if (entry.current.state === 'asleep') entry.current.starting = this.#start(entry, entry.current)
+    if (entry.current.state === 'asleep') this.#wake(entry)
     return 'hold'
   }
 
-  /** The slot that routes lead to now, for every wanted group. */
+  /** The slot that routes lead to now, for every wanted group; Envoy is told of them. */
   current(): Slot[] {
-    return [...this.#entries.values()].map((entry) => slotOf(entry, entry.current))
+    return [...this.#entries.values()].map((entry) => {
+      entry.told = entry.current.generation
+      return slotOf(entry, entry.current)
+    })
   }
 
   /** Earlier lives whose clusters are still there. */
@@ -155,7 +144,7 @@ export class Slots {
   living(): Set<string> {
     return new Set(
       [...this.#entries.values()].flatMap(({ service, group, current, retired }) =>
-        [current, ...retired].map(({ generation }) => clusterName(service, group, generation)),
+        [current, ...retired].map(({ born }) => clusterName(service, group, born)),
       ),
     )
   }
@@ -163,15 +152,22 @@ export class Slots {
   views(): SlotView[] {
     return [...this.#entries.values()]
       .filter((entry) => entry.wanted)
-      .map(({ service, group, current: { state, adapter, status, reason, fingerprint } }) => ({
-        ...partsOfUnit(service),
-        group,
-        state,
-        fingerprint,
-        ...(adapter ? { pid: adapter.pid } : {}),
-        ...(status ? { status } : {}),
-        ...(reason === undefined ? {} : { reason }),
-      }))
+      .map((entry) => {
+        const { service, group, current, unusedMs } = entry
+        const { state, adapter, status, reason, fingerprint } = current
+        const awakeFor = state === 'up' ? this.#sleeper.awakeFor(entry, current) : undefined
+        return {
+          ...partsOfUnit(service),
+          group,
+          state,
+          fingerprint,
+          ...(adapter ? { pid: adapter.pid } : {}),
+          ...(status ? { status } : {}),
+          ...(reason === undefined ? {} : { reason }),
+          ...(awakeFor === undefined ? {} : { awakeFor }),
+          ...(state !== 'asleep' || unusedMs === undefined ? {} : { unusedMs }),
+        }
+      })
   }
 
   problems(): Problem[] {
@@ -220,8 +216,8 @@ export class Slots {
     let entry = this.#entries.get(name)
     if (!entry) {
       const generation = this.#generations.get(name) ?? 1
-      const current: Life = { generation, state: 'asleep', fingerprint: '' }
-      entry = { service, group, current, retired: new Set(), wanted: false, failures: 0 }
+      const current: Life = { generation, born: generation, state: 'asleep', fingerprint: '' }
+      entry = { service, group, current, retired: new Set(), wanted: false, failures: 0, told: 0 }
       this.#entries.set(name, entry)
     }
     return entry
@@ -232,17 +228,18 @@ export class Slots {
     entry.definition = service
     const fingerprint = fingerprintOf(service, entry.group, tier)
     const { current } = entry
-    if (current.fingerprint === fingerprint) return this.#adjust(current, service)
+    if (current.fingerprint === fingerprint) return this.#adjust(entry, current, service)
     this.#renew(entry)
     entry.current.fingerprint = fingerprint
   }
 
   /** One that does not hear is told again with the next change; its definition is the same either way. */
-  #adjust(life: Life, service: Service): void {
+  #adjust(entry: Entry, life: Life, service: Service): void {
     const wanted = adjustedBy(service)
     if (!life.adapter || life.adjusted === wanted) return
     const before = life.adjusted
     life.adjusted = wanted
+    this.#sleeper.watchAnew(entry, life)
     life.adapter.adjust(service).catch((error: Error) => {
       life.adjusted = before
       this.#options.log('an adapter was not told of its new settings', { reason: error.message })
@@ -252,7 +249,7 @@ export class Slots {
   /** Replaces what runs; what has failed may be tried again at once. @returns whether it was either */
   #renew(entry: Entry): boolean {
     const { current } = entry
-    if (current.state === 'asleep') return false
+    if (current.state === 'asleep') return this.#sleeper.dismiss(entry)
     if (current.state === 'failed') {
       clearTimeout(entry.retry)
       entry.failures = 0
@@ -264,6 +261,7 @@ export class Slots {
 
   #unwant(entry: Entry): void {
     clearTimeout(entry.retry)
+    this.#sleeper.dismiss(entry)
     if (entry.current.state === 'up' || entry.current.state === 'starting') this.#replace(entry)
     if (entry.current.state === 'failed') this.#advance(entry, entry.current.generation)
     entry.failures = 0
@@ -297,8 +295,13 @@ export class Slots {
     const name = key(entry.service, entry.group)
     this.#generations.set(name, generation)
     this.#options.generations.setGeneration(name, generation)
-    entry.current = { generation, state: 'asleep', fingerprint: entry.current.fingerprint }
+    entry.current = { generation, born: generation, state: 'asleep', fingerprint: entry.current.fingerprint }
     return entry.current
+  }
+
+  #wake(entry: Entry): void {
+    const life = entry.current
+    if (!this.#sleeper.wake(entry)) life.starting = this.#start(entry, life)
   }
 
   async #start(entry: Entry, life: Life): Promise<void> {
@@ -306,6 +309,7 @@ export class Slots {
     const slot = clusterName(entry.service, entry.group, life.generation)
     const began = performance.now()
     life.state = 'starting'
+    delete entry.unusedMs
     this.#options.log('starting an adapter', { slot })
     try {
       const adapter = await this.#options.adapters.start(
@@ -319,7 +323,7 @@ export class Slots {
       life.adjusted = adjustedBy(service)
       life.socket = adapter.httpSocket
       life.state = 'up'
-      life.upSince = Date.now()
+      life.upSince = life.wokenAt = Date.now()
       this.#options.log('adapter is up', { slot, pid: adapter.pid, ms: Math.round(performance.now() - began) })
       if (this.#closed) return
       if (entry.retired.has(life)) void this.#drain(adapter)
@@ -344,12 +348,14 @@ export class Slots {
           })
         const before = life.status
         life.status = status
+        this.#sleeper.watch(entry, life)
         // The service's health is made of these (model/health.ts).
         const differs = before?.lastFailure !== status.lastFailure || before?.failing !== status.failing
         if (differs && !this.#closed) this.#options.changed()
       },
       ended: () => {
         delete life.adapter
+        this.#cancel(life.look?.timer)
         if (this.#closed) return
         if (entry.current === life) {
           const lived = Date.now() - (life.upSince ?? Date.now())
@@ -398,50 +404,24 @@ export class Slots {
     }, CLUSTER_GRACE_MS)
   }
 
-  #later(work: () => void, ms: number): void {
+  /** Resolves when Envoy leads nobody to earlier lives of the slot any more; never, once this is closed. */
+  async #routed(entry: Entry): Promise<void> {
+    do await new Promise((resolve) => this.#later(() => resolve(undefined), CLUSTER_GRACE_MS))
+    while (entry.told < entry.current.generation || !this.#options.routed(serviceOfUnit(entry.service)))
+  }
+
+  #cancel(timer: NodeJS.Timeout | undefined): void {
+    clearTimeout(timer)
+    if (timer) this.#timers.delete(timer)
+  }
+
+  #later(work: () => void, ms: number): NodeJS.Timeout {
     const timer = setTimeout(() => {
       this.#timers.delete(timer)
       work()
     }, ms)
     this.#timers.add(timer)
+    if (this.#closed) clearTimeout(timer)
+    return timer
   }
-}
-
-function slotOf(entry: Entry, { generation, state, socket, reason }: Life): Slot {
-  return {
-    service: entry.service,
-    group: entry.group,
-    generation,
-    state,
-    ...(socket === undefined ? {} : { socket }),
-    ...(reason === undefined ? {} : { reason }),
-  }
-}
-
-function key(service: string, group: string): string {
-  return `${service}|${group}`
-}
-
-/**
- * What an adapter must be replaced for. A container that is started again is not: its adapter attaches to it anew, and
- * the sessions of the old process end with that process.
- */
-/** What an adapter that runs can be told of a service. */
-function adjustedBy({ scale, limits }: Service): string {
-  return JSON.stringify([scale, limits])
-}
-
-export function fingerprintOf(service: Service, group: string, tier: string): string {
-  const { isolation, era, limits, backend } = service
-  const container = containerFor(service, group)
-  const behind = {
-    process: backend,
-    // What a client's containers may use comes from its tier.
-    image: [backend, group === EVERYONE ? undefined : tier],
-    containers: [container?.engine, container?.id],
-  }[backend.kind]
-  return createHash('sha256')
-    .update(JSON.stringify([isolation, era, limits.messageBytes, behind]))
-    .digest('base64url')
-    .slice(0, 16)
 }

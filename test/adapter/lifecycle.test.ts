@@ -1,5 +1,7 @@
+import { once } from 'node:events'
 import { existsSync, writeFileSync } from 'node:fs'
 import { request, type IncomingMessage } from 'node:http'
+import { connect } from 'node:net'
 
 import { afterEach, describe, expect, it, vi } from 'vitest'
 
@@ -195,6 +197,19 @@ async function watch(socketPath: string) {
   return { statuses, ended }
 }
 
+/** A POST that is in the kernel when this resolves, whether anybody reads it or not. */
+async function written(socketPath: string, path: string, body: string): Promise<{ readonly status: Promise<number> }> {
+  const socket = connect(socketPath).setEncoding('utf8')
+  const head = `POST ${path} HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\nx-mcp-client: alice\r\n`
+  const text = `${head}content-length: ${body.length}\r\n\r\n${body}`
+  await new Promise((resolve) => void socket.write(text, resolve))
+  const status = once(socket, 'data').then(([data]) => {
+    socket.destroy()
+    return Number(String(data).split(' ')[1])
+  })
+  return { status }
+}
+
 describe('the control socket', () => {
   it('tells the status, and each change of it', async () => {
     const { adapter, socket, control } = await started()
@@ -209,9 +224,16 @@ describe('the control socket', () => {
       processes: 0,
       spare: 0,
       failures: 0,
+      eras: {},
     }
-    const whose = { pid: adapter.child.pid, service: 'fixture', group: 'alice' }
-    expect(statuses[0]).toEqual({ ...whose, ...nothing, eras: {} })
+    const known = {
+      pid: adapter.child.pid,
+      service: 'fixture',
+      group: 'alice',
+      activeAt: expect.any(Number),
+      expected: 0,
+    }
+    expect(statuses[0]).toEqual({ ...known, ...nothing })
     const session = await openSession(socket)
     const get = await stream(socket, 'GET', { session })
     const wait = stream(socket, 'POST', { session }, toolCall(1, 'wait', { name: 'x' }))
@@ -226,6 +248,7 @@ describe('the control socket', () => {
     const { control } = await started()
     expect((await call(control, 'GET', '/other')).status).toBe(404)
     expect((await call(control, 'POST', '/drain?deadline=x')).status).toBe(400)
+    expect((await call(control, 'POST', '/drain?since=x')).status).toBe(409)
   })
 
   it('drains: running requests end, new sessions are refused, streams end, exit code 0', async () => {
@@ -242,6 +265,36 @@ describe('the control socket', () => {
     expect(await get.next()).toBeUndefined()
     await ended
     expect(await adapter.exited).toMatchObject({ code: 0 })
+  })
+
+  it('drains, where it is asked to, only if nobody has used it since', async () => {
+    const { adapter, socket, control } = await started()
+    const status = async () => JSON.parse((await call(control, 'GET', '/status')).text) as AdapterStatus
+    const drain = async (since: number) => (await call(control, 'POST', `/drain?deadline=0&since=${since}`)).status
+    const { activeAt: start } = await status()
+    // The same millisecond would count as the same moment.
+    await until('time has passed', () => Date.now() > start)
+    const session = await openSession(socket)
+    expect(await drain(start)).toBe(409)
+    const wait = post(socket, toolCall('w', 'wait', { name: 'x' }), { session })
+    await until('it runs', async () => (await status()).requests === 1)
+    expect(await drain((await status()).activeAt), 'a request is under way').toBe(409)
+    await post(socket, toolCall(2, 'release', { name: 'x' }), { session })
+    expect((await wait).status).toBe(200)
+    await until('nothing runs', async () => (await status()).requests === 0)
+    expect(await drain((await status()).activeAt)).toBe(202)
+    expect(await adapter.exited).toMatchObject({ code: 0 })
+  })
+
+  it('drains, where it is asked to, not before it has looked at what has come', async () => {
+    const { adapter, socket, control } = await started()
+    const { activeAt } = JSON.parse((await call(control, 'GET', '/status')).text) as AdapterStatus
+    adapter.child.kill('SIGSTOP')
+    const body = JSON.stringify(initializeMessage())
+    const drained = await written(control, `/drain?deadline=0&since=${activeAt}`, '')
+    const opened = await written(socket, '/mcp', body)
+    adapter.child.kill('SIGCONT')
+    expect([await drained.status, await opened.status]).toEqual([409, 200])
   })
 
   it('drains: at the deadline what still runs is refused', async () => {

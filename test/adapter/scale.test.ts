@@ -5,6 +5,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest'
 import type { Bounds } from '../../src/adapter/bounds.ts'
 import { StartFailure } from '../../src/adapter/error.ts'
 import type { AdapterSpec } from '../../src/adapter/spec.ts'
+import { answersAdapter, modern } from './modern-support.ts'
 import {
   initializeResult,
   scriptedSlot,
@@ -61,6 +62,66 @@ const warm = (count: number, max?: number) => ({ scale: { warm: count, max } })
 const max = (count: number) => warm(0, count)
 
 const KEY = { capabilities: { roots: {} } }
+
+describe('processes that the configuration keeps (scale.min)', () => {
+  const min = (count: number, changes: Partial<AdapterSpec> = {}) => ({
+    scale: { warm: 0, max: count, min: count },
+    ...changes,
+  })
+
+  it('are started before anybody comes, and taken by sessions, without more', async () => {
+    const slot = await start(min(2))
+    await spares(slot, 2)
+    expect((await open(slot)).server).toBe(0)
+    expect((await open(slot)).server).toBe(1)
+    expect(slot.slot.status).toMatchObject({ processes: 2, spare: 0 })
+    expect(slot.servers).toHaveLength(2)
+  })
+
+  it('come again after sessions have ended', async () => {
+    const slot = await start(min(1))
+    const { id } = await open(slot)
+    await end(slot, id)
+    await spares(slot, 1)
+    expect((await open(slot)).server).toBe(1)
+  })
+
+  it('are there for the sessions of all, which are spread over them', async () => {
+    const slot = await start(min(2, { isolation: 'shared' }))
+    await spares(slot, 2)
+    const opened = [await open(slot), await open(slot), await open(slot)]
+    expect(opened.map(({ server }) => server)).toEqual([0, 1, 0])
+  })
+
+  it('are counted with those of the modern era', async () => {
+    const slot = await scriptedSlot(min(1, { isolation: 'shared', era: 'modern' }), {}, (server, message) => {
+      if (!answersAdapter(server, message)) answerAll(server, message)
+    })
+    ends.push(() => slot.stop())
+    await spares(slot, 1)
+    expect((await modern(slot.socket, 'prompts/list')).status).toBe(200)
+    await until('one is left', () => slot.slot.status.processes === 1)
+    expect(slot.slot.status.spare).toBe(0)
+  })
+
+  it('follow a change', async () => {
+    const slot = await start(warm(0))
+    slot.slot.adjust({ scale: { warm: 0, max: undefined, min: 2 }, limits: slot.slot.spec.limits })
+    await spares(slot, 2)
+    slot.slot.adjust({ scale: { warm: 0, max: undefined }, limits: slot.slot.spec.limits })
+    await until('both are gone', () => slot.slot.status.processes === 0)
+  })
+
+  it('are not started for ever where they fail', async () => {
+    const slot = await start(
+      min(1),
+      { restartMinMs: 1, restartMaxMs: 1 },
+      { start: () => Promise.reject(new StartFailure('no')) },
+    )
+    await until('it is given up', () => /keep ending/.test(slot.slot.status.lastFailure ?? ''))
+    expect(slot.slot.status.processes).toBe(0)
+  })
+})
 
 describe('spare processes', () => {
   it('are taken by sessions at once, without having been spoken to, and others come after them', async () => {

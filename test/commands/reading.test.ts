@@ -33,8 +33,13 @@ const run = (...argv: string[]) => berth(argv, { cwd })
 
 describe('berth ls', () => {
   const services = [
-    service({ name: 'files', slots: [{ client: 'codex', state: 'up', sessions: 2, processes: 2, pid: 7 }] }),
+    service({
+      name: 'files',
+      why: 'streams, sessions',
+      slots: [{ client: 'codex', state: 'up', sessions: 2, processes: 2, pid: 7 }],
+    }),
     service({ name: 'm', port: null, url: null, gateway_url: null, state: 'no-port', health: 'unknown' }),
+    service({ name: 'quiet', state: 'asleep', health: 'unknown', why: 'unused for 10 min' }),
     service({ name: 'broken', state: 'failed', health: 'unhealthy', reason: 'It ended with code 1.' }),
   ]
 
@@ -43,10 +48,11 @@ describe('berth ls', () => {
     const { code, out } = await run('ls')
     expect(code).toBe(0)
     expect(out).toMatchInlineSnapshot(`
-      "NAME    STATE    HEALTH     ISOLATION  RUNTIME  SESSIONS  URL
-      files   up       healthy    session    process  2         http://127.0.0.1:11100/mcp
-      m       no-port  unknown    session    process  0         -
-      broken  failed   unhealthy  session    process  0         http://127.0.0.1:11100/mcp
+      "NAME    STATE                       HEALTH     ISOLATION  RUNTIME  SESSIONS  URL
+      files   up (streams, sessions)      healthy    session    process  2         http://127.0.0.1:11100/mcp
+      m       no-port                     unknown    session    process  0         -
+      quiet   asleep (unused for 10 min)  unknown    session    process  0         http://127.0.0.1:11100/mcp
+      broken  failed                      unhealthy  session    process  0         http://127.0.0.1:11100/mcp
 
       broken: It ended with code 1.
       "
@@ -71,7 +77,7 @@ describe('berth status', () => {
     expect((await run('status')).out).toBe(
       `Berth 1.2.3: ready, pid ${process.pid}, up 3 h 20 min\n` +
         'Envoy 1.40.0: running, pid 11, 1 restart\n' +
-        '2 services, 1 problem (berth problems shows what to do)\n',
+        '2 services (0 up, 0 asleep), 1 problem (berth problems shows what to do)\n',
     )
   })
 

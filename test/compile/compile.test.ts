@@ -8,6 +8,7 @@ import { describe, expect, test } from 'vitest'
 
 import { compile, type World } from '../../src/compile/compile.ts'
 import { EMPTY, nextSnapshot } from '../../src/compile/snapshot.ts'
+import { DEFAULT_SCALE } from '../../src/model/service.ts'
 import { service, world } from '../fixtures/world.ts'
 import { WORLDS } from '../fixtures/worlds.ts'
 
@@ -56,6 +57,16 @@ describe('compile', () => {
     expect(after.scopedRoutes).toEqual(before.scopedRoutes)
     expect(after.routes).not.toEqual(before.routes)
   })
+})
+
+test.for([
+  [undefined, '60s'],
+  [1500, '1.5s'],
+])('a service whose slots may take %s ms to start has requests held for %s', ([startMs, timeout]) => {
+  const scale = { ...DEFAULT_SCALE, ...(typeof startMs === 'number' && { startMs }) }
+  const { routes } = compile(world([service('a', { scale })]))
+  const [local] = (routes[0]!.json as { virtual_hosts: { typed_per_filter_config: object }[] }).virtual_hosts
+  expect(local!.typed_per_filter_config).toMatchObject({ 'envoy.filters.http.on_demand': { odcds: { timeout } } })
 })
 
 describe('snapshot', () => {

@@ -75,6 +75,12 @@ describe('one container', () => {
     [{ 'berth.limits.queue': '0' }, { limits: { ...DEFAULTS, queue: 0 } }],
     [{ 'berth.limits.timeout': '2m' }, { limits: { ...DEFAULTS, timeoutMs: 120_000 } }],
     [{ 'berth.limits.message': '1MiB' }, { limits: { ...DEFAULTS, messageBytes: 1_048_576 } }],
+    [{ 'berth.scale.min': '1' }, { scale: { warm: 0, max: undefined, min: 1 } }],
+    [{ 'berth.scale.idle': '10m' }, { scale: { warm: 0, max: undefined, idleMs: 600_000 } }],
+    [
+      { 'berth.scale.streams': 'ignore', 'berth.scale.start': '2m' },
+      { scale: { streams: 'ignore', startMs: 120_000 } },
+    ],
     [{ 'berth.managed': 'node-1' }, { name: 'files' }],
     [{ 'com.example.berth': 'x' }, { name: 'files' }],
   ])('with %j', (labels, expected) => {
@@ -100,6 +106,9 @@ describe('a label that cannot be read counts as absent', () => {
     [{ 'berth.limits.queue': '-1' }, /a whole number/],
     [{ 'berth.limits.timeout': '60' }, /a duration such as 60s/],
     [{ 'berth.limits.timeout': '0s' }, /a duration such as 60s/],
+    [{ 'berth.scale.min': '2' }, /0, or 1/],
+    [{ 'berth.scale.idle': '10ms' }, /a duration from 1s to 7d/],
+    [{ 'berth.scale.streams': 'yes' }, /one of keep, ignore/],
     [{ 'berth.limits.message': 'big' }, /a size such as 16MB/],
     [{ 'berth.limits.message': 'x'.repeat(120) }, /is "x{80}…"/],
     [{ 'berth.serivce': 'x' }, /Label berth.serivce is not known/],

@@ -53,13 +53,13 @@ function speaking(variant: string, era: Era = 'auto'): Service {
 }
 
 /** Starts an adapter; its status is always the newest. */
-async function start(definition: Service): Promise<{ socket: string; status: () => AdapterStatus }> {
+async function start(definition: Service): Promise<{ socket: string; status: () => AdapterStatus; adapter: Adapter }> {
   const statuses: AdapterStatus[] = []
   const events = { status: (status: AdapterStatus) => void statuses.push(status), ended: () => undefined }
   const adapter = await adapters.start(definition, 'alice', started.length + 1, 'fingerprint', events)
   started.push(adapter)
   await until('the first status', () => statuses.length > 0)
-  return { socket: adapter.httpSocket, status: () => statuses.at(-1)! }
+  return { adapter, socket: adapter.httpSocket, status: () => statuses.at(-1)! }
 }
 
 describe('the eras of a server', () => {
@@ -83,5 +83,28 @@ describe('the eras of a server', () => {
     const first = await start(speaking('legacy', 'dual'))
     expect(first.status().eras).toEqual({ legacy: true, modern: true })
     expect((await start(speaking('legacy'))).status().eras).toEqual({})
+  })
+})
+
+describe('an adapter that is to sleep', () => {
+  test('ends with its servers if nobody has used it since, and not otherwise', async () => {
+    const { adapter, socket } = await start(speaking('legacy'))
+    const before = await adapter.status()
+    await until('time has passed', () => Date.now() > before.activeAt)
+    expect((await post(socket, initializeMessage())).status).toBe(200)
+    expect(await adapter.sleep(before.activeAt)).toBe(false)
+    const now = await adapter.status()
+    expect(now).toMatchObject({ sessions: 1, processes: 1, requests: 0 })
+    expect(await adapter.sleep(now.activeAt)).toBe(true)
+    expect(store.processes()).toEqual([])
+    await expect(adapter.status()).rejects.toThrow()
+  })
+
+  test('is found under the name of the life that it serves now', async () => {
+    const { adapter } = await start(speaking('legacy'))
+    const [record] = store.processes()
+    expect(record!.name).toBe('s|alice@1')
+    adapter.rename('s|alice@2')
+    expect(store.processes()).toEqual([{ ...record, name: 's|alice@2' }])
   })
 })

@@ -18,6 +18,9 @@ function setUp(): Slots {
     httpSocket: `/run/${name}`,
     drain: async () => events.ended(),
     adjust: async () => undefined,
+    status: () => Promise.reject(new Error('nobody asks')),
+    sleep: async () => false,
+    rename: () => undefined,
     release: () => undefined,
   })
   return new Slots({

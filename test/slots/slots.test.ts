@@ -4,9 +4,10 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import { KNOWN_CLIENTS } from '../../src/model/client.ts'
 import { clusterName } from '../../src/model/names.ts'
-import type { Adjustable } from '../../src/adapter/spec.ts'
+import { ARRIVAL_MS, IDLE_MS } from '../../src/slots/sleep.ts'
+import type { AdapterStatus, Adjustable } from '../../src/adapter/spec.ts'
 import { DEFAULT_LIMITS } from '../../src/config/limits.ts'
-import type { Container } from '../../src/model/service.ts'
+import type { Container, Scale } from '../../src/model/service.ts'
 import type { Adapter, AdapterEvents, Adapters } from '../../src/slots/slot-parts.ts'
 import { Slots } from '../../src/slots/slots.ts'
 import { client, container, containers, image, service } from '../fixtures/world.ts'
@@ -24,8 +25,13 @@ class FakeAdapter implements Adapter {
   readonly httpSocket: string
   readonly drained: number[] = []
   readonly adjusted: Adjustable[] = []
+  readonly names: string[] = []
+  /** Of `sleep`: what it was asked, and how it answers. */
+  readonly slept: number[] = []
+  sleeps: Promise<boolean> | undefined
   released = false
   readonly #events: AdapterEvents
+  #status: AdapterStatus | undefined
 
   constructor(name: string, events: AdapterEvents) {
     this.httpSocket = `/run/${name}.http`
@@ -39,6 +45,40 @@ class FakeAdapter implements Adapter {
 
   async adjust({ scale, limits }: Adjustable): Promise<void> {
     this.adjusted.push({ scale, limits })
+  }
+
+  /** Says how it is, as its status from now on. */
+  says(activity: Partial<AdapterStatus>): void {
+    const nothing = {
+      requests: 0,
+      expected: 0,
+      running: 0,
+      waiting: 0,
+      streams: 0,
+      sessions: 0,
+      processes: 0,
+      spare: 0,
+      eras: {},
+    }
+    this.#status = { pid: this.pid, service: 'a', group: 'alice', activeAt: Date.now(), ...nothing, ...activity }
+    this.#events.status(this.#status)
+  }
+
+  async status(): Promise<AdapterStatus> {
+    if (!this.#status) throw new Error('it says nothing')
+    return this.#status
+  }
+
+  /** As the real one, where no case says otherwise: used since, it stays. */
+  async sleep(since: number): Promise<boolean> {
+    this.slept.push(since)
+    const gone = await (this.sleeps ?? (this.#status!.activeAt <= since && this.#status!.requests === 0))
+    if (gone) this.end()
+    return gone
+  }
+
+  rename(name: string): void {
+    this.names.push(name)
   }
 
   end(): void {
@@ -397,5 +437,236 @@ describe('slots', () => {
     const left = await other.starts[0]!.up()
     other.slots.release()
     expect(left).toMatchObject({ released: true, drained: [] })
+  })
+})
+
+describe('a slot that nobody uses', () => {
+  const IDLE = { warm: 0, max: undefined, idleMs: 60_000 }
+
+  async function awake(scale: Scale = IDLE) {
+    const set = setUp()
+    set.slots.sync([service('a', { scale })], ALICE)
+    set.slots.demand('a|alice@1')
+    const adapter = await set.starts[0]!.up()
+    // The request that has woken it comes.
+    await vi.advanceTimersByTimeAsync(1)
+    adapter.says({ sessions: 1 })
+    set.slots.current()
+    return { ...set, adapter }
+  }
+
+  /** As the control plane does after each change: Envoy is told of the current lives. */
+  const pass = async (slots: Slots, ms: number) => {
+    for (let left = ms; left > 0; left -= 500) {
+      await vi.advanceTimersByTimeAsync(Math.min(500, left))
+      slots.current()
+    }
+  }
+
+  test('sleeps: the routes leave it first, then its adapter ends, then its clusters go', async () => {
+    const { slots, adapter, routed } = await awake()
+    await pass(slots, 59_500)
+    expect(stateOf(slots)).toEqual(['alice@1 up'])
+    routed.now = false
+    await pass(slots, 1000)
+    expect(stateOf(slots)).toEqual(['alice@2 asleep'])
+    await pass(slots, 10_000)
+    expect(adapter.slept, 'Envoy has not the new routes yet').toEqual([])
+    expect(slots.retired()).toMatchObject([{ generation: 1, state: 'up', socket: adapter.httpSocket }])
+    routed.now = true
+    await pass(slots, 2000)
+    expect(adapter.slept).toHaveLength(1)
+    expect(slots.views()).toMatchObject([{ state: 'asleep', unusedMs: 60_000 }])
+    await pass(slots, 2000)
+    expect(slots.retired()).toEqual([])
+  })
+
+  test('ends no adapter before Envoy has even been told of its new routes', async () => {
+    const { slots, adapter } = await awake()
+    await vi.advanceTimersByTimeAsync(100_000)
+    expect(adapter.slept).toEqual([])
+    await pass(slots, 4000)
+    expect(adapter.slept).toHaveLength(1)
+  })
+
+  test('is woken by the next request, with an adapter of its own', async () => {
+    const { slots, starts } = await awake()
+    await pass(slots, 70_000)
+    expect(slots.demand('a|alice@1')).toBe('never')
+    expect(slots.demand('a|alice@2')).toBe('hold')
+    await starts[1]!.up()
+    await pass(slots, 500)
+    expect(stateOf(slots)).toEqual(['alice@2 up'])
+  })
+
+  test('woken before its adapter has ended, it goes on with it and with its sessions', async () => {
+    const { slots, starts, adapter, changed } = await awake()
+    await pass(slots, 61_000)
+    expect(stateOf(slots)).toEqual(['alice@2 asleep'])
+    changed.mockClear()
+    expect(slots.demand('a|alice@2')).toBe('hold')
+    expect(changed).toHaveBeenCalled()
+    expect(slots.current()).toMatchObject([{ generation: 2, state: 'up', socket: adapter.httpSocket }])
+    // Requests that are on their way on the old routes find it as well.
+    expect(slots.retired()).toMatchObject([{ generation: 1, state: 'up', socket: adapter.httpSocket }])
+    expect(adapter.names).toEqual(['a|alice@2'])
+    expect([...slots.living()], 'its containers are marked with the life that it was started for').toContain(
+      'a|alice@1',
+    )
+    await pass(slots, 10_000)
+    expect([starts.length, adapter.slept, adapter.drained]).toEqual([1, [], []])
+    expect(slots.retired()).toEqual([])
+    expect([...slots.living()]).toEqual(['a|alice@1'])
+    // And sleeps when nobody uses it again.
+    await pass(slots, 70_000)
+    expect(stateOf(slots)).toEqual(['alice@3 asleep'])
+    expect(adapter.slept).toHaveLength(1)
+  })
+
+  test('used on an old route while it falls asleep, it goes on', async () => {
+    const { slots, starts, adapter } = await awake()
+    await pass(slots, 61_000)
+    adapter.says({ sessions: 2 })
+    await pass(slots, 3000)
+    expect(adapter.slept).toHaveLength(1)
+    expect(slots.current()).toMatchObject([{ generation: 2, state: 'up', socket: adapter.httpSocket }])
+    expect(starts).toHaveLength(1)
+  })
+
+  test.for([true, false])(
+    'asked for while its adapter is asked to end (it does: %s), the request is served',
+    async (gone) => {
+      const { slots, starts, adapter } = await awake()
+      const answer = Promise.withResolvers<boolean>()
+      adapter.sleeps = answer.promise
+      await pass(slots, 64_000)
+      expect(adapter.slept).toHaveLength(1)
+      expect(slots.demand('a|alice@2')).toBe('hold')
+      expect([stateOf(slots), starts.length]).toEqual([['alice@2 starting'], 1])
+      answer.resolve(gone)
+      await pass(slots, 500)
+      if (gone) await starts[1]!.up()
+      await pass(slots, 500)
+      expect(stateOf(slots)).toEqual(['alice@2 up'])
+      expect(starts).toHaveLength(gone ? 2 : 1)
+    },
+  )
+
+  test('an adapter that does not answer is drained, and who waits gets another', async () => {
+    const { slots, starts, adapter } = await awake()
+    adapter.sleeps = Promise.reject(new Error('it hangs'))
+    adapter.sleeps.catch(() => undefined)
+    await pass(slots, 64_000)
+    slots.demand('a|alice@2')
+    await starts[1]!.up()
+    await pass(slots, 3000)
+    expect(adapter.drained).toEqual([30_000])
+    expect(stateOf(slots)).toEqual(['alice@2 up'])
+  })
+
+  test('one that is restarted or changes while it falls asleep is not had back', async () => {
+    const { slots, starts, adapter } = await awake()
+    await pass(slots, 61_000)
+    expect(slots.restart('a')).toBe(1)
+    slots.demand('a|alice@2')
+    expect(starts).toHaveLength(2)
+    await pass(slots, 3000)
+    expect(adapter.drained).toEqual([30_000])
+  })
+
+  test('restarted while requests wait for its adapter’s word, these are served all the same', async () => {
+    const { slots, starts, adapter } = await awake()
+    const answer = Promise.withResolvers<boolean>()
+    adapter.sleeps = answer.promise
+    await pass(slots, 64_000)
+    slots.demand('a|alice@2')
+    slots.restart('a')
+    expect(stateOf(slots)).toEqual(['alice@3 asleep'])
+    answer.resolve(true)
+    await pass(slots, 500)
+    expect(starts.map(({ slot }) => slot)).toEqual(['a|alice@1', 'a|alice@2'])
+    await starts[1]!.up()
+    await pass(slots, 500)
+    expect(slots.retired()).toContainEqual(expect.objectContaining({ generation: 2, state: 'up' }))
+  })
+
+  test('without scale.idle it stays while it has sessions, and for a while after the last one', async () => {
+    const { slots, adapter } = await awake({ warm: 0, max: undefined })
+    await pass(slots, 24 * IDLE_MS)
+    expect(slots.views()).toMatchObject([{ state: 'up', awakeFor: 'sessions' }])
+    adapter.says({ sessions: 0 })
+    await pass(slots, IDLE_MS - 500)
+    expect(slots.views()).toMatchObject([{ state: 'up', awakeFor: 'recent' }])
+    await pass(slots, 1000)
+    expect(stateOf(slots)).toEqual(['alice@2 asleep'])
+  })
+
+  test('woken for nobody, it waits for a while; once its request has come it sleeps when it has rested', async () => {
+    const soon = { ...IDLE, idleMs: 1000 }
+    const { slots, starts } = setUp()
+    slots.sync([service('a', { scale: soon })], [...ALICE, client('bob')])
+    for (const cluster of ['a|alice@1', 'a|bob@1']) slots.demand(cluster)
+    const [unused, used] = await Promise.all(starts.map((each) => each.up()))
+    await vi.advanceTimersByTimeAsync(0)
+    unused!.says({ activeAt: Date.now() - 500 })
+    used!.says({ activeAt: Date.now() - 500 })
+    await pass(slots, 500)
+    used!.says({ sessions: 1 })
+    await pass(slots, 1500)
+    expect(stateOf(slots)).toEqual(['alice@1 up', 'bob@2 asleep'])
+    await pass(slots, ARRIVAL_MS)
+    expect(stateOf(slots)).toEqual(['alice@2 asleep', 'bob@2 asleep'])
+  })
+
+  test('a shorter scale.idle counts at once, and from the last use', async () => {
+    const { slots } = await awake()
+    await pass(slots, 30_000)
+    slots.sync([service('a', { scale: { ...IDLE, idleMs: 20_000 } })], ALICE)
+    await pass(slots, 500)
+    expect(stateOf(slots)).toEqual(['alice@2 asleep'])
+  })
+
+  test('with scale.min it is started without a request, also after its death, and stays', async () => {
+    const { slots, starts } = setUp()
+    const kept = service('a', { clients: ['alice', 'b*'], scale: { ...IDLE, min: 1 } })
+    const clients = [...ALICE, client('bob')]
+    slots.sync([kept], clients)
+    expect(
+      starts.map(({ slot }) => slot),
+      'only of clients that it names in full',
+    ).toEqual(['a|alice@1'])
+    const adapter = await starts[0]!.up()
+    await vi.advanceTimersByTimeAsync(0)
+    adapter.says({})
+    await pass(slots, 100_000)
+    expect(slots.views()).toMatchObject([{ state: 'up', awakeFor: 'min' }, { state: 'asleep' }])
+    adapter.end()
+    slots.sync([kept], clients)
+    expect(starts.map(({ slot }) => slot)).toEqual(['a|alice@1', 'a|alice@2'])
+  })
+
+  test('scale.min that comes while it falls asleep has it back', async () => {
+    const { slots, adapter } = await awake()
+    await pass(slots, 61_000)
+    slots.sync([service('a', { clients: ['alice'], scale: { ...IDLE, min: 1 } })], ALICE)
+    expect(slots.current()).toMatchObject([{ generation: 2, state: 'up', socket: adapter.httpSocket }])
+  })
+
+  test('one that dies while it falls asleep is simply asleep', async () => {
+    const { slots, adapter } = await awake()
+    await pass(slots, 61_000)
+    adapter.end()
+    await pass(slots, 5000)
+    expect(adapter.slept).toEqual([])
+    expect(stateOf(slots)).toEqual(['alice@2 asleep'])
+    expect(slots.demand('a|alice@2')).toBe('hold')
+  })
+
+  test('adopted after it was had back, it is known by its new life, and its containers by the old one', () => {
+    const { slots } = setUp(new Map([['a|alice', 2]]))
+    const sockets = ['/run/berth/0123456789-1.http', '/run/berth/0123456789-1.ctl']
+    slots.adopt([{ kind: 'adapter', birth: 'b', fingerprint: 'f', name: 'a|alice@2', pid: 1, sockets }])
+    expect(stateOf(slots)).toEqual(['alice@2 up'])
+    expect([...slots.living()]).toEqual(['a|alice@1'])
   })
 })

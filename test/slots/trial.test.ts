@@ -37,7 +37,16 @@ async function trialsOf(answer: string | undefined) {
   const trials = new Trials({
     start: (tried) => {
       started.push(tried)
-      return Promise.resolve({ pid: 1, httpSocket, drain, adjust: () => Promise.resolve(), release: () => undefined })
+      const never = () => Promise.reject(new Error('nobody asks a trial'))
+      const nothing = { status: never, sleep: never, rename: () => undefined }
+      return Promise.resolve({
+        pid: 1,
+        httpSocket,
+        drain,
+        adjust: () => Promise.resolve(),
+        release: () => undefined,
+        ...nothing,
+      })
     },
   })
   return { trials, started, drain }
@@ -74,7 +83,7 @@ test.each([
 test('starts no spare processes', async () => {
   const { trials, started } = await trialsOf(initialized)
   await trials.run({ ...service('a'), scale: { warm: 5, max: 7 } }, never)
-  expect(started.map(({ scale }) => scale)).toEqual([{ warm: 0, max: 7 }])
+  expect(started.map(({ scale }) => scale)).toEqual([{ warm: 0, max: 7, min: 0 }])
 })
 
 test('three at once, the others in turn; what is given up while it waits is never started, and keeps no turn', async () => {
