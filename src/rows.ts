@@ -1,6 +1,7 @@
 // What people and programs are shown of the world: rows of services and slots, problems of Envoy in words.
 
 import type { ServiceRow } from './api/view.ts'
+import { ENVOY_NODE } from './compile/bootstrap.ts'
 import type { Registration } from './consul/registrar.ts'
 import { bracketed, callAddress } from './model/address.ts'
 import type { Rollout } from './model/deployment.ts'
@@ -67,12 +68,12 @@ function stateOf(port: number | undefined, down: string | undefined, slots: read
 }
 
 /** Envoy kept its last good form of the resource, if there was one. */
-export function refusalProblem({ name, typeUrl, message }: RefusedResource): Problem {
+export function refusalProblem({ node, name, typeUrl, message }: RefusedResource): Problem {
   const service = name.replace(/:\d+$/, '')
   const kind = typeUrl.slice(typeUrl.lastIndexOf('.') + 1)
   return {
     about: service === GATEWAY ? 'gateway' : `service ${service}`,
-    where: 'envoy',
+    where: node === ENVOY_NODE ? 'envoy' : `envoy ${node}`,
     message: `Envoy refused the ${kind} ${name}: ${message}.`,
     remedy: /bind|address.*in use/i.test(message)
       ? 'End the process that holds the port, or choose another port.'
