@@ -212,9 +212,7 @@ export function openStore(file: string): Store {
           name: String(row.name),
           version: String(row.version),
           message: String(row.message),
-          ...(row.good instanceof Uint8Array
-            ? { good: { version: String(row.good_version), value: row.good } }
-            : {}),
+          ...(row.good instanceof Uint8Array ? { good: { version: String(row.good_version), value: row.good } } : {}),
         })),
     setRefused: (refused) =>
       transaction(() => {

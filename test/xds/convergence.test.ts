@@ -132,7 +132,7 @@ class Model {
     const names = new Map<string, Set<string>>()
     for (const { type, name, version } of changes) {
       const byName = this.served.get(type)!
-      for (const bad of [...this.refused])
+      for (const bad of this.refused)
         if (bad.startsWith(`${type} ${name} `) && bad !== `${type} ${name} ${version}`) this.refused.delete(bad)
       if (version === undefined) {
         byName.delete(name)
