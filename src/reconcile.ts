@@ -4,6 +4,7 @@
 // (a port's grace ends, a taken port may be free). Each only says "look again"; each look goes the whole way.
 
 import { compile, type Resources, type World } from './compile/compile.ts'
+import { equal, Memory } from './compile/memory.ts'
 import { EMPTY, nextSnapshot, type Encode, type Snapshot } from './compile/snapshot.ts'
 import type { Config } from './config/load.ts'
 import { DEFAULT_LIMITS } from './config/limits.ts'
@@ -87,6 +88,7 @@ export class Reconciler {
   readonly #startingAt = new Map<string, number>()
   /** The gateway's port in use. */
   #gateway: number | undefined
+  readonly #memory = new Memory()
   #snapshot: Snapshot = EMPTY
   #placed: readonly Placed[] = []
   #problems: readonly Problem[] = []
@@ -110,7 +112,13 @@ export class Reconciler {
 
   /** @param engines names of the engines that will be seen; those not named are forgotten */
   setConfig(config: Config, engines: ReadonlyMap<string, EngineView['runtime']>): void {
-    this.#config = config
+    // A file that was read anew has new objects for what it says as before: whoever remembers by them need not look.
+    const before = new Map(this.#config?.services.map((service) => [service.name, service]))
+    const services = config.services.map((service) => {
+      const known = before.get(service.name)
+      return equal(known, service) ? known! : service
+    })
+    this.#config = { ...config, services }
     this.#runtimes = engines
     this.#configProblems = []
     for (const name of engines.keys()) if (!this.#engines.has(name)) this.#engines.set(name, undefined)
@@ -239,7 +247,7 @@ export class Reconciler {
       port: service.source === 'memory' ? service.port : allocation.ports.get(service.name),
     }))
     slots.sync(services, config.clients)
-    const resources = compile(this.#worldOf(withPorts, config, gateway.port))
+    const resources = compile(this.#worldOf(withPorts, config, gateway.port), this.#memory)
     this.#publish(resources)
     this.#placed = withPorts
     this.#held = portsOf(withPorts, gateway.port)
@@ -351,12 +359,12 @@ export class Reconciler {
   }
 
   #worldOf(withPorts: readonly Placed[], config: Config, gatewayPort: number): World {
-    const views = this.#options.slots.views()
+    const views = Map.groupBy(this.#options.slots.views(), (slot) => slot.service)
     const bound = isWildcard(config.bind) ? [] : [bracketed(config.bind)]
     return {
       services: withPorts.flatMap(({ service, port }) => {
         if (port === undefined) return []
-        const reason = healthWords(service, views)
+        const reason = healthWords(service, views.get(service.name) ?? [])
         return [{ service, port, ...(reason === undefined ? {} : { unhealthy: reason }) }]
       }),
       clients: config.clients,
@@ -398,10 +406,9 @@ function isForeign({ labels }: LabelledContainer): boolean {
 }
 
 /** For everybody who asks Envoy: what a client's own server said is nobody else's business (design §3). */
-function healthWords(service: Service, views: ReturnType<Slots['views']>): string | undefined {
+function healthWords(service: Service, own: ReturnType<Slots['views']>): string | undefined {
   const down = downReason(service)
   if (down !== undefined) return down
-  const own = views.filter((slot) => slot.service === service.name)
   return unhealthy(service, own) === undefined ? undefined : 'The last server of this service failed.'
 }
 

@@ -1,10 +1,12 @@
 // The compiler: the whole world in, every Envoy resource out. Pure: equal input gives equal output (design §4).
 
 import type { Client } from '../model/client.ts'
+import { clusterName } from '../model/names.ts'
 import type { Service } from '../model/service.ts'
 import type { Slot } from '../model/slot.ts'
 import { clustersOf } from './cluster.ts'
 import { gatewayListener, scopedRoute, serviceListener } from './listener.ts'
+import { Memory } from './memory.ts'
 import type { Resource } from './resource.ts'
 import { serviceRoutes, type RouteOptions } from './route.ts'
 
@@ -29,31 +31,37 @@ export interface Resources {
   readonly clusters: readonly Resource[]
 }
 
-export function compile(world: World): Resources {
+/** @param memory of the last compilation; it saves what has not changed since */
+export function compile(world: World, memory = new Memory()): Resources {
   const services = [...world.services].sort((a, b) => order(a.service.name, b.service.name))
-  const slots = new Map(world.slots.map((slot) => [slotKey(slot.service, slot.group), slot]))
-  return {
+  const slots = Map.groupBy(world.slots, ({ service }) => service)
+  const resources = {
     listeners: [
       gatewayListener(world.gatewayPort, world.bind),
-      ...services.map(({ service, port }) => serviceListener(service.name, port, world.bind)),
+      ...services.map(({ service: { name }, port }) => memory.recall(serviceListener, name, name, port, world.bind)),
     ],
-    scopedRoutes: services.map(({ service }) => scopedRoute(service.name)),
-    routes: services.map(({ service, unhealthy }) =>
-      serviceRoutes(
-        { service, unhealthy },
-        world.clients,
-        (group) => slots.get(slotKey(service.name, group)),
-        world.routes,
-      ),
-    ),
+    scopedRoutes: services.map(({ service: { name } }) => memory.recall(scopedRoute, name, name)),
+    routes: services.map(({ service, unhealthy }) => {
+      const own = slots.get(service.name) ?? []
+      return memory.recall(routesOf, service.name, { service, unhealthy }, world.clients, own, world.routes)
+    }),
     clusters: [...world.slots.filter(({ state }) => state === 'up'), ...world.retired]
-      .flatMap(clustersOf)
+      .flatMap((slot) => memory.recall(clustersOf, clusterName(slot.service, slot.group, slot.generation), slot))
       .sort((a, b) => order(a.name, b.name)),
   }
+  memory.turn()
+  return resources
 }
 
-function slotKey(service: string, group: string): string {
-  return `${service}|${group}`
+/** The routes of a service, from plain data. */
+function routesOf(
+  service: Parameters<typeof serviceRoutes>[0],
+  clients: readonly Client[],
+  slots: readonly Slot[],
+  options: RouteOptions,
+): Resource {
+  const byGroup = new Map(slots.map((slot) => [slot.group, slot]))
+  return serviceRoutes(service, clients, (group) => byGroup.get(group), options)
 }
 
 function order(a: string, b: string): number {

@@ -2,6 +2,7 @@
 // must not depend on the control plane's life, so that a restart re-sends nothing (envoy-measured.md A §1).
 
 import type { Resources } from './compile.ts'
+import { equal } from './memory.ts'
 import type { Resource } from './resource.ts'
 
 export interface Encoded {
@@ -51,7 +52,7 @@ export function nextSnapshot(
     const changed: Encoded[] = []
     for (const { name, json } of resources[kind]) {
       const old = before.get(name)
-      const encoded = old && same(old.json, json) ? old : { name, json, ...encode(typeUrl, json) }
+      const encoded = old && equal(old.json, json) ? old : { name, json, ...encode(typeUrl, json) }
       if (encoded.version !== old?.version) changed.push(encoded)
       after.set(name, encoded)
     }
@@ -60,8 +61,4 @@ export function nextSnapshot(
     if (changed.length > 0 || removed.length > 0) changes.set(typeUrl, { changed, removed })
   }
   return { snapshot, changes }
-}
-
-function same(a: Resource['json'], b: Resource['json']): boolean {
-  return a === b || JSON.stringify(a) === JSON.stringify(b)
 }

@@ -15,6 +15,7 @@ import type { Problem } from '../model/problem.ts'
 import type { ProcessRecord } from '../model/record.ts'
 import type { Service } from '../model/service.ts'
 import { containerFor, groupFor, type Slot, type SlotState } from '../model/slot.ts'
+import { oncePer } from './once-per.ts'
 import type { Adapter, AdapterEvents, SlotsOptions } from './slot-parts.ts'
 
 /**
@@ -234,7 +235,7 @@ export class Slots {
   #want(entry: Entry, service: Service, tier: string): void {
     entry.wanted = true
     entry.definition = service
-    const fingerprint = fingerprintOf(service, entry.group, tier)
+    const fingerprint = oncePer(service, `${entry.group} ${tier}`, () => fingerprintOf(service, entry.group, tier))
     const { current } = entry
     if (current.fingerprint === fingerprint) return this.#rescale(current, service)
     this.#renew(entry)
