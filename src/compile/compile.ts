@@ -1,7 +1,6 @@
 // The compiler: the whole world in, every Envoy resource out. Pure: equal input gives equal output (design §4).
 
 import type { Client } from '../model/client.ts'
-import { clusterName } from '../model/names.ts'
 import type { Service } from '../model/service.ts'
 import type { Slot } from '../model/slot.ts'
 import { clustersOf } from './cluster.ts'
@@ -45,12 +44,27 @@ export function compile(world: World, memory = new Memory()): Resources {
       const own = slots.get(service.name) ?? []
       return memory.recall(routesOf, service.name, { service, unhealthy }, world.clients, own, world.routes)
     }),
-    clusters: [...world.slots.filter(({ state }) => state === 'up'), ...world.retired]
-      .flatMap((slot) => memory.recall(clustersOf, clusterName(slot.service, slot.group, slot.generation), slot))
-      .sort((a, b) => order(a.name, b.name)),
+    clusters: memory.recall(
+      sorted,
+      'clusters',
+      [
+        ...Map.groupBy(
+          [...world.slots.filter(({ state }) => state === 'up'), ...world.retired],
+          ({ service }) => service,
+        ),
+      ].map(([service, own]) => memory.recall(clustersOfAll, service, own)),
+    ),
   }
   memory.turn()
   return resources
+}
+
+function clustersOfAll(slots: readonly Slot[]): Resource[] {
+  return slots.flatMap(clustersOf)
+}
+
+function sorted(lists: readonly (readonly Resource[])[]): Resource[] {
+  return lists.flat().sort((a, b) => order(a.name, b.name))
 }
 
 /** The routes of a service, from plain data. */

@@ -38,6 +38,9 @@ export const TYPE_OF: { readonly [kind in keyof Resources]: string } = {
 
 export const EMPTY: Snapshot = new Map(Object.values(TYPE_OF).map((typeUrl) => [typeUrl, new Map()]))
 
+/** The list that a map of a snapshot was made of: thousands of clusters need not be looked at when they are the same list. */
+const MADE_OF = new WeakMap<ReadonlyMap<string, Encoded>, readonly Resource[]>()
+
 /** Encodes what is different from the previous snapshot and keeps the rest of it. */
 export function nextSnapshot(
   previous: Snapshot,
@@ -48,6 +51,10 @@ export function nextSnapshot(
   const changes = new Map<string, Change>()
   for (const [kind, typeUrl] of Object.entries(TYPE_OF) as [keyof Resources, string][]) {
     const before = previous.get(typeUrl) ?? new Map<string, Encoded>()
+    if (MADE_OF.get(before) === resources[kind]) {
+      snapshot.set(typeUrl, before)
+      continue
+    }
     const after = new Map<string, Encoded>()
     const changed: Encoded[] = []
     for (const { name, json } of resources[kind]) {
@@ -58,6 +65,7 @@ export function nextSnapshot(
     }
     const removed = [...before.keys()].filter((name) => !after.has(name))
     snapshot.set(typeUrl, after)
+    MADE_OF.set(after, resources[kind])
     if (changed.length > 0 || removed.length > 0) changes.set(typeUrl, { changed, removed })
   }
   return { snapshot, changes }
