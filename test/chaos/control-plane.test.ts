@@ -26,7 +26,7 @@ test(
     await progress(5)
     const { envoy } = await berth.status()
     const adapters = async (): Promise<unknown> =>
-      (await berth.services()).map(({ name, slots }) => [name, slots.map(({ pid }) => pid).toSorted()])
+      (await berth.services()).map(({ name, slots }) => [name, slots.map(({ client, pid }) => [client, pid])])
     const before = await adapters()
     for (let deaths = 0; deaths < DEATHS; deaths++) {
       await berth.signal('SIGKILL')

@@ -11,7 +11,7 @@ test.for([
   [`${RULE}: goo.gle/debugonly  ${DUMP}`, RULE],
   [`Error adding/updating listener(s) a:11100: goo.gle/debugproto ${DUMP}: ${RULE}.`, `Error adding/updating listener(s) a:11100: ${RULE}`], // oxfmt-ignore
   [`Unable to unpack as envoy.config.route.v3.RouteConfiguration: [type.googleapis.com/x.Y] {${DUMP}}`, 'Unable to unpack as envoy.config.route.v3.RouteConfiguration'], // oxfmt-ignore
-  [`${DUMP}`, 'it quotes the resource instead of a reason'],
+  [DUMP, 'it quotes the resource instead of a reason'],
   ['{"name":"hunter2"}', 'it quotes the resource instead of a reason'],
   // What says it all stays as it is.
   ['missing ]: [bad(', 'missing ]: [bad('],
