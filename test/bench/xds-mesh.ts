@@ -31,9 +31,13 @@ export class Probe {
     this.#client = client
   }
 
-  /** Resolves when it is answered with a status. */
-  async until(status: number, signal: AbortSignal): Promise<void> {
-    while ((await this.ask().catch(() => 0)) !== status) signal.throwIfAborted()
+  /** Resolves when it may use the service, or may not any more; whether it is understood there does not matter. */
+  async until(mayUse: boolean, signal: AbortSignal): Promise<void> {
+    for (;;) {
+      const status = await this.ask().catch(() => undefined)
+      if (status !== undefined && (status !== 403) === mayUse) return
+      signal.throwIfAborted()
+    }
   }
 
   ask(path = '/mcp'): Promise<number> {
@@ -180,14 +184,14 @@ export class Plane {
   async change(round: number, signal: AbortSignal): Promise<number> {
     const at = { service: (round * 7) % SERVICES, client: round % CLIENTS }
     const probe = new Probe(this.#settings.firstPort + at.service, `client-${at.client}`)
-    await probe.until(200, signal)
+    await probe.until(true, signal)
     await delay(30) // apart from the last change, which is undone with this one
     const began = performance.now()
     this.#child.send({ shutOut: at } satisfies ToPlane)
-    await probe.until(403, signal)
+    await probe.until(false, signal)
     const took = performance.now() - began
     this.#child.send({ shutOut: undefined } satisfies ToPlane)
-    await probe.until(200, signal)
+    await probe.until(true, signal)
     probe.close()
     return took
   }
