@@ -4,6 +4,7 @@
 import { join } from 'node:path'
 
 import { EMPTY, type Snapshot } from '../../src/compile/snapshot.ts'
+import { leanHeap } from '../../src/commands/lean-heap.ts'
 import { DEFAULT_LIMITS } from '../../src/config/limits.ts'
 import type { Config } from '../../src/config/load.ts'
 import { DEFAULT_SCALE } from '../../src/model/service.ts'
@@ -31,6 +32,7 @@ export type FromPlane =
   | { readonly published: number }
   | { readonly isSynced: boolean; readonly counters: XdsCounters; readonly newcomers: number }
 
+leanHeap()
 const settings = JSON.parse(process.argv[2]!) as PlaneSettings
 const say = (message: FromPlane): void => void process.send?.(message)
 
