@@ -25,8 +25,10 @@ test(
     const progress = (count: number): Promise<unknown> => Promise.all(calls.map((each) => each.more(count)))
     await progress(5)
     const { envoy } = await berth.status()
-    const adapters = async (): Promise<unknown> =>
-      (await berth.services()).map(({ name, slots }) => [name, slots.map(({ client, pid }) => [client, pid])])
+    const adapters = async (): Promise<string[]> =>
+      (await berth.services())
+        .flatMap(({ name, slots }) => slots.map(({ client, pid }) => `${name} ${client} ${pid}`))
+        .toSorted()
     const before = await adapters()
     for (let deaths = 0; deaths < DEATHS; deaths++) {
       await berth.signal('SIGKILL')
