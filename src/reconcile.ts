@@ -6,6 +6,7 @@
 import type { PatchRow } from './api/plan.ts'
 import { compile, type Resources } from './compile/compile.ts'
 import { knownTo, leftOutProblems } from './compile/features.ts'
+import { equal, Memory } from './compile/memory.ts'
 import { EMPTY, nextSnapshot, type Encode, type Snapshot } from './compile/snapshot.ts'
 import type { Certificates } from './config/certificates.ts'
 import type { Config } from './config/load.ts'
@@ -97,6 +98,7 @@ export class Reconciler {
   readonly #startingAt = new Map<string, number>()
   /** The gateway's port in use. */
   #gateway: number | undefined
+  readonly #memory = new Memory()
   #snapshot: Snapshot = EMPTY
   #placed: readonly Placed[] = []
   #problems: readonly Problem[] = []
@@ -120,7 +122,13 @@ export class Reconciler {
 
   /** @param engines names of the engines that will be seen; those not named are forgotten */
   setConfig(config: Config, engines: ReadonlyMap<string, EngineView['runtime']>): void {
-    this.#config = config
+    // A file that was read anew has new objects for what it says as before: whoever remembers by them need not look.
+    const before = new Map(this.#config?.services.map((service) => [service.name, service]))
+    const services = config.services.map((service) => {
+      const known = before.get(service.name)
+      return equal(known, service) ? known! : service
+    })
+    this.#config = { ...config, services }
     this.#runtimes = engines
     this.#configProblems = []
     for (const name of engines.keys()) if (!this.#engines.has(name)) this.#engines.set(name, undefined)
@@ -246,6 +254,7 @@ export class Reconciler {
     const { certificates, hosts } = this.#options
     const compiled = compile(
       worldOf(withPorts, config, gateway, hosts, world, (files) => certificates?.of(files) ?? new Map()),
+      this.#memory,
     )
     const { patching } = this.#options
     const patched = patching?.apply(compiled, config.patches ?? [], world.slots) ?? compiled

@@ -1,6 +1,7 @@
 // What people and programs are shown of the world: rows of services and slots, problems of Envoy in words.
 
 import type { ServiceRow } from './api/view.ts'
+import { ENVOY_NODE } from './compile/bootstrap.ts'
 import type { Registration } from './consul/registrar.ts'
 import { bracketed, callAddress } from './model/address.ts'
 import { knobsOf, type Tuning } from './model/tuning.ts'
@@ -100,12 +101,12 @@ function whyOf(state: ServiceRow['state'], slots: readonly SlotView[]): { why?: 
 }
 
 /** Envoy kept its last good form of the resource, if there was one. */
-export function refusalProblem({ name, typeUrl, message }: RefusedResource): Problem {
+export function refusalProblem({ node, name, typeUrl, message }: RefusedResource): Problem {
   const service = name.replace(/:(?:\d+|certificate|client-ca)$/, '')
   const kind = typeUrl.slice(typeUrl.lastIndexOf('.') + 1)
   return {
     about: service === GATEWAY ? 'gateway' : `service ${service}`,
-    where: 'envoy',
+    where: node === ENVOY_NODE ? 'envoy' : `envoy ${node}`,
     message: `Envoy refused the ${kind} ${name}: ${message}.`,
     remedy: /bind|address.*in use/i.test(message)
       ? 'End the process that holds the port, or choose another port.'

@@ -37,11 +37,12 @@ export function worldOf(
   certificates?: Certificates['of'],
 ): World {
   const withPort = withPorts.filter(({ port }) => port !== undefined).map(({ service }) => service)
+  const viewsOf = Map.groupBy(views, ({ service }) => service)
   const bound = isWildcard(bind) ? [] : [bracketed(bind)]
   return {
     services: withPorts.flatMap(({ service, port, versions }) => {
       if (port === undefined) return []
-      const reason = healthWords(service, views)
+      const reason = healthWords(service, viewsOf.get(service.name) ?? [])
       return [{ service, port, versions, ...(reason === undefined ? {} : { unhealthy: reason }) }]
     }),
     clients,
@@ -55,10 +56,14 @@ export function worldOf(
   }
 }
 
-/** For everybody who asks Envoy: what a client's own server said is nobody else's business (design §3). */
+/**
+ * For everybody who asks Envoy: what a client's own server said is nobody else's business (design §3).
+ *
+ * @param views of the service
+ */
 function healthWords(service: Service, views: readonly SlotView[]): string | undefined {
   const down = downReason(service)
   if (down !== undefined) return down
-  const own = views.filter((slot) => slot.service === service.name && slot.variant === service.variant)
+  const own = views.filter((slot) => slot.variant === service.variant)
   return unhealthy(service, own) === undefined ? undefined : 'The last server of this service failed.'
 }

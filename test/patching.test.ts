@@ -63,7 +63,7 @@ class Bed {
           const key = `${typeUrl} ${name}`
           this.#refusals.delete(key)
           if (!this.#refuses(json)) this.patching.acknowledged(typeUrl, name, version)
-          else this.#refusals.set(key, { typeUrl, name, version, message: 'no' })
+          else this.#refusals.set(key, { node: 'berth', typeUrl, name, version, message: 'no' })
           this.patching.refused([...this.#refusals.values()])
         }
       }
@@ -205,8 +205,8 @@ test('a resource that Envoy refuses without any patch blames none for long, and 
   const [typeUrl, name] = [TYPE_OF.routes, 's1']
   const { version } = encode(typeUrl, patched.served('routes', name) as object)
   const message = "cannot bind '127.0.0.1:11100': Address already in use"
-  patched.patching.refused([{ typeUrl, name, version, message }])
-  expect(patched.patching.explains({ typeUrl, name, version, message })).toBe(false)
+  patched.patching.refused([{ node: 'berth', typeUrl, name, version, message }])
+  expect(patched.patching.explains({ node: 'berth', typeUrl, name, version, message })).toBe(false)
   patched.serve(TWENTY, [adds('x')])
   expect(patched.states()).toEqual(['applied'])
 })
@@ -224,7 +224,13 @@ test('Envoy’s dump of a resource is left out of its words, before and behind t
   ]
   const refusals = words.map((message, i) => {
     const [typeUrl, name] = [TYPE_OF.routes, `s${i}`]
-    return { typeUrl, name, version: encode(typeUrl, bed.served('routes', name) as object).version, message }
+    return {
+      node: 'berth',
+      typeUrl,
+      name,
+      version: encode(typeUrl, bed.served('routes', name) as object).version,
+      message,
+    }
   })
   bed.patching.refused(refusals)
   // Until the resources are made again without them, each refusal is told as that of its patch alone.

@@ -15,6 +15,7 @@ import { problemLine } from '../model/problem.ts'
 import { killLeftovers } from '../slots/leftovers.ts'
 import { openStore } from '../store/store.ts'
 import type { CommandContext, CommandOption } from './command.ts'
+import { leanHeap } from './lean-heap.ts'
 
 export const name = 'up'
 export const summary = 'Start Envoy and serve every configured service, until Ctrl-C'
@@ -22,6 +23,7 @@ export const usage = ''
 export const options: Readonly<Record<string, CommandOption>> = {}
 
 export async function run(context: CommandContext): Promise<number> {
+  leanHeap()
   const { config: file, home, cache, env, json, version, print, note } = context
   mkdirSync(join(home, 'logs'), { recursive: true, mode: 0o700 })
   const text = await textOf(file, home)

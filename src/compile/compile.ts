@@ -8,6 +8,7 @@ import { GATEWAY, serviceOfUnit } from '../model/names.ts'
 import { knobsOf, type Knobs, type TlsMaterial, type Tuning } from '../model/tuning.ts'
 import { clustersOf } from './cluster.ts'
 import { gatewayListener, scopedRoute, serviceListener } from './listener.ts'
+import { Memory } from './memory.ts'
 import type { Resource } from './resource.ts'
 import { serviceRoutes, type RouteOptions } from './route.ts'
 import { secretsOf } from './secret.ts'
@@ -45,9 +46,10 @@ export interface Resources {
   readonly secrets?: readonly Resource[]
 }
 
-export function compile(world: World): Resources {
+/** @param memory of the last compilation; it saves what has not changed since */
+export function compile(world: World, memory = new Memory()): Resources {
   const services = [...world.services].sort((a, b) => order(a.service.name, b.service.name))
-  const slots = new Map(world.slots.map((slot) => [slotKey(slot.service, slot.group), slot]))
+  const slots = Map.groupBy(world.slots, ({ service }) => serviceOfUnit(service))
   const everywhere = knobsOf(world.tuning)
   const knobs = new Map(
     services.map(({ service: { name, tuning } }) => [name, tuning ? knobsOf(world.tuning, tuning) : everywhere]),
@@ -60,30 +62,55 @@ export function compile(world: World): Resources {
   const secrets = [[GATEWAY, everywhere] as const, ...knobs].flatMap(([owner, { tls }]) =>
     secretsOf(owner, tls, world.certificates?.get(owner)),
   )
-  return {
+  const resources = {
     listeners: [
       ...(has(GATEWAY, everywhere) ? [gatewayListener(world.gatewayPort, world.bind, everywhere)] : []),
       ...services
         .filter(({ service: { name } }) => has(name, knobs.get(name)!))
-        .map(({ service: { name }, port }) => serviceListener(name, port, world.bind, knobs.get(name)!)),
+        .map(({ service: { name }, port }) =>
+          memory.recall(serviceListener, name, name, port, world.bind, knobs.get(name)!),
+        ),
     ],
-    scopedRoutes: services.map(({ service }) => scopedRoute(service.name)),
-    routes: services.map(({ service, unhealthy, versions = { stable: service } }) =>
-      serviceRoutes({ service, unhealthy, versions }, world.clients, (unit, group) => slots.get(slotKey(unit, group)), {
-        ...world.routes,
-        hosts: hosts(service.name),
-        knobs: knobs.get(service.name)!,
-      }),
+    scopedRoutes: services.map(({ service: { name } }) => memory.recall(scopedRoute, name, name)),
+    routes: services.map(({ service, unhealthy, versions = { stable: service } }) => {
+      const { name } = service
+      const options = { ...world.routes, hosts: hosts(name), knobs: knobs.get(name)! }
+      const served = { service, unhealthy, versions }
+      return memory.recall(routesOf, name, served, world.clients, slots.get(name) ?? [], options)
+    }),
+    clusters: memory.recall(
+      sorted,
+      'clusters',
+      [
+        ...Map.groupBy(
+          [...world.slots.filter(({ state }) => state === 'up'), ...world.retired],
+          ({ service }) => service,
+        ),
+      ].map(([unit, own]) => memory.recall(clustersOfAll, unit, own, knobs.get(serviceOfUnit(unit)) ?? everywhere)),
     ),
-    clusters: [...world.slots.filter(({ state }) => state === 'up'), ...world.retired]
-      .flatMap((slot) => clustersOf(slot, knobs.get(serviceOfUnit(slot.service)) ?? everywhere))
-      .sort((a, b) => order(a.name, b.name)),
     ...(secrets.length === 0 ? {} : { secrets }),
   }
+  memory.turn()
+  return resources
 }
 
-function slotKey(unit: string, group: string): string {
-  return `${unit}|${group}`
+function clustersOfAll(slots: readonly Slot[], knobs: Knobs): Resource[] {
+  return slots.flatMap((slot) => clustersOf(slot, knobs))
+}
+
+function sorted(lists: readonly (readonly Resource[])[]): Resource[] {
+  return lists.flat().sort((a, b) => order(a.name, b.name))
+}
+
+/** The routes of a service, from plain data. */
+function routesOf(
+  service: Parameters<typeof serviceRoutes>[0],
+  clients: readonly Client[],
+  slots: readonly Slot[],
+  options: Parameters<typeof serviceRoutes>[3],
+): Resource {
+  const byGroup = new Map(slots.map((slot) => [`${slot.service}|${slot.group}`, slot]))
+  return serviceRoutes(service, clients, (unit, group) => byGroup.get(`${unit}|${group}`), options)
 }
 
 function order(a: string, b: string): number {

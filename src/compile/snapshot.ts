@@ -2,6 +2,7 @@
 // must not depend on the control plane's life, so that a restart re-sends nothing (envoy-measured.md A §1).
 
 import type { Resources } from './compile.ts'
+import { equal } from './memory.ts'
 import type { Resource } from './resource.ts'
 
 export interface Encoded {
@@ -38,6 +39,9 @@ export const TYPE_OF: { readonly [kind in keyof Required<Resources>]: string } =
 
 export const EMPTY: Snapshot = new Map(Object.values(TYPE_OF).map((typeUrl) => [typeUrl, new Map()]))
 
+/** The list that a map of a snapshot was made of: thousands of clusters need not be looked at when they are the same list. */
+const MADE_OF = new WeakMap<ReadonlyMap<string, Encoded>, readonly Resource[]>()
+
 /** Encodes what is different from the previous snapshot and keeps the rest of it. */
 export function nextSnapshot(
   previous: Snapshot,
@@ -48,21 +52,22 @@ export function nextSnapshot(
   const changes = new Map<string, Change>()
   for (const [kind, typeUrl] of Object.entries(TYPE_OF) as [keyof Resources, string][]) {
     const before = previous.get(typeUrl) ?? new Map<string, Encoded>()
+    if (resources[kind] && MADE_OF.get(before) === resources[kind]) {
+      snapshot.set(typeUrl, before)
+      continue
+    }
     const after = new Map<string, Encoded>()
     const changed: Encoded[] = []
     for (const { name, json, sealed } of resources[kind] ?? []) {
       const old = before.get(name)
-      const encoded = old && same(old.json, json) ? old : { name, json, ...encode(typeUrl, sealed ?? json) }
+      const encoded = old && equal(old.json, json) ? old : { name, json, ...encode(typeUrl, sealed ?? json) }
       if (encoded.version !== old?.version) changed.push(encoded)
       after.set(name, encoded)
     }
     const removed = [...before.keys()].filter((name) => !after.has(name))
     snapshot.set(typeUrl, after)
+    if (resources[kind]) MADE_OF.set(after, resources[kind])
     if (changed.length > 0 || removed.length > 0) changes.set(typeUrl, { changed, removed })
   }
   return { snapshot, changes }
-}
-
-function same(a: Resource['json'], b: Resource['json']): boolean {
-  return a === b || JSON.stringify(a) === JSON.stringify(b)
 }

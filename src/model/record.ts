@@ -23,13 +23,17 @@ export interface StoredService extends Lease {
   readonly source: 'config' | 'docker'
 }
 
-/** A resource that Envoy refused; its bytes are not sent again. */
+/** A resource that an Envoy refused; its bytes are not sent to it again. */
 export interface RefusedResource {
+  /** The node id of the Envoy. */
+  readonly node: string
   readonly typeUrl: string
   readonly name: string
   readonly version: string
   /** Why, shortened: Envoy quotes whole resources, which may hold secrets. */
   readonly message: string
+  /** The last form that this Envoy took, for when it starts anew; absent: it never took one. */
+  readonly good?: { readonly version: string; readonly value: Uint8Array }
 }
 
 /** Eras that a server was seen to speak, or not; a missing member: nobody knows. */

@@ -14,6 +14,7 @@ import { unitOf } from '../model/release.ts'
 import type { Service } from '../model/service.ts'
 import { groupFor, type Slot } from '../model/slot.ts'
 import { adjustedBy, fingerprintOf, generationOfSocket, key, slotOf, type Entry, type Life } from './life.ts'
+import { oncePer } from './once-per.ts'
 import { isKept } from './sleep.ts'
 import { Sleeper } from './sleeper.ts'
 import type { Adapter, AdapterEvents, SlotsOptions, SlotView } from './slot-parts.ts'
@@ -226,7 +227,7 @@ export class Slots {
   #want(entry: Entry, service: Service, tier: string): void {
     entry.wanted = true
     entry.definition = service
-    const fingerprint = fingerprintOf(service, entry.group, tier)
+    const fingerprint = oncePer(service, `${entry.group} ${tier}`, () => fingerprintOf(service, entry.group, tier))
     const { current } = entry
     if (current.fingerprint === fingerprint) return this.#adjust(entry, current, service)
     this.#renew(entry)

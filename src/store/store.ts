@@ -70,11 +70,12 @@ const SCHEMA = `
     decided_at INTEGER NOT NULL, reason TEXT) STRICT;
   CREATE TABLE IF NOT EXISTS eras (
     definition TEXT PRIMARY KEY, legacy INTEGER, modern INTEGER, seen_at INTEGER NOT NULL) STRICT;
-  CREATE TABLE IF NOT EXISTS refused (
-    type_url TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL, message TEXT NOT NULL,
-    PRIMARY KEY (type_url, name)) STRICT;
   CREATE TABLE IF NOT EXISTS refused_patches (
     patch TEXT NOT NULL, owner TEXT NOT NULL, message TEXT NOT NULL, PRIMARY KEY (patch, owner)) STRICT;
+  DROP TABLE IF EXISTS refused;
+  CREATE TABLE IF NOT EXISTS refusals (
+    node TEXT NOT NULL, type_url TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL, message TEXT NOT NULL,
+    good_version TEXT, good BLOB, PRIMARY KEY (node, type_url, name)) STRICT;
   CREATE TABLE IF NOT EXISTS processes (
     kind TEXT NOT NULL, name TEXT NOT NULL, pid INTEGER NOT NULL, birth TEXT NOT NULL, fingerprint TEXT NOT NULL,
     sockets TEXT NOT NULL, PRIMARY KEY (pid, birth)) STRICT;
@@ -243,23 +244,29 @@ export function openStore(file: string): Store {
                seen_at = excluded.seen_at`).run(definition, flag(legacy), flag(modern))
       }),
     refused: () =>
-      sql('SELECT type_url, name, version, message FROM refused')
+      sql('SELECT node, type_url, name, version, message, good_version, good FROM refusals ORDER BY rowid')
         .all()
         .map((row) => ({
+          node: String(row.node),
           typeUrl: String(row.type_url),
           name: String(row.name),
           version: String(row.version),
           message: String(row.message),
+          ...(row.good instanceof Uint8Array ? { good: { version: String(row.good_version), value: row.good } } : {}),
         })),
     setRefused: (refused) =>
       transaction(() => {
-        sql('DELETE FROM refused').run()
-        for (const { typeUrl, name, version, message } of refused)
-          sql('INSERT OR REPLACE INTO refused (type_url, name, version, message) VALUES (?, ?, ?, ?)').run(
+        sql('DELETE FROM refusals').run()
+        for (const { node, typeUrl, name, version, message, good } of refused)
+          sql(`INSERT OR REPLACE INTO refusals (node, type_url, name, version, message, good_version, good)
+               VALUES (?, ?, ?, ?, ?, ?, ?)`).run(
+            node,
             typeUrl,
             name,
             version,
             message,
+            good?.version ?? null,
+            good?.value ?? null,
           )
       }),
     refusedPatches: () =>

@@ -9,10 +9,11 @@ import {
   createFileRegistry,
   fromBinary,
   fromJson,
-  toBinary,
   toJson,
 } from '@bufbuild/protobuf'
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt'
+
+import { AnyCache } from './any-cache.ts'
 
 export interface Encoded {
   /** For `google.protobuf.Any.value`. */
@@ -34,6 +35,7 @@ export interface Codec {
 /** `fileDescriptorSet` as `loadDescriptors` reads it. For Envoy's it takes some 60 ms and 25 MB; a codec is made once. */
 export function createCodec(fileDescriptorSet: Uint8Array): Codec {
   const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, fileDescriptorSet))
+  const cache = new AnyCache(registry)
   const schemaOf = (typeUrl: string): DescMessage => {
     const schema = registry.getMessage(typeUrl.slice(typeUrl.lastIndexOf('/') + 1))
     if (!schema) throw new TypeError(`This Envoy has no type ${typeUrl}.`)
@@ -42,12 +44,11 @@ export function createCodec(fileDescriptorSet: Uint8Array): Codec {
   return {
     encode(typeUrl, json) {
       const schema = schemaOf(typeUrl)
-      // protobuf-es refuses undefined (envoy-measured.md A §0).
-      const plain: JsonValue = JSON.parse(JSON.stringify(json))
       let value: Buffer
       try {
-        value = Buffer.from(toBinary(schema, fromJson(schema, plain, { registry })))
+        value = Buffer.from(cache.encode(schema, json as JsonValue))
       } catch (error) {
+        const plain: JsonValue = JSON.parse(JSON.stringify(json))
         throw new TypeError(`${schema.name} ${nameOf(plain)}: ${explain(registry, schema, plain, error)}`, {
           cause: error,
         })

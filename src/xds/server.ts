@@ -1,27 +1,35 @@
-// The gRPC server that Envoy connects to: the aggregated stream, and the one on which it asks for clusters on demand. It
+// The gRPC server that Envoys connect to: the aggregated stream, and the one on which they ask for clusters on demand. It
 // moves messages between the wire and streams without transport (stream.ts).
 
 import { rmSync } from 'node:fs'
 
-import { Server, ServerCredentials, type ServerDuplexStream, type UntypedServiceImplementation } from '@grpc/grpc-js'
+import {
+  Server,
+  ServerCredentials,
+  status,
+  type ServerDuplexStream,
+  type UntypedServiceImplementation,
+} from '@grpc/grpc-js'
 
 import type { RefusedResource } from '../model/record.ts'
-import { SnapshotCache, type Quarantine, type Resources } from './cache.ts'
+import { cannotBind, NodeCache, type Resources } from './cache.ts'
 import { takesFirstOnly } from './first-only.ts'
-import { type DeltaDiscoveryRequest, type DeltaDiscoveryResponse, loadServices } from './services.ts'
-import { DeltaStream, type Missing, type StreamEvents } from './stream.ts'
+import { redacted } from './nack.ts'
+import { XdsNode } from './node.ts'
+import { type DeltaDiscoveryRequest, type DeltaDiscoveryResponse, loadServices, type Node } from './services.ts'
+import { DeltaStream, type StreamEvents } from './stream.ts'
 import type { DeltaRequest, DeltaResponse } from './subscription.ts'
 import { CDS, LDS } from './type-urls.ts'
 
 export interface XdsOptions {
   readonly refused: readonly RefusedResource[]
-  /** What Envoy refuses changed: to be kept across restarts. */
+  /** What Envoys refuse changed: to be kept across restarts. */
   readonly setRefused: (refused: readonly RefusedResource[]) => void
-  /** Envoy asks for a cluster that does not exist: will it come? */
+  /** An Envoy asks for a cluster that does not exist: will it come? */
   readonly demand: (cluster: string) => 'hold' | 'never'
-  /** Envoy took a resource in this version. */
+  /** An Envoy took a resource in this version. */
   readonly acknowledged?: (typeUrl: string, name: string, version: string) => void
-  /** A stream came or went, or Envoy accepted or refused something. */
+  /** A stream came or went, or an Envoy accepted or refused something. */
   readonly changed: () => void
   readonly log: (message: string, fields?: object) => void
 }
@@ -35,34 +43,46 @@ export interface XdsCounters {
   refused: number
 }
 
-/** A port that another process holds says nothing about the listener: it is tried again this often. */
+/** A port that another process holds is tried again this often. */
 const BIND_AGAIN_MS = 5000
-const CANNOT_BIND = /address already in use/i
-
-/** Envoy quotes the whole resource in some refusals; neither logs nor people want all of it. */
-const MESSAGE_LENGTH = 300
+/** What is remembered of Envoys that are away; there is one to a control plane, two while it is replaced. */
+const MAX_NODES = 16
+const MAX_STREAMS = 64
+/** A reconnecting Envoy names all that it has: 100 bytes each. */
+const MAX_REQUEST_BYTES = 16 * 1024 * 1024
+const MAX_NODE_ID = 256
 
 type Call = ServerDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>
+
+interface Peer {
+  readonly call: Call
+  readonly node: XdsNode
+}
 
 export class XdsServer {
   /** Envoys that have come without a listener: all but those that another control plane has programmed. */
   newcomers = 0
   readonly counters: XdsCounters = { sent: 0, removed: 0, acknowledged: 0, refused: 0 }
   readonly #options: XdsOptions
-  readonly #refused: Map<string, RefusedResource>
-  readonly #cache: SnapshotCache
-  readonly #server = new Server({ 'grpc.max_receive_message_length': -1 })
-  /** Open streams. */
-  readonly #calls = new Map<DeltaStream, Call>()
-  /** While Envoy is replaced there are two; the newest counts. */
-  readonly #allAggregated = new Set<DeltaStream>()
-  #version: string | undefined
+  #resources: Resources = new Map()
+  /** By id, the one that came last at the end. */
+  readonly #nodes = new Map<string, XdsNode>()
+  readonly #server = new Server({
+    'grpc.max_receive_message_length': MAX_REQUEST_BYTES,
+    'grpc.max_concurrent_streams': MAX_STREAMS,
+  })
+  /** Calls that are open, whether their streams have begun or not. */
+  readonly #calls = new Set<Call>()
+  readonly #streams = new Map<DeltaStream, Peer>()
   readonly #timers = new Set<NodeJS.Timeout>()
 
   constructor(options: XdsOptions) {
     this.#options = options
-    this.#refused = new Map(options.refused.map((entry) => [refusedKey(entry.typeUrl, entry.name), entry]))
-    this.#cache = new SnapshotCache(this.#quarantine())
+    const nodes = [...new Set(options.refused.map(({ node }) => node))].slice(-MAX_NODES)
+    for (const id of nodes) {
+      const own = options.refused.filter(({ node }) => node === id)
+      this.#nodes.set(id, new XdsNode(id, new NodeCache(id, this.#resources, own)))
+    }
     const { ads, cds } = loadServices()
     this.#server.addService(ads, this.#implementation('DeltaAggregatedResources', true))
     this.#server.addService(cds, this.#implementation('DeltaClusters', false))
@@ -85,35 +105,47 @@ export class XdsServer {
     this.#server.forceShutdown()
   }
 
-  /** Version of the connected Envoy; undefined: none is connected. */
+  /** Version of the Envoy that connected last; undefined: none is connected. */
   get connected(): string | undefined {
-    return this.#aggregated && (this.#version ?? 'unknown')
+    const node = [...this.#nodes.values()].findLast(({ aggregated }) => aggregated.size > 0)
+    return node && (node.version ?? 'unknown')
   }
 
   /** @param changes type URL to the names that changed or went */
   publish(resources: Resources, changes: ReadonlyMap<string, Iterable<string>>): void {
-    this.#cache.publish(resources)
-    for (const [stream, call] of this.#calls) this.#send(call, stream.update(changes))
+    this.#resources = resources
+    let isForgotten = false
+    for (const { cache } of this.#nodes.values()) isForgotten = cache.publish(resources, changes) || isForgotten
+    if (isForgotten) this.#keep()
+    // Routes first: the removal of a cluster waits for them.
+    for (const { aggregated } of this.#nodes.values())
+      for (const stream of aggregated) this.#send(stream, stream.update(changes))
+    for (const { onDemand } of this.#nodes.values())
+      for (const stream of onDemand) this.#send(stream, stream.update(changes))
   }
 
-  /** True when the connected Envoy has acknowledged the newest form of all resources of these types. */
+  /** True when every connected Envoy, and one at least, has acknowledged the newest form of all resources of these types. */
   synced(typeUrls: readonly string[]): boolean {
-    const stream = this.#aggregated
-    return stream !== undefined && typeUrls.every((typeUrl) => stream.synced(typeUrl))
+    return this.#everywhere((stream) => typeUrls.every((typeUrl) => stream.synced(typeUrl)))
   }
 
-  /** True when the connected Envoy has acknowledged the newest form of a resource, in full and not its last good one. */
+  /** True when every connected Envoy, and one at least, has the newest form of a resource, and not its last good one. */
   has(typeUrl: string, name: string): boolean {
-    if (this.#refused.has(refusedKey(typeUrl, name))) return false
-    return this.#aggregated?.has(typeUrl, name) ?? false
+    return this.#everywhere((stream, { cache }) => !cache.refusal(typeUrl, name) && stream.has(typeUrl, name))
   }
 
   refusals(): RefusedResource[] {
-    return [...this.#refused.values()]
+    return [...this.#nodes.values()].flatMap(({ cache }) => cache.refusals)
   }
 
-  get #aggregated(): DeltaStream | undefined {
-    return [...this.#allAggregated].at(-1)
+  #everywhere(isSo: (stream: DeltaStream, node: XdsNode) => boolean): boolean {
+    let found = 0
+    for (const node of this.#nodes.values())
+      for (const stream of node.aggregated) {
+        found += 1
+        if (!isSo(stream, node)) return false
+      }
+    return found > 0
   }
 
   #implementation(method: string, aggregated: boolean): UntypedServiceImplementation {
@@ -121,33 +153,29 @@ export class XdsServer {
   }
 
   #open(call: Call, aggregated: boolean): void {
-    const { demand } = this.#options
-    // Clusters of slots are served on demand only; whatever else is asked for there does not exist.
-    const serves = aggregated
-      ? (typeUrl: string) => typeUrl !== CDS || takesFirstOnly(this.#version)
-      : (typeUrl: string) => typeUrl === CDS
-    const missing: Missing = aggregated ? () => 'gone' : demand
-    const stream = new DeltaStream(this.#cache, serves, missing, this.#events)
-    this.#calls.set(stream, call)
-    if (aggregated) this.#allAggregated.add(stream)
-    let greeted = false
+    if (this.#calls.size >= MAX_STREAMS) return refuse(call, `more than ${MAX_STREAMS} streams`)
+    this.#calls.add(call)
+    let stream: DeltaStream | undefined
+    let isClosed = false
     const close = (): void => {
-      if (!this.#calls.delete(stream)) return
-      this.#allAggregated.delete(stream)
-      this.#options.log('xDS stream closed', { aggregated })
-      this.#options.changed()
+      if (isClosed) return
+      isClosed = true
+      this.#calls.delete(call)
+      if (stream) this.#left(stream, aggregated)
     }
     call.on('data', (message: DeltaDiscoveryRequest) => {
-      // On-demand streams name the node in every message.
-      if (message.node && !greeted) this.#greet(message.node, aggregated)
-      greeted = true
-      if (isNewEnvoy(message)) {
-        this.newcomers += 1
-        this.#forget()
-      }
-      this.#send(call, stream.request(requestOf(message)))
-      if (message.response_nonce) this.#options.changed()
+      if (isClosed) return
+      stream ??= this.#begun(call, message.node, aggregated)
+      this.#heard(stream, message)
+      const excess = stream.excess()
+      if (excess === undefined) return
+      this.#options.log('an xDS stream is ended', { reason: excess })
+      refuse(call, excess)
+      close()
     })
+    // What an Envoy does not read is not made: while it is behind, nothing more is read of it either, so that it cannot
+    // ask for more by answering what it has not read.
+    call.on('drain', () => call.resume())
     call.on('end', () => {
       call.end()
       close()
@@ -156,35 +184,77 @@ export class XdsServer {
     call.on('error', close)
   }
 
-  #greet(node: NonNullable<DeltaDiscoveryRequest['node']>, aggregated: boolean): void {
-    const version = node.user_agent_build_version?.version
-    if (version) this.#version = `${version.major_number}.${version.minor_number}.${version.patch}`
-    this.#options.log('Envoy connected', { node: node.id, version: this.#version, aggregated })
+  /** @param said in the first message of every stream */
+  #begun(call: Call, said: Node | null, aggregated: boolean): DeltaStream {
+    const node = this.#nodeOf((said?.id ?? '').slice(0, MAX_NODE_ID))
+    const version = said?.user_agent_build_version?.version
+    if (version) node.version = `${version.major_number}.${version.minor_number}.${version.patch}`
+    const { demand } = this.#options
+    const stream = new DeltaStream({
+      cache: node.cache,
+      // Clusters of slots are served on demand only; whatever else is asked for there does not exist.
+      serves: aggregated ? (typeUrl) => typeUrl !== CDS || takesFirstOnly(node.version) : (typeUrl) => typeUrl === CDS,
+      missing: aggregated ? () => 'gone' : demand,
+      mayRemove: aggregated ? () => true : () => node.hasLeftOldRoutes,
+      events: this.#events(node),
+    })
+    this.#streams.set(stream, { call, node })
+    if (aggregated) node.aggregated.add(stream)
+    else node.onDemand.add(stream)
+    this.#options.log('Envoy connected', { node: node.id, version: node.version, aggregated })
+    this.#options.changed()
+    return stream
   }
 
-  /**
-   * A new Envoy is told everything once: what another one refused may suit it, and a route that is withheld from it
-   * would keep it, and with it every service, from starting.
-   */
-  #forget(): void {
-    if (this.#refused.size === 0) return
-    this.#refused.clear()
-    this.#options.setRefused([])
+  #heard(stream: DeltaStream, message: DeltaDiscoveryRequest): void {
+    const { node } = this.#streams.get(stream)!
+    if (isNewEnvoy(message)) {
+      this.newcomers += 1
+      if (node.cache.forgiveWithoutGood()) this.#keep()
+    }
+    this.#send(stream, stream.request(requestOf(message)))
+    if (message.response_nonce === '') return
+    if (node.aggregated.has(stream)) this.#flush(node)
+    this.#options.changed()
   }
 
-  #tryAgain(typeUrl: string, name: string): void {
+  #left(stream: DeltaStream, aggregated: boolean): void {
+    const { node } = this.#streams.get(stream)!
+    this.#streams.delete(stream)
+    node.aggregated.delete(stream)
+    node.onDemand.delete(stream)
+    if (aggregated) this.#flush(node)
+    this.#options.log('xDS stream closed', { node: node.id, aggregated })
+    this.#options.changed()
+  }
+
+  /** Clusters whose removal waited for the routes. */
+  #flush(node: XdsNode): void {
+    if (node.hasLeftOldRoutes) for (const stream of node.onDemand) this.#send(stream, stream.flush())
+  }
+
+  #nodeOf(id: string): XdsNode {
+    const node = this.#nodes.get(id) ?? new XdsNode(id, new NodeCache(id, this.#resources, []))
+    this.#nodes.delete(id)
+    this.#nodes.set(id, node)
+    for (const [other, { isConnected }] of this.#nodes)
+      if (this.#nodes.size > MAX_NODES && other !== id && !isConnected) this.#nodes.delete(other)
+    return node
+  }
+
+  #tryAgain(node: XdsNode, typeUrl: string, name: string): void {
     const timer = setTimeout(() => {
       this.#timers.delete(timer)
-      if (!this.#refused.delete(refusedKey(typeUrl, name))) return
-      for (const [stream, call] of this.#calls) this.#send(call, stream.update(new Map([[typeUrl, [name]]])))
+      if (!node.cache.forgive(typeUrl, name)) return
+      for (const stream of node.aggregated) this.#send(stream, stream.update(new Map([[typeUrl, [name]]])))
     }, BIND_AGAIN_MS)
     this.#timers.add(timer)
   }
 
-  #send(call: Call, responses: readonly DeltaResponse[]): void {
-    // One response of a type is under way at a time, so what waits here for a slow reader is bounded.
-    for (const { typeUrl, nonce, resources, removed } of responses)
-      call.write({
+  #send(stream: DeltaStream, responses: readonly DeltaResponse[]): void {
+    const { call } = this.#streams.get(stream)!
+    for (const { typeUrl, nonce, resources, removed } of responses) {
+      const isRead = call.write({
         type_url: typeUrl,
         nonce,
         resources: resources.map(({ name, version, value }) => ({
@@ -195,41 +265,39 @@ export class XdsServer {
         removed_resources: removed,
         control_plane: { identifier: 'berth' },
       })
-  }
-
-  readonly #events: StreamEvents = {
-    sent: ({ resources, removed }) => {
-      this.counters.sent += resources.length
-      this.counters.removed += removed.length
-    },
-    acknowledged: (...resource) => {
-      this.counters.acknowledged += 1
-      this.#options.acknowledged?.(...resource)
-    },
-    refused: (typeUrl, name, message) => {
-      this.counters.refused += 1
-      this.#options.log('Envoy refused a resource', { type: typeUrl, name, message: shorten(message) })
-    },
-  }
-
-  #quarantine(): Quarantine {
-    const keep = (): void => {
-      this.#options.setRefused(this.refusals().filter(({ message }) => !CANNOT_BIND.test(message)))
+      if (!isRead) call.pause()
     }
+  }
+
+  #events(node: XdsNode): StreamEvents {
     return {
-      has: (typeUrl, name, version) => this.#refused.get(refusedKey(typeUrl, name))?.version === version,
-      add: (typeUrl, name, version, message) => {
-        this.#refused.set(refusedKey(typeUrl, name), { typeUrl, name, version, message: shorten(message) })
-        if (CANNOT_BIND.test(message)) this.#tryAgain(typeUrl, name)
-        else keep()
+      sent: ({ resources, removed }) => {
+        this.counters.sent += resources.length
+        this.counters.removed += removed.length
       },
-      retain: (isCurrent) => {
-        const stale = this.refusals().filter(({ typeUrl, name, version }) => !isCurrent(typeUrl, name, version))
-        for (const { typeUrl, name } of stale) this.#refused.delete(refusedKey(typeUrl, name))
-        if (stale.length > 0) keep()
+      acknowledged: (...resource) => {
+        this.counters.acknowledged += 1
+        this.#options.acknowledged?.(...resource)
+      },
+      refused: (typeUrl, resource, message) => {
+        this.counters.refused += 1
+        const { name } = resource
+        this.#options.log('Envoy refused a resource', { node: node.id, type: typeUrl, name, message })
+        const entry = node.cache.refused(typeUrl, resource, message)
+        if (!entry) return
+        if (cannotBind(entry)) this.#tryAgain(node, typeUrl, name)
+        else this.#keep()
       },
     }
   }
+
+  #keep(): void {
+    this.#options.setRefused(this.refusals().filter((entry) => !cannotBind(entry)))
+  }
+}
+
+function refuse(call: Call, details: string): void {
+  call.emit('error', { code: status.RESOURCE_EXHAUSTED, details })
 }
 
 /** It asks for listeners without having one; any other has the gateway's. */
@@ -244,14 +312,6 @@ function requestOf(message: DeltaDiscoveryRequest): DeltaRequest {
     unsubscribe: message.resource_names_unsubscribe,
     initialVersions: new Map(Object.entries(message.initial_resource_versions)),
     nonce: message.response_nonce,
-    error: message.error_detail ? message.error_detail.message : undefined,
+    error: message.error_detail ? redacted(message.error_detail.message) : undefined,
   }
-}
-
-function refusedKey(typeUrl: string, name: string): string {
-  return `${typeUrl} ${name}`
-}
-
-function shorten(message: string): string {
-  return message.length > MESSAGE_LENGTH ? `${message.slice(0, MESSAGE_LENGTH)}…` : message
 }

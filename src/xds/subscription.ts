@@ -35,6 +35,11 @@ export interface Source {
    * undefined: it does not exist.
    */
   get(name: string): Versioned | 'withheld' | undefined
+  /**
+   * What was withheld, in the form that was refused: a client that subscribes anew has nothing to keep, and waits; being
+   * refused again ends its wait.
+   */
+  withheld(name: string): Versioned | undefined
   /** All names that exist, for wildcard subscribers. */
   names(): Iterable<string>
   /**
@@ -42,6 +47,10 @@ export interface Source {
    * should it come; `hold`: say nothing, it will come; `never`: say so and forget the name.
    */
   missing(name: string): 'gone' | 'hold' | 'never'
+  /** Whether resources may be taken from the client: not before it has left what names them (envoy.md §1.4). */
+  mayRemove(): boolean
+  /** The client has had the resource since before this stream. */
+  had(resource: Versioned): void
   /** The client took the resource (ACK). */
   acknowledged(resource: Versioned): void
   /** The client refused the resource (NACK) and keeps what it had. From here on `get` must not return it again. */
@@ -84,13 +93,14 @@ export class Subscription {
     this.#nextNonce = nextNonce
   }
 
-  request(request: DeltaRequest): DeltaResponse | undefined {
+  /** @param anew what the client may not use any more as it is, whatever it says to have */
+  request(request: DeltaRequest, anew: Iterable<string> = []): DeltaResponse | undefined {
     if (request.nonce !== '' && request.nonce === this.#outstanding?.response.nonce) this.#answered(request.error)
     if (this.#opened) for (const name of request.subscribe) this.#subscribe(name)
     else this.#open(request)
     // Subscription changes count even with a stale nonce (envoy.md §1.3).
     for (const name of request.unsubscribe) this.#unsubscribe(name)
-    return this.#next()
+    return this.resend(anew)
   }
 
   /** Resources of this type have changed or gone. */
@@ -122,7 +132,11 @@ export class Subscription {
 
   #open(request: DeltaRequest): void {
     this.#opened = true
-    for (const [name, version] of request.initialVersions) this.#known.set(name, version)
+    for (const [name, version] of request.initialVersions) {
+      this.#known.set(name, version)
+      const resource = this.#source.get(name)
+      if (typeof resource === 'object' && resource.version === version) this.#source.had(resource)
+    }
     this.#wildcard = request.subscribe.length === 0
     for (const name of request.subscribe) {
       if (name === '*') this.#wildcard = true
@@ -162,11 +176,28 @@ export class Subscription {
     }
   }
 
-  /** True when the client has acknowledged the newest form of a resource, or there is none. */
+  /** The client may not use these any more as they are, e.g. an endpoint list whose cluster was sent (envoy.md §1.4). */
+  resend(names: Iterable<string>): DeltaResponse | undefined {
+    for (const name of names) if (this.#wants(name)) this.#ask(name)
+    return this.#next()
+  }
+
+  /** True when the client has acknowledged the newest form of a resource, or that there is none. */
   has(name: string): boolean {
-    if (this.#outstanding?.before.has(name)) return false
+    if (this.#outstanding?.before.has(name) || this.#outstanding?.response.removed.includes(name)) return false
     const resource = this.#source.get(name)
-    return resource === undefined || (resource !== 'withheld' && this.#known.get(name) === resource.version)
+    if (resource === undefined) return !this.#known.has(name)
+    return resource !== 'withheld' && this.#known.get(name) === resource.version
+  }
+
+  /** True when nothing is to be sent and nothing waits for its answer. */
+  get atRest(): boolean {
+    return this.#outstanding === undefined && this.#dirty.size === 0
+  }
+
+  /** Names that are kept for this client. */
+  get size(): number {
+    return this.#names.size + this.#known.size
   }
 
   /** True when the client has the newest form of all that it can have of this type, by its own word. */
@@ -176,6 +207,7 @@ export class Subscription {
       const resource = this.#source.get(name)
       if (resource && resource !== 'withheld' && this.#known.get(name) !== resource.version) return false
     }
+    for (const name of this.#known.keys()) if (this.#source.get(name) === undefined) return false
     return true
   }
 
@@ -190,23 +222,32 @@ export class Subscription {
 
   #next(): DeltaResponse | undefined {
     if (this.#outstanding) return undefined
+    const mayRemove = this.#source.mayRemove()
     const changed: Versioned[] = []
     const removed: string[] = []
+    const later: string[] = []
     for (const name of this.#dirty) {
-      const resource = this.#source.get(name)
+      const isAsked = this.#asked.has(name)
+      const served = this.#source.get(name)
+      const resource = served === 'withheld' && isAsked ? this.#source.withheld(name) : served
       if (resource === 'withheld') continue
       if (resource) {
-        const differs = this.#asked.has(name) || this.#known.get(name) !== resource.version
-        if (this.#wants(name) && differs) changed.push(resource)
-      } else {
-        const missing = this.#names.has(name) ? this.#source.missing(name) : 'hold'
-        // Envoy never unsubscribes from on-demand names (A §5.1 (5)); what cannot come back is not kept.
-        if (missing === 'never') this.#names.delete(name)
+        if (this.#wants(name) && (isAsked || this.#known.get(name) !== resource.version)) changed.push(resource)
+      } else if (this.#known.has(name) && !mayRemove) later.push(name)
+      else if (this.#known.has(name) || isAsked || this.#names.has(name)) {
+        const missing = this.#names.has(name) ? this.#source.missing(name) : 'gone'
+        // Envoy never unsubscribes from on-demand names (A §5.1 (5)); what cannot come back is not kept. It is still owed
+        // an answer, which may have to wait for another one.
+        if (missing === 'never') {
+          this.#names.delete(name)
+          this.#asked.add(name)
+        }
         if (this.#known.has(name) || missing !== 'hold') removed.push(name)
         else this.#asked.delete(name)
       }
     }
     this.#dirty.clear()
+    for (const name of later) this.#dirty.add(name)
     // Alone, a bad resource cannot spoil a good one (A §3). A port that moves between listeners is the exception: the
     // one must go and the other come in the same response (A §2).
     const together = this.typeUrl === LDS && removed.length > 0 && !this.#apart

@@ -112,11 +112,18 @@ test('generations: the last one of each slot', () => {
   expect(reopen().generations()).toEqual(expected)
 })
 
-test('refused resources: exactly those that were set last, one for each type and name', () => {
-  const refused: RefusedResource = { typeUrl: 'type/Listener', name: 'a:11100', version: 'v1', message: 'cannot bind' }
-  const other = { ...refused, typeUrl: 'type/Route' }
-  store.setRefused([refused, other])
-  expect(reopen().refused()).toEqual([refused, other])
+test('refused resources: exactly those that were set last, one for each node, type and name', () => {
+  const refused: RefusedResource = {
+    node: 'one',
+    typeUrl: 'type/Listener',
+    name: 'a:11100',
+    version: 'v1',
+    message: 'no filter chains',
+  }
+  const other = { ...refused, typeUrl: 'type/Route', good: { version: 'v0', value: new Uint8Array([0, 1, 255]) } }
+  const elsewhere = { ...refused, node: 'two' }
+  store.setRefused([refused, other, elsewhere])
+  expect(reopen().refused()).toEqual([refused, other, elsewhere])
   store.setRefused([{ ...refused, version: 'v2' }])
   expect(reopen().refused()).toEqual([{ ...refused, version: 'v2' }])
   store.setRefused([])

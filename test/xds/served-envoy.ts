@@ -52,8 +52,8 @@ export class ServedEnvoy {
   }
 
   /** Nothing runs yet. */
-  static async make(codec: Codec): Promise<ServedEnvoy> {
-    return new ServedEnvoy(codec, await freePorts(6))
+  static async make(codec: Codec, ports = 6): Promise<ServedEnvoy> {
+    return new ServedEnvoy(codec, await freePorts(ports))
   }
 
   get gateway(): number {

@@ -188,7 +188,7 @@ describe('what Envoy refuses', () => {
   })
 
   test('is forgotten when the resource is different or gone at the next start', async () => {
-    const entry = { typeUrl: RDS, version: 'old', message: 'it was bad' }
+    const entry = { node: 'test', typeUrl: RDS, version: 'old', message: 'it was bad' }
     await using mesh = await ServedEnvoy.make(codec)
     mesh.kept = [
       { ...entry, name: 'gone' },
