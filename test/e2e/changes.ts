@@ -1,5 +1,7 @@
 // Every setting of a service, and one change of each: what `changes.test.ts` tries.
 
+import { KNOBS, type Knob } from '../../src/model/knobs.ts'
+
 /** A change of a setting: both forms are added to the service, or the configuration, that all start from. */
 export interface Change {
   /** The setting, as a path from the top of the configuration. */
@@ -8,6 +10,8 @@ export interface Change {
   readonly to: object
   /** Its address goes: of the gateway, where it is none of a service. */
   readonly moves?: boolean
+  /** It is known that its streams end. */
+  readonly drains?: boolean
   /** For the table. */
   readonly note?: string
 }
@@ -44,6 +48,10 @@ export function serviceChanges({ command, inContainer, image, secretFile, port }
     container('resources.pids', { resources: { pids: 100 } }),
     { key: 'scale.max', to: { scale: { max: 3 } } },
     { key: 'scale.warm', to: { scale: { warm: 1 } } },
+    { key: 'scale.min', to: { scale: { min: 1 } } },
+    { key: 'scale.idle', to: { scale: { idle: '1h' } } },
+    { key: 'scale.streams', from: { scale: { idle: '1h' } }, to: { scale: { idle: '1h', streams: 'ignore' } } },
+    { key: 'scale.start', to: { scale: { start: '30s' } } },
     { key: 'limits.concurrency', to: { limits: { concurrency: 3 } } },
     { key: 'limits.queue', to: { limits: { queue: 3 } } },
     { key: 'limits.timeout', to: { limits: { timeout: '50s' } } },
@@ -62,14 +70,40 @@ export function serviceChanges({ command, inContainer, image, secretFile, port }
       },
       note: 'a version whose definition is changed or removed takes its own sessions with it',
     },
+    ...KNOBS.filter(({ key, lives }) => lives !== 'process' && !(key in UNTRIED_KNOBS)).map((knob) => ({
+      key: `envoy.${knob.key}`,
+      from: { envoy: BESIDE[knob.key] ?? {} },
+      to: { envoy: written(knob) },
+      drains: knob.effect === 'drains',
+    })),
+    { key: 'envoy.patches (route)', to: patched('route', '/most_specific_header_mutations_wins', true) },
+    { key: 'envoy.patches (cluster)', to: patched('cluster', '/per_connection_buffer_limit_bytes', 65_536) },
+    { key: 'envoy.patches (listener)', to: patched('listener', '/stat_prefix', 'patched'), drains: true },
   ].map(({ key, ...rest }) => ({ key: `services.*.${key}`, ...rest }))
+}
+
+/** Knobs that need another one beside them. */
+const BESIDE: Readonly<Record<string, object>> = {
+  'retries.per_try_timeout': { retries: { may_repeat_effects: true } },
+  'tracing.sampling': { tracing: { collector: 'http://127.0.0.1:9' } },
+}
+
+/** The knob with its example, beside what it needs. */
+function written({ key, example }: Knob): object {
+  const [group, name] = key.split('.') as [string, string?]
+  const beside = BESIDE[key] as Readonly<Record<string, object>> | undefined
+  return { ...beside, [group]: name === undefined ? example : { ...beside?.[group], [name]: example } }
+}
+
+function patched(type: string, path: string, value: unknown): object {
+  return { envoy: { patches: [{ type, patch: [{ op: 'add', path, value }] }] } }
 }
 
 /** Settings beside the services, changed one after another. `port`: one that is free. */
 export function globalChanges(port: number, services: string, docker: readonly object[]): Change[] {
   return [
     { key: 'clients.*.services', to: { clients: { team: { tier: 'pro', services: ['s*'] } } } },
-    { key: 'clients.*.tier', to: { clients: { team: { tier: 'enterprise' } } }, note: 'for servers of that client' },
+    { key: 'clients.*.tier', to: { clients: { team: { tier: 'enterprise' } } }, note: 'containers of that client whose limits come from the tier are new ones' },
     { key: 'docker', to: { docker: [...docker, { name: 'away', host: 'unix:///nonexistent/docker.sock' }] } },
     { key: 'consul.address', to: { consul: { address: `127.0.0.1:${port}` } } },
     { key: 'ports.grace', to: { ports: { grace: '1h' } } },
@@ -81,9 +115,17 @@ export function globalChanges(port: number, services: string, docker: readonly o
   ]
 }
 
+/** Those of a service that change what the test's clients have to speak, or need a collector that answers. */
+const UNTRIED_KNOBS: Readonly<Record<string, string>> = {
+  tls: 'its listener drains, and clients have to speak TLS from then on (`test/e2e/tuning.test.ts`)',
+}
+
 /** What is not changed in the table's test, and why: one key stands for all below it. */
 export const UNTRIED: Readonly<Record<string, string>> = {
   mcpServers: 'other words for `services`: as there',
   'mcp.services': 'other words for `services`: as there',
   'mcp.clients': 'other words for `clients`: as there',
+  'services.*.envoy.tls': UNTRIED_KNOBS['tls']!,
+  envoy:
+    'as `services.*.envoy`, of all services at once, and what drains a listener drains the gateway, too (`test/compile/tuning.test.ts`); `drain` and `overload` are read when Envoy starts',
 }
