@@ -86,7 +86,7 @@ export function patchResource(
   return { resource: json === resource.json ? resource : { name: resource.name, json }, outcomes }
 }
 
-/** @param slots services and client groups that may get clusters */
+/** @param slots units and client groups that may get clusters */
 export function stateOf(
   patch: Patch,
   outcomes: readonly PatchOutcome[],
@@ -94,8 +94,10 @@ export function stateOf(
 ): PatchState {
   const results = new Set(outcomes.filter((outcome) => outcome.patch === patch).map(({ result }) => result))
   for (const result of ['refused', 'invalid', 'failed', 'applied'] as const) if (results.has(result)) return result
-  const isFor = ({ service, group }: { service: string; group: string }): boolean =>
-    patch.type === 'cluster' && fits(patch, service, `${service}|${group}`)
+  const isFor = ({ service: unit, group }: { service: string; group: string }): boolean => {
+    const owner = serviceOfUnit(unit)
+    return patch.type === 'cluster' && fits(patch, owner, `${owner}|${group}`)
+  }
   return slots.some(isFor) ? 'waiting' : 'unused'
 }
 

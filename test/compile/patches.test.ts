@@ -78,6 +78,9 @@ describe('a patch is for', () => {
     expect(stateIn({ service: 'files' })).toBe('waiting')
     expect(stateIn({ service: 'mem' })).toBe('unused')
     expect(stateIn({}, 'route')).toBe('unused')
+    // Where a release was promoted, no slot is of the first version.
+    const promoted = [{ service: 'files~x1', group: 'bob' }]
+    expect(stateOf(patch('cluster', [], { service: 'files', name: 'files|bob' }), [], promoted)).toBe('waiting')
   })
 })
 
