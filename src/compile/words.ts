@@ -4,5 +4,7 @@
 const LONGEST = 1000
 
 export function bounded(words: string): string {
-  return words.length <= LONGEST ? words : `${words.slice(0, LONGEST - 1)}…`
+  const short = words.length <= LONGEST ? words : `${words.slice(0, LONGEST - 1)}…`
+  // Half a character, as one cut in two leaves behind, is nothing that can be encoded: nobody would be served any more.
+  return short.toWellFormed()
 }

@@ -9,7 +9,8 @@ import { describe, expect, test } from 'vitest'
 import { compile, type World } from '../../src/compile/compile.ts'
 import { EMPTY, nextSnapshot } from '../../src/compile/snapshot.ts'
 import { DEFAULT_SCALE } from '../../src/model/service.ts'
-import { service, world } from '../fixtures/world.ts'
+import type { Slot } from '../../src/model/slot.ts'
+import { client, service, world } from '../fixtures/world.ts'
 import { WORLDS } from '../fixtures/worlds.ts'
 
 const GOLDEN = join(import.meta.dirname, 'golden')
@@ -44,6 +45,13 @@ describe('compile', () => {
         expect(compile(mixed)).toEqual(compile(given))
       }),
     )
+  })
+
+  test('words that are cut within a character can still be encoded', () => {
+    const slot = { service: 'files', group: 'alice', generation: 1, state: 'failed', reason: '🦀'.repeat(600) }
+    const given = world([service('files')], { clients: [client('alice')], slots: [slot as Slot] })
+    expect(JSON.stringify(compile(given))).toMatch(/🦀\uFFFD…/)
+    expect(JSON.stringify(compile(given))).not.toMatch(/\\ud83e/)
   })
 
   test('a listener is the same whatever happens behind it', () => {
