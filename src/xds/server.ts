@@ -27,7 +27,7 @@ export interface XdsOptions {
   readonly setRefused: (refused: readonly RefusedResource[]) => void
   /** An Envoy asks for a cluster that does not exist: will it come? */
   readonly demand: (cluster: string) => 'hold' | 'never'
-  /** An Envoy took a resource in this version. */
+  /** An Envoy took a resource in this version, or has it. */
   readonly acknowledged?: (typeUrl: string, name: string, version: string) => void
   /** A stream came or went, or an Envoy accepted or refused something. */
   readonly changed: () => void
@@ -279,6 +279,7 @@ export class XdsServer {
         this.counters.acknowledged += 1
         this.#options.acknowledged?.(...resource)
       },
+      had: (...resource) => this.#options.acknowledged?.(...resource),
       refused: (typeUrl, resource, message) => {
         this.counters.refused += 1
         const { name } = resource

@@ -8,6 +8,8 @@ import { CDS, EDS, LDS, RDS, SDS, SRDS } from './type-urls.ts'
 export interface StreamEvents {
   sent(response: DeltaResponse): void
   acknowledged(typeUrl: string, name: string, version: string): void
+  /** Envoy has the resource in this version, and is not sent it. */
+  had(typeUrl: string, name: string, version: string): void
   /** From here on the cache does not give this resource any more. */
   refused(typeUrl: string, resource: Versioned, message: string): void
 }
@@ -120,7 +122,10 @@ export class DeltaStream {
       withheld: (name) => (serves ? cache.withheld(typeUrl, name) : undefined),
       missing,
       mayRemove: () => before.every((each) => this.atRest(each)) && this.#options.mayRemove(),
-      had: (resource) => cache.acknowledged(typeUrl, resource),
+      had(resource) {
+        cache.acknowledged(typeUrl, resource)
+        events.had(typeUrl, resource.name, resource.version)
+      },
       acknowledged(resource) {
         cache.acknowledged(typeUrl, resource)
         events.acknowledged(typeUrl, resource.name, resource.version)

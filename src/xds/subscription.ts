@@ -49,7 +49,7 @@ export interface Source {
   missing(name: string): 'gone' | 'hold' | 'never'
   /** Whether resources may be taken from the client: not before it has left what names them (envoy.md §1.4). */
   mayRemove(): boolean
-  /** The client has had the resource since before this stream. */
+  /** The client has the resource, which is not sent for that reason. */
   had(resource: Versioned): void
   /** The client took the resource (ACK). */
   acknowledged(resource: Versioned): void
@@ -232,7 +232,9 @@ export class Subscription {
       const resource = served === 'withheld' && isAsked ? this.#source.withheld(name) : served
       if (resource === 'withheld') continue
       if (resource) {
-        if (this.#wants(name) && (isAsked || this.#known.get(name) !== resource.version)) changed.push(resource)
+        const isKnown = this.#known.get(name) === resource.version
+        if (this.#wants(name) && (isAsked || !isKnown)) changed.push(resource)
+        else if (isKnown) this.#source.had(resource)
       } else if (this.#known.has(name) && !mayRemove) later.push(name)
       else if (this.#known.has(name) || isAsked || this.#names.has(name)) {
         const missing = this.#names.has(name) ? this.#source.missing(name) : 'gone'

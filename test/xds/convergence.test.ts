@@ -75,6 +75,7 @@ class Model {
       events: {
         sent: () => undefined,
         acknowledged: () => undefined,
+        had: () => undefined,
         refused: (type, resource, message) => {
           this.cache.refused(type, resource, message)
           this.kept = this.cache.refusals

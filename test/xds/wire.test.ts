@@ -23,12 +23,14 @@ let served: Map<string, Map<string, Versioned>>
 let envoys: FakeEnvoy[]
 let logged: string[]
 let demand: (cluster: string) => 'hold' | 'never'
+let taken: string[]
 
 beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), 'bw-'))
   kept = []
   envoys = []
   logged = []
+  taken = []
   demand = () => 'never'
   served = new Map([LDS, SRDS, RDS, CDS].map((typeUrl) => [typeUrl, new Map()]))
   await start()
@@ -45,6 +47,7 @@ async function start(): Promise<void> {
     refused: kept,
     setRefused: (refused) => (kept = refused),
     demand: (cluster) => demand(cluster),
+    acknowledged: (_, name, version) => taken.push(`${name}@${version}`),
     changed: () => undefined,
     log: (message, fields) => logged.push(JSON.stringify([message, fields])),
   })
@@ -142,6 +145,21 @@ describe('a control plane that comes back', () => {
     expect(kept).toEqual([])
     expect(fresh.has.get(RDS)!.get('b')).toBe('3')
   })
+})
+
+test('that an Envoy has a form already is told as if it had taken it: it is not sent, so nobody answers', async () => {
+  publish(services('a'))
+  let isBad = false
+  const stream = envoy({ refuses: () => (isBad ? 'no' : undefined) }).aggregated(['a'])
+  await synced()
+  isBad = true
+  publish([[RDS, 'a', '2']])
+  await eventually(() => expect(xds.refusals()).toHaveLength(1))
+  const { count } = stream
+  taken.length = 0
+  publish([[RDS, 'a', '1']])
+  await synced()
+  expect([taken, stream.count - count]).toEqual([['a@1'], 0])
 })
 
 describe('several Envoys', () => {
