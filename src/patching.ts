@@ -1,6 +1,7 @@
 // Patches over time: what became of each, which ones Envoy refused, and which of several it was. Envoy says only that it
 // refused a resource. So the last of the resource's patches is left out until Envoy takes it: the one left out last was
-// wrong, and those before it come back (test/patching.test.ts).
+// wrong, and those before it come back. If it does not take it without any, all come back: it is no patch's doing
+// (test/patching.test.ts).
 
 import { createHash } from 'node:crypto'
 
@@ -43,7 +44,7 @@ interface Remembered {
   readonly patched: PatchedResource
 }
 
-/** Of one service's resources of one type, while it is not known which of several patches Envoy refuses. */
+/** Of one service's resources of one type, while it is not known which patch Envoy refuses, if it is one. */
 interface Search {
   readonly resource: string
   /** Left out, the last one first. */
@@ -61,7 +62,10 @@ export class Patching {
   readonly #options: PatchingOptions
   /** By patch and owner. */
   readonly #refused: Map<string, RefusedPatch>
+  /** By type and owner. */
   readonly #searches = new Map<string, Search>()
+  /** What Envoy refused without any patch, as it was then: until it is another one, patches are not blamed. By type and owner. */
+  readonly #blameless = new Map<string, { readonly resource: string; readonly base: string }>()
   #remembered = new Map<string, Remembered>()
   /** Refused forms that are about to be made again: type, name and version. */
   readonly #explained = new Set<string>()
@@ -85,6 +89,9 @@ export class Patching {
       const key = `${type} ${resource.name}`
       const fresh = this.#one(type, resource, own, this.#remembered.get(key))
       remembered.set(key, fresh)
+      const owned = ownerKey(type, resource.name)
+      const blameless = this.#blameless.get(owned)
+      if (blameless?.resource === resource.name && blameless.base !== fresh.base) this.#blameless.delete(owned)
       return fresh.patched
     })
     this.#remembered = remembered
@@ -119,10 +126,10 @@ export class Patching {
     let isNew = false
     for (const { typeUrl, name, version, message } of refusals) {
       if (CANNOT_BIND.test(message) || this.#options.versionOf(typeUrl, name) !== version) continue
-      for (const [key, { patched }] of this.#remembered) {
+      for (const [key, { base, patched }] of this.#remembered) {
         const type = key.slice(0, key.indexOf(' ')) as PatchType
         if (patched.resource.name !== name || typeUrlOf(type) !== typeUrl) continue
-        if (this.#blame(type, name, patched, reasonOf(message))) {
+        if (this.#blame(type, base, patched, reasonOf(message))) {
           this.#explained.add(`${typeUrl} ${name} ${version}`)
           isNew = true
         }
@@ -203,26 +210,21 @@ export class Patching {
   }
 
   /** @returns whether the resource is to be made again */
-  #blame(type: PatchType, name: string, patched: PatchedResource, message: string): boolean {
-    const { owner } = stableName(type, name)
-    const key = `${type} ${owner}`
+  #blame(type: PatchType, base: string, { resource: { name }, outcomes }: PatchedResource, message: string): boolean {
+    const key = ownerKey(type, name)
     const search = this.#searches.get(key)
     // Another resource of the same service shows it, and all of them are made without those that it leaves out.
-    if (search && search.resource !== name) return false
-    const applied = patched.outcomes.filter(({ result }) => result === 'applied').map(({ patch }) => this.#hash(patch))
-    const last = applied.at(-1)
-    if (last === undefined) {
-      // Not even without patches: it is no patch's doing.
-      this.#searches.delete(key)
-      return false
-    }
-    if (new Set(applied).size === 1) {
-      this.#searches.delete(key)
-      this.#refuse(last, owner, message)
-    } else if (search) {
-      search.without.push(last)
+    if ((search && search.resource !== name) || this.#blameless.has(key)) return false
+    const last = outcomes.findLast(({ result }) => result === 'applied')
+    if (last && search) {
+      search.without.push(this.#hash(last.patch))
       search.message = message
-    } else this.#searches.set(key, { resource: name, without: [last], message })
+    } else if (last) this.#searches.set(key, { resource: name, without: [this.#hash(last.patch)], message })
+    else if (!search) return false
+    else {
+      this.#searches.delete(key)
+      this.#blameless.set(key, { resource: name, base })
+    }
     return true
   }
 
@@ -234,8 +236,10 @@ export class Patching {
 
   #forget(patches: readonly Patch[], resources: Resources): void {
     const names = new Set([...resources.listeners, ...resources.routes, ...resources.clusters].map(({ name }) => name))
-    for (const [key, { resource }] of this.#searches) if (!names.has(resource)) this.#searches.delete(key)
     const known = new Set(patches.map((patch) => this.#hash(patch)))
+    for (const [key, { resource, without }] of this.#searches)
+      if (!names.has(resource) || !without.every((patch) => known.has(patch))) this.#searches.delete(key)
+    for (const [key, { resource }] of this.#blameless) if (!names.has(resource)) this.#blameless.delete(key)
     const gone = [...this.#refused].filter(([, { patch }]) => !known.has(patch))
     for (const [key] of gone) this.#refused.delete(key)
     if (gone.length > 0) this.#keep()
@@ -312,6 +316,10 @@ export function rowsOf(
         .slice(0, MAX_REASONS),
     }
   })
+}
+
+function ownerKey(type: PatchType, resource: string): string {
+  return `${type} ${stableName(type, resource).owner}`
 }
 
 function refusedKey(patch: string, owner: string): string {

@@ -20,6 +20,8 @@ class Bed {
   /** Forms that were sent, by name. */
   readonly sent: string[] = []
   dirty = false
+  /** Whether what Envoy takes is heard of. */
+  hears = (): boolean => true
   #snapshot: Snapshot = EMPTY
   #patching!: Patching
   readonly #refuses: Refuses
@@ -62,8 +64,8 @@ class Bed {
           if (typeUrl !== TYPE_OF.scopedRoutes) this.sent.push(name)
           const key = `${typeUrl} ${name}`
           this.#refusals.delete(key)
-          if (!this.#refuses(json)) this.patching.acknowledged(typeUrl, name, version)
-          else this.#refusals.set(key, { node: 'berth', typeUrl, name, version, message: 'no' })
+          if (this.#refuses(json)) this.#refusals.set(key, { node: 'berth', typeUrl, name, version, message: 'no' })
+          else if (this.hears()) this.patching.acknowledged(typeUrl, name, version)
           this.patching.refused([...this.#refusals.values()])
         }
       }
@@ -199,6 +201,7 @@ test('a resource that Envoy refuses without any patch blames none for long, and 
   bed.sent.length = 0
   bed.serve(TWENTY, [adds('x', { service: 's1' })])
   expect(bed.sent).toEqual([])
+  expect(bed.states()).toEqual(['applied'])
 
   const patched = new Bed(() => false)
   patched.serve(TWENTY, [adds('x')])
@@ -211,12 +214,38 @@ test('a resource that Envoy refuses without any patch blames none for long, and 
   expect(patched.states()).toEqual(['applied'])
 })
 
+test('a patch is not blamed for what is wrong without it: when that is mended, all patches are there', () => {
+  const bed = new Bed(has('broken', 'bad'))
+  const patches = ['x', 'y'].map((key) => adds(key, { service: 's1' }))
+  bed.serve(ONE, patches)
+  const [route] = ONE.routes
+  bed.serve({ ...ONE, routes: [{ name: 's1', json: { ...route!.json, broken: true } }] }, patches)
+  expect(bed.states()).toEqual(['applied', 'applied'])
+  expect(bed.stored).toEqual([])
+  expect(bed.served('routes', 's1')).toMatchObject({ broken: true, x: true, y: true })
+  bed.serve(ONE, patches)
+  expect(bed.served('routes', 's1')).toEqual({ ...route!.json, x: true, y: true })
+  // From then on a patch can be the reason again.
+  bed.serve(ONE, [...patches, adds('bad', { service: 's1' })])
+  expect(bed.states()).toEqual(['applied', 'applied', 'refused'])
+})
+
+test('a search that a changed configuration has overtaken ends', () => {
+  const slots = ['a', 'b'].map((group) => ({ service: 'f', group, generation: 1, state: 'up' as const, socket: '/s' }))
+  const clusters = compile(world([service('f')], { clients: [client('a'), client('b')], slots }))
+  const bed = new Bed(has('bad', 'worse'))
+  bed.hears = () => false
+  const two = (key: string, name: string) => adds(key, { type: 'cluster', name, use: 'requests' })
+  bed.serve(clusters, [two('good', 'f|a'), two('bad', 'f|a')])
+  bed.hears = () => true
+  bed.serve(clusters, [two('good', 'f|b'), two('worse', 'f|b')])
+  expect(bed.states()).toEqual(['applied', 'refused'])
+})
+
 test('Envoy’s dump of a resource is left out of its words, before and behind them', () => {
   const bed = new Bed(() => false)
-  bed.serve(
-    TWENTY,
-    ['a', 'b', 'c'].map((key, i) => adds(key, { service: `s${i}` })),
-  )
+  const patches = ['a', 'b', 'c'].map((key, i) => adds(key, { service: `s${i}` }))
+  bed.serve(TWENTY, patches)
   const words = [
     'goo.gle/debugonly name: "s0" key { value: "hidden" } : Proto constraint validation failed (AValidationError.B[0]: x | caused by field: "health_checker", reason: is required)',
     'Error adding s1: no such thing: goo.gle/debugstr name: "hidden"',
@@ -236,6 +265,7 @@ test('Envoy’s dump of a resource is left out of its words, before and behind t
   // Until the resources are made again without them, each refusal is told as that of its patch alone.
   expect(refusals.map((refusal) => bed.patching.explains(refusal))).toEqual([true, true, true])
   expect(bed.patching.explains({ ...refusals[0]!, version: 'another' })).toBe(false)
+  bed.serve(TWENTY, patches)
   expect(bed.stored.map(({ message }) => message)).toEqual([
     'Proto constraint validation failed (AValidationError.B[0]: x | caused by field: "health_checker", reason: is required)',
     'Error adding s1: no such thing',
