@@ -20,6 +20,7 @@ import type { JsonObject } from './model/json.ts'
 import type { Patch, PatchOutcome, PatchState, PatchType, RefusedPatch } from './model/patch.ts'
 import type { Problem } from './model/problem.ts'
 import type { RefusedResource } from './model/record.ts'
+import { cannotBind } from './xds/cache.ts'
 
 export interface PatchingOptions {
   /** Throws for what Envoy would not understand. */
@@ -52,8 +53,6 @@ interface Search {
   message: string
 }
 
-/** Says nothing about a patch: the port is another process's for now. */
-const CANNOT_BIND = /address already in use/i
 const REASON_CHARS = 300
 /** Of one patch, for people. */
 const MAX_REASONS = 20
@@ -124,8 +123,9 @@ export class Patching {
   /** Envoy refused these resources. */
   refused(refusals: readonly RefusedResource[]): void {
     let isNew = false
-    for (const { typeUrl, name, version, message } of refusals) {
-      if (CANNOT_BIND.test(message) || this.#options.versionOf(typeUrl, name) !== version) continue
+    for (const refusal of refusals) {
+      const { typeUrl, name, version, message } = refusal
+      if (cannotBind(refusal) || this.#options.versionOf(typeUrl, name) !== version) continue
       for (const [key, { base, patched }] of this.#remembered) {
         const type = key.slice(0, key.indexOf(' ')) as PatchType
         if (patched.resource.name !== name || typeUrlOf(type) !== typeUrl) continue

@@ -7,7 +7,7 @@ import { bracketed, callAddress } from './model/address.ts'
 import { knobsOf, type Tuning } from './model/tuning.ts'
 import type { Rollout } from './model/deployment.ts'
 import { downReason, unhealthy } from './model/health.ts'
-import { GATEWAY, listenerName } from './model/names.ts'
+import { GATEWAY, listenerName, serviceOfUnit, slotOfCluster } from './model/names.ts'
 import type { Problem } from './model/problem.ts'
 import type { RefusedResource } from './model/record.ts'
 import type { Service } from './model/service.ts'
@@ -15,6 +15,7 @@ import { durationWords } from './model/units.ts'
 import type { Placed } from './served-world.ts'
 import { AWAKE_FOR } from './slots/sleep.ts'
 import type { SlotView } from './slots/slots.ts'
+import { cannotBind } from './xds/cache.ts'
 
 export interface RowContext {
   readonly slots: readonly SlotView[]
@@ -39,10 +40,8 @@ export function serviceRow(
   const all = slots.filter((slot) => slot.service === service.name)
   const own = all.filter((slot) => slot.variant === service.variant)
   const host = bracketed(callAddress(bind))
-  const unbound = refused.find(({ name }) => port !== undefined && name === listenerName(service.name, port))
-  const down = unbound
-    ? `Envoy cannot listen on port ${port}: ${unbound.message}`
-    : (uncertified(service.name) ?? downReason(service))
+  const refusal = refused.find(({ name }) => port !== undefined && name === listenerName(service.name, port))
+  const down = (refusal && unserved(refusal, port)) ?? uncertified(service.name) ?? downReason(service)
   const reason = down ?? unhealthy(service, own)
   const state = stateOf(port, down, own)
   const released = release(placed)
@@ -76,6 +75,13 @@ export function serviceRow(
   }
 }
 
+/** Why nobody listens, if nobody does: a listener that was not taken in a new form is there in the one before. */
+function unserved(refusal: RefusedResource, port: number | undefined): string | undefined {
+  const { message, good } = refusal
+  if (cannotBind(refusal)) return `Envoy cannot listen on port ${port}: ${message}`
+  return good ? undefined : `Envoy refused the listener: ${message}`
+}
+
 function schemeOf(...layers: (Tuning | undefined)[]): 'http' | 'https' {
   return knobsOf(...layers).tls === 'none' ? 'http' : 'https'
 }
@@ -102,7 +108,8 @@ function whyOf(state: ServiceRow['state'], slots: readonly SlotView[]): { why?: 
 
 /** Envoy kept its last good form of the resource, if there was one. */
 export function refusalProblem({ node, name, typeUrl, message }: RefusedResource): Problem {
-  const service = name.replace(/:(?:\d+|certificate|client-ca)$/, '')
+  const unit = slotOfCluster(name)?.service ?? name.replace(/:(?:\d+|certificate|client-ca)$/, '')
+  const service = serviceOfUnit(unit)
   const kind = typeUrl.slice(typeUrl.lastIndexOf('.') + 1)
   return {
     about: service === GATEWAY ? 'gateway' : `service ${service}`,
