@@ -9,6 +9,7 @@ import { materialsOf } from './config/certificates.ts'
 import { loadConfig, type Config, type ConfigText } from './config/load.ts'
 import { allocatePorts } from './model/port.ts'
 import type { Problem } from './model/problem.ts'
+import { rolesOf, versionsOf } from './model/release.ts'
 import { rowsOf, type Patching } from './patching.ts'
 import { restartProblems } from './problems.ts'
 import type { Reconciler } from './reconcile.ts'
@@ -72,12 +73,13 @@ export function planAlone(request: ConfigText): Plan | { readonly mistakes: read
   const { services, clients, ports, patches = [] } = loaded.config
   const applicants = services.map(({ name, where, port }) => ({ service: name, where, port, written: true }))
   const allocation = allocatePorts(applicants, [], ports.services, new Set(), 0, 0)
-  const { slots } = previewSlots(services, clients, { current: [], views: [] })
   const withPorts = services.map((service) => ({
     service,
     port: allocation.ports.get(service.name),
-    versions: { stable: service },
+    versions: versionsOf(service, undefined, 0),
   }))
+  const units = withPorts.flatMap(({ versions }) => rolesOf(versions).map((each) => each.service))
+  const { slots } = previewSlots(units, clients, { current: [], views: [] })
   const compiled = compile(
     worldOf(withPorts, loaded.config, ports.gateway, [], { slots, retired: [], views: [] }, materialsOf),
   )

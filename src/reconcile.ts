@@ -274,7 +274,8 @@ export class Reconciler {
   async preview(config: Config): Promise<Preview> {
     const { slots, patching, releases } = this.#options
     const version = this.#options.envoyVersion?.()
-    const used = new Set(this.#placed.map(({ service: { backend } }) => backend.kind === 'image' && backend.image))
+    const versions = this.#placed.flatMap((each) => rolesOf(each.versions))
+    const used = new Set(versions.map(({ service: { backend } }) => backend.kind === 'image' && backend.image))
     const engines = this.#engineViews().map((engine) => ({
       ...engine,
       // To ask for an image has it fetched; a new one is taken to come.

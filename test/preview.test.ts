@@ -2,9 +2,12 @@
 
 import { expect, test } from 'vitest'
 
+import { unitOf, versionsOf } from '../src/model/release.ts'
+import type { Slot } from '../src/model/slot.ts'
 import { openStore } from '../src/store/store.ts'
+import { RDS } from '../src/xds/type-urls.ts'
 import { config, engines, labelled, reconcilerFor, seen } from './fixtures/reconciler.ts'
-import { image, service } from './fixtures/world.ts'
+import { image, released, service } from './fixtures/world.ts'
 
 test('a preview gives out the ports that would be given, and keeps those that are', async () => {
   const store = openStore(':memory:')
@@ -45,6 +48,37 @@ test('a preview gives out the ports that would be given, and keeps those that ar
     problems: reconciler.problems(),
   }).toEqual(before)
   expect([reconciled.mock.calls.length, published.length]).toEqual([looks, publications])
+  reconciler.close()
+  store.close()
+})
+
+test('a preview of what is served already changes nothing, also where the image of a canary cannot be had', async () => {
+  const store = openStore(':memory:')
+  const at = (name: string) => ({ ...image('docker'), image: name }) as ReturnType<typeof image>
+  const release = { canary: { backend: at('new:2'), weight: 50, warm: false } }
+  const files = released(release, { backend: at('old:1') })
+  let current: Slot[] = []
+  const { reconciler } = reconcilerFor(store, {
+    image: (_, name) => (name === 'new:2' ? { state: 'missing', reason: 'nobody has it.' } : { state: 'present' }),
+    releases: { versions: (each) => versionsOf(each, undefined, 0), peek: (each) => versionsOf(each, undefined, 0) },
+    slots: {
+      sync: (units) => {
+        current = units
+          .filter(({ down }) => down === undefined)
+          .map((unit) => ({ service: unitOf(unit), group: 'alice', generation: 1, state: 'asleep' }))
+      },
+      current: () => current,
+      retired: () => [],
+      problems: () => [],
+      views: () => [],
+    },
+  })
+  reconciler.setConfig(config([files]), engines('host'))
+  reconciler.setEngine(seen())
+  await reconciler.settled()
+  const { resources } = await reconciler.preview(config([files]))
+  const [routes] = reconciler.snapshot.get(RDS)!.values()
+  expect(resources.routes.map(({ json }) => json)).toEqual([routes!.json])
   reconciler.close()
   store.close()
 })

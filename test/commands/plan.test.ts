@@ -136,6 +136,17 @@ describe('berth plan', () => {
     expect(answer.resources.every(({ change }) => change === 'added')).toBe(true)
   })
 
+  test('plans releases, too, where no Berth runs', async () => {
+    const routes =
+      '/virtual_hosts/0/matcher/matcher_list/matchers/2/on_match/matcher/matcher_tree/exact_match_map/map/codex/action/typed_config/routes'
+    const patch = [{ op: 'test', path: `${routes}/0/match/headers/0/name`, value: 'mcp-session-id' }]
+    const release = { canary: { command: ['y'], weight: 50 } }
+    const services = { a: { command: ['x'], release, envoy: { patches: [{ type: 'route', patch }] } } }
+    await writeFile(join(cwd, 'berth.yaml'), JSON.stringify({ services }))
+    const { out } = await run('plan', '--json')
+    expect((JSON.parse(out) as Plan).patches).toMatchObject([{ service: 'a', state: 'applied', reasons: [] }])
+  })
+
   test('wants a configuration, and one that can be read', async () => {
     await rm(join(cwd, 'berth.yaml'))
     expect(await run('plan')).toMatchObject({ code: 2 })
