@@ -129,7 +129,7 @@ export class Patching {
       for (const [key, { base, patched }] of this.#remembered) {
         const type = key.slice(0, key.indexOf(' ')) as PatchType
         if (patched.resource.name !== name || typeUrlOf(type) !== typeUrl) continue
-        if (this.#blame(type, base, patched, reasonOf(message))) {
+        if (this.#blame(type, base, patched, shorten(message))) {
           this.#explained.add(`${typeUrl} ${name} ${version}`)
           isNew = true
         }
@@ -324,17 +324,6 @@ function ownerKey(type: PatchType, resource: string): string {
 
 function refusedKey(patch: string, owner: string): string {
   return `${patch} ${owner}`
-}
-
-/** Without the dump of the resource that Envoy puts before or behind its words: it may hold what is nobody's business. */
-function reasonOf(message: string): string {
-  const dump = message.indexOf('goo.gle/debug')
-  const words = dump < 0 ? message : message.slice(0, dump)
-  const rule = /Proto constraint validation failed \([^"]{0,200}(?:"[^"]{0,100}"[^")]{0,200})?\)/.exec(message)?.[0]
-  return shorten(
-    (dump < 0 ? words : (rule ?? words)) ||
-      'it breaks a rule of its type, which logs/envoy.log in the state folder names',
-  )
 }
 
 function shorten(text: string): string {
