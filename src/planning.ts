@@ -5,7 +5,7 @@ import { compile, type Resources } from './compile/compile.ts'
 import { patchAll, patchResource, stableName } from './compile/patches.ts'
 import { plan as compare, type PlannedChange } from './compile/plan.ts'
 import { TYPE_OF, type Snapshot } from './compile/snapshot.ts'
-import { materialsOf } from './config/certificates.ts'
+import { peekAt, type Peeked } from './config/certificates.ts'
 import { loadConfig, type Config, type ConfigText } from './config/load.ts'
 import { allocatePorts } from './model/port.ts'
 import type { Problem } from './model/problem.ts'
@@ -80,8 +80,10 @@ export function planAlone(request: ConfigText): Plan | { readonly mistakes: read
   }))
   const units = withPorts.flatMap(({ versions }) => rolesOf(versions).map((each) => each.service))
   const { slots } = previewSlots(units, clients, { current: [], views: [] })
+  let peeked: Peeked | undefined
+  const certificates = (files: Parameters<typeof peekAt>[0]) => (peeked = peekAt(files)).materials
   const compiled = compile(
-    worldOf(withPorts, loaded.config, ports.gateway, [], { slots, retired: [], views: [] }, materialsOf),
+    worldOf(withPorts, loaded.config, ports.gateway, [], { slots, retired: [], views: [] }, certificates),
   )
   const nobodyAsks = { check: () => undefined, leftOut: () => undefined }
   const patched = patchAll(compiled, patches, (type, resource, own) => patchResource(type, resource, own, nobodyAsks))
@@ -90,7 +92,7 @@ export function planAlone(request: ConfigText): Plan | { readonly mistakes: read
     resources: compare(NOTHING, patched.resources).map(mutable),
     slots: [],
     patches: rowsOf(patches, patched.outcomes, slots),
-    problems: [...allocation.problems],
+    problems: [...allocation.problems, ...(peeked?.problems ?? [])],
     notes: [
       'No Berth runs with this state folder, so there is nothing to compare with: everything is new.',
       'Containers that run already, deployed services and taken ports are not looked at.',

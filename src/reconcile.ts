@@ -8,7 +8,7 @@ import { compile, type Resources } from './compile/compile.ts'
 import { knownTo, leftOutProblems } from './compile/features.ts'
 import { equal, Memory } from './compile/memory.ts'
 import { EMPTY, nextSnapshot, type Encode, type Snapshot } from './compile/snapshot.ts'
-import type { Certificates } from './config/certificates.ts'
+import type { Certificates, Peeked } from './config/certificates.ts'
 import type { Config } from './config/load.ts'
 import { DEFAULT_LIMITS } from './config/limits.ts'
 import type { EngineState } from './docker/provider.ts'
@@ -288,8 +288,12 @@ export class Reconciler {
     const next = previewSlots(units, config.clients, now)
     const world = { slots: next.slots, retired: slots.retired(), views: next.views }
     const { certificates, hosts } = this.#options
+    let peeked: Peeked | undefined
     const compiled = compile(
-      worldOf(withPorts, config, gateway, hosts, world, (files) => certificates?.peek(files) ?? new Map()),
+      worldOf(withPorts, config, gateway, hosts, world, (files) => {
+        peeked = certificates?.peek(files)
+        return peeked?.materials ?? new Map()
+      }),
     )
     const patched = patching?.preview(compiled, config.patches ?? [], next.slots)
     const { resources, leftOut } = knownTo(version, patched?.resources ?? compiled)
@@ -297,7 +301,7 @@ export class Reconciler {
       resources,
       patches: patched?.rows ?? [],
       ending: next.ending,
-      problems: [...problems, ...leftOutProblems(version, leftOut)],
+      problems: [...problems, ...(peeked?.problems ?? []), ...leftOutProblems(version, leftOut)],
     }
   }
 

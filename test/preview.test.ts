@@ -2,6 +2,7 @@
 
 import { expect, test } from 'vitest'
 
+import { Certificates } from '../src/config/certificates.ts'
 import { unitOf, versionsOf } from '../src/model/release.ts'
 import type { Slot } from '../src/model/slot.ts'
 import { openStore } from '../src/store/store.ts'
@@ -48,6 +49,22 @@ test('a preview gives out the ports that would be given, and keeps those that ar
     problems: reconciler.problems(),
   }).toEqual(before)
   expect([reconciled.mock.calls.length, published.length]).toEqual([looks, publications])
+  reconciler.close()
+  store.close()
+})
+
+test('a preview names the certificates that cannot be used', async () => {
+  const store = openStore(':memory:')
+  const certificates = new Certificates(() => undefined)
+  const { reconciler } = reconcilerFor(store, { certificates })
+  reconciler.setConfig(config([service('files')]), engines())
+  await reconciler.settled()
+  const tls = { certificate: '/nowhere/a.pem', key: '/nowhere/a.key', client_ca: 'none', min_version: '1.2' } as const
+  const { problems, resources } = await reconciler.preview(config([service('files', { tuning: { tls } })]))
+  expect(resources.listeners.map(({ name }) => name)).toEqual(['gateway:10005'])
+  expect(problems).toMatchObject([{ about: 'service files', where: '/nowhere/a.pem' }])
+  expect(certificates.problems()).toEqual([])
+  certificates.close()
   reconciler.close()
   store.close()
 })

@@ -69,9 +69,9 @@ export class Certificates {
     return materials
   }
 
-  /** The same for a configuration that is only looked at. */
-  peek(wanted: ReadonlyMap<string, Files>): Map<string, TlsMaterial> {
-    return materialsOf(wanted, this.#entries)
+  /** The same for a configuration that is only looked at, with what is wrong. */
+  peek(wanted: ReadonlyMap<string, Files>): Peeked {
+    return peekAt(wanted, this.#entries)
   }
 
   /** Why an owner has none, in words. */
@@ -82,20 +82,7 @@ export class Certificates {
   }
 
   problems(): Problem[] {
-    return [...this.#entries].flatMap(([key, { wrong, material }]) => {
-      if (!wrong) return []
-      const [first = '', ...others] = [...this.#owners].filter(([, of]) => of === key).map(([owner]) => owner)
-      const more = others.length === 0 ? '' : ` ${others.length} more have the same.`
-      const without = material ? 'What was good before stays in use.' : 'Until then it is not served.'
-      return [
-        {
-          about: first === 'gateway' ? 'gateway' : `service ${first}`,
-          where: wrong.path,
-          message: `${wrong.words} ${without}${more}`,
-          remedy: wrong.remedy,
-        },
-      ]
-    })
+    return problemsOf(this.#entries, this.#owners)
   }
 
   /** Reads all files again. @returns whether anything is different */
@@ -124,18 +111,44 @@ export class Certificates {
   }
 }
 
-/** What the files hold now, by owner, where nobody watches them. @param known what was read of them */
-export function materialsOf(
-  wanted: ReadonlyMap<string, Files>,
-  known: ReadonlyMap<string, Entry> = new Map(),
-): Map<string, TlsMaterial> {
+/** What files hold at this moment, where nobody watches them. */
+export interface Peeked {
+  /** By owner. */
+  readonly materials: Map<string, TlsMaterial>
+  readonly problems: readonly Problem[]
+}
+
+/** @param known what was read of the files */
+export function peekAt(wanted: ReadonlyMap<string, Files>, known: ReadonlyMap<string, Entry> = new Map()): Peeked {
+  const entries = new Map<string, Entry>()
   const materials = new Map<string, TlsMaterial>()
   for (const [owner, files] of wanted) {
-    const entry = known.get(keyOf(files)) ?? { files, material: undefined, wrong: undefined }
-    if (!known.has(keyOf(files))) read(entry)
+    const key = keyOf(files)
+    let entry = known.get(key) ?? entries.get(key)
+    if (!entry) read((entry = { files, material: undefined, wrong: undefined }))
+    entries.set(key, entry)
     if (entry.material) materials.set(owner, entry.material)
   }
-  return materials
+  const owners = new Map([...wanted].map(([owner, files]) => [owner, keyOf(files)]))
+  return { materials, problems: problemsOf(entries, owners) }
+}
+
+/** @param owners and the keys of their entries */
+function problemsOf(entries: ReadonlyMap<string, Entry>, owners: ReadonlyMap<string, string>): Problem[] {
+  return [...entries].flatMap(([key, { wrong, material }]) => {
+    if (!wrong) return []
+    const [first = '', ...others] = [...owners].filter(([, of]) => of === key).map(([owner]) => owner)
+    const more = others.length === 0 ? '' : ` ${others.length} more have the same.`
+    const without = material ? 'What was good before stays in use.' : 'Until then it is not served.'
+    return [
+      {
+        about: first === 'gateway' ? 'gateway' : `service ${first}`,
+        where: wrong.path,
+        message: `${wrong.words} ${without}${more}`,
+        remedy: wrong.remedy,
+      },
+    ]
+  })
 }
 
 function keyOf(files: Files): string {

@@ -136,6 +136,14 @@ describe('berth plan', () => {
     expect(answer.resources.every(({ change }) => change === 'added')).toBe(true)
   })
 
+  test('names the certificates that cannot be used, for without them nobody listens', async () => {
+    const tls = { certificate: 'no.pem', key: 'no.key' }
+    await writeFile(join(cwd, 'berth.yaml'), JSON.stringify({ services: { a: { command: ['x'], envoy: { tls } } } }))
+    const plan = JSON.parse((await run('plan', '--json')).out) as Plan
+    expect(plan.resources.map(({ type, name }) => `${type} ${name}`)).not.toContain('listener a:11100')
+    expect(plan.problems).toMatchObject([{ about: 'service a', where: join(cwd, 'no.pem') }])
+  })
+
   test('plans releases, too, where no Berth runs', async () => {
     const routes =
       '/virtual_hosts/0/matcher/matcher_list/matchers/2/on_match/matcher/matcher_tree/exact_match_map/map/codex/action/typed_config/routes'
