@@ -88,12 +88,11 @@ export class Patching {
       const key = `${type} ${resource.name}`
       const fresh = this.#one(type, resource, own, this.#remembered.get(key))
       remembered.set(key, fresh)
-      const owned = ownerKey(type, resource.name)
-      const blameless = this.#blameless.get(owned)
-      if (blameless?.resource === resource.name && blameless.base !== fresh.base) this.#blameless.delete(owned)
       return fresh.patched
     })
     this.#remembered = remembered
+    for (const [key, { resource, base }] of this.#blameless)
+      if (remembered.get(`${key.slice(0, key.indexOf(' '))} ${resource}`)?.base !== base) this.#blameless.delete(key)
     this.#explained.clear()
     this.#patches = patches
     this.#outcomes = outcomes
@@ -239,7 +238,6 @@ export class Patching {
     const known = new Set(patches.map((patch) => this.#hash(patch)))
     for (const [key, { resource, without }] of this.#searches)
       if (!names.has(resource) || !without.every((patch) => known.has(patch))) this.#searches.delete(key)
-    for (const [key, { resource }] of this.#blameless) if (!names.has(resource)) this.#blameless.delete(key)
     const gone = [...this.#refused].filter(([, { patch }]) => !known.has(patch))
     for (const [key] of gone) this.#refused.delete(key)
     if (gone.length > 0) this.#keep()
