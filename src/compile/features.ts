@@ -82,26 +82,20 @@ export function knownTo(
   )
   if (unknown.size === 0) return { resources, leftOut: [] }
   const found = new Map<Feature, Set<string>>()
-  const within = (json: Json, name: string): Json => {
+  const without = (json: Json, name: string): Json => {
     if (typeof json !== 'object' || json === null) return json
-    return isList(json) ? json.map((each) => within(each, name)) : without(json, name)
-  }
-  const without = (json: Resource['json'], name: string): Resource['json'] => {
+    if (isList(json)) return json.map((each) => without(each, name))
     const kept: Record<string, Json> = {}
     for (const [key, value] of Object.entries(json)) {
       const feature = unknown.get(key)
       if (feature) found.set(feature, (found.get(feature) ?? new Set()).add(name))
-      else kept[key] = within(value, name)
+      else kept[key] = without(value, name)
     }
     return kept
   }
   const pruned = Object.entries(resources).map(([kind, list]: [string, readonly Resource[]]) => [
     kind,
-    list.map(({ name, json, sealed }) => ({
-      name,
-      json: without(json, name),
-      ...(sealed && { sealed: without(sealed, name) }),
-    })),
+    list.map(({ name, json }) => ({ name, json: without(json, name) })),
   ])
   return {
     resources: Object.fromEntries(pruned) as Resources,

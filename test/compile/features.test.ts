@@ -42,19 +42,6 @@ test('an older one is sent the rest, and it is said what is missing where', () =
   expect(knownTo('1.38.3', resources('budget_interval', '1s')).leftOut).toHaveLength(1)
 })
 
-test('what nobody is shown is sent to an older one, too', () => {
-  const sealed = { name: 'files:certificate', deep: { stats_matcher: {}, inline_string: 'the key' } }
-  const secrets = [{ name: 'files:certificate', json: { name: 'files:certificate', deep: 'not shown' }, sealed }]
-  const { resources: known, leftOut } = knownTo('1.39.3', { ...resources('kept', {}), secrets })
-  expect(known.secrets).toEqual([{ ...secrets[0], sealed: { ...sealed, deep: { inline_string: 'the key' } } }])
-  expect(leftOut.map(({ resources: names }) => names)).toEqual([['files:certificate']])
-  const { secrets: plain } = knownTo('1.39.3', {
-    ...resources('kept', {}),
-    secrets: [{ name: 'x', json: {} }],
-  }).resources
-  expect(plain).toEqual([{ name: 'x', json: {} }])
-})
-
 test('what Berth writes of itself is known to the oldest one', () => {
   for (const each of Object.values(WORLDS)) expect(knownTo('1.38.0', compile(each)).leftOut).toEqual([])
 })
