@@ -19,7 +19,7 @@ import { XdsNode } from './node.ts'
 import { type DeltaDiscoveryRequest, type DeltaDiscoveryResponse, loadServices, type Node } from './services.ts'
 import { DeltaStream, type StreamEvents } from './stream.ts'
 import type { DeltaRequest, DeltaResponse } from './subscription.ts'
-import { CDS, LDS, SDS } from './type-urls.ts'
+import { CDS, LDS } from './type-urls.ts'
 
 export interface XdsOptions {
   readonly refused: readonly RefusedResource[]
@@ -293,11 +293,7 @@ export class XdsServer {
   }
 
   #keep(): void {
-    const kept = this.refusals().filter((entry) => !cannotBind(entry))
-    // The last good form of a certificate holds its key, which is in its file and nowhere else on a disk.
-    this.#options.setRefused(
-      kept.map(({ good, ...entry }) => (good && entry.typeUrl !== SDS ? { ...entry, good } : entry)),
-    )
+    this.#options.setRefused(this.refusals().filter((entry) => !cannotBind(entry)))
   }
 }
 

@@ -12,7 +12,7 @@ import type { RefusedResource } from '../../src/model/record.ts'
 import type { Resources } from '../../src/xds/cache.ts'
 import { XdsServer } from '../../src/xds/server.ts'
 import type { Versioned } from '../../src/xds/subscription.ts'
-import { CDS, LDS, RDS, SDS, SRDS } from '../../src/xds/type-urls.ts'
+import { CDS, LDS, RDS, SRDS } from '../../src/xds/type-urls.ts'
 import { eventually } from '../e2e/berth.ts'
 import { FakeEnvoy, type FakeOptions } from './fake-envoy.ts'
 
@@ -32,7 +32,7 @@ beforeEach(async () => {
   logged = []
   taken = []
   demand = () => 'never'
-  served = new Map([LDS, SRDS, RDS, CDS, SDS].map((typeUrl) => [typeUrl, new Map()]))
+  served = new Map([LDS, SRDS, RDS, CDS].map((typeUrl) => [typeUrl, new Map()]))
   await start()
 })
 
@@ -327,23 +327,4 @@ test('what Envoy quotes of a resource goes nowhere: neither into problems nor in
   const [refusal] = xds.refusals()
   expect(refusal!.message).toMatch(/^Proto constraint validation failed \(.*at least\) one item\)/)
   expect(JSON.stringify([refusal, kept, logged])).not.toMatch(/hunter2|request_headers/)
-})
-
-test('the key of a certificate is kept in memory only, also where Envoy refuses the next one', async () => {
-  publish([...services('a'), [SDS, 'a:certificate', '1']])
-  let isBad = false
-  const picky = envoy({ refuses: (typeUrl) => (isBad && typeUrl === SDS ? 'no' : undefined) })
-  const stream = picky.aggregated(['a'])
-  stream.subscribe(SDS, ['a:certificate'])
-  await eventually(() => expect(stream.has.get(SDS)!.get('a:certificate')).toBe('1'))
-  isBad = true
-  publish([[SDS, 'a:certificate', '2']])
-  await eventually(() => expect(kept).toHaveLength(1))
-  expect(kept).toEqual([{ node: 'fake', typeUrl: SDS, name: 'a:certificate', version: '2', message: 'no' }])
-  stream.close()
-  const next = picky.aggregated(['a'])
-  next.subscribe(SDS, ['a:certificate'])
-  await eventually(() =>
-    expect(next.received.find(({ typeUrl }) => typeUrl === SDS)!.resources).toEqual(['a:certificate@1']),
-  )
 })
