@@ -119,6 +119,7 @@ export class DeltaStream {
       names: () => (serves ? cache.names(typeUrl) : []),
       withheld: (name) => (serves ? cache.withheld(typeUrl, name) : undefined),
       missing,
+      proven: (resource) => cache.proven(typeUrl, resource),
       mayRemove: () => before.every((each) => this.atRest(each)) && this.#options.mayRemove(),
       had: (resource) => cache.acknowledged(typeUrl, resource),
       acknowledged(resource) {
