@@ -44,6 +44,10 @@ export class DeltaStream {
     this.#options = options
   }
 
+  asksFor(typeUrl: string): boolean {
+    return this.#subscriptions.has(typeUrl)
+  }
+
   /** @returns the responses to send, in order */
   request(request: DeltaRequest): DeltaResponse[] {
     let subscription = this.#subscriptions.get(request.typeUrl)
