@@ -112,11 +112,15 @@ export function oneOf<const Word extends string>(...words: Word[]) {
   })
 }
 
-/** Text that reaches a process or a file's name: no NUL, which would end it there, and no empty text. */
+/**
+ * Text that reaches a process, Envoy or a file's name: no NUL, which would end it there, no half of a character ("\ud83d"),
+ * which nothing encodes, and no empty text.
+ */
 export const filled = z
   .string()
   .min(1, mistake('is empty.', 'Write a value or remove it.'))
   .refine((text) => !text.includes('\0'), mistake('holds a NUL character.', 'Remove that character.'))
+  .refine((text) => text.isWellFormed(), mistake('holds half of a character.', 'Write the whole character.'))
 
 /** The value of an environment variable. It may be a secret, so no mistake shows it. */
 export const variable = z
