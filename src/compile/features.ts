@@ -82,20 +82,27 @@ export function knownTo(
   )
   if (unknown.size === 0) return { resources, leftOut: [] }
   const found = new Map<Feature, Set<string>>()
-  const without = (json: Json, name: string): Json => {
+  // What nothing is left out of stays the same object: whoever remembers by it need not look again.
+  const without = <T extends Json>(json: T, name: string): T => {
     if (typeof json !== 'object' || json === null) return json
-    if (isList(json)) return json.map((each) => without(each, name))
+    if (isList(json)) return mapped(json, (each) => without(each, name)) as typeof json
     const kept: Record<string, Json> = {}
-    for (const [key, value] of Object.entries(json)) {
+    let isWhole = true
+    for (const [key, value] of Object.entries(json) as [string, Json][]) {
       const feature = unknown.get(key)
       if (feature) found.set(feature, (found.get(feature) ?? new Set()).add(name))
       else kept[key] = without(value, name)
+      isWhole &&= !feature && kept[key] === value
     }
-    return kept
+    return isWhole ? json : (kept as T)
   }
   const pruned = Object.entries(resources).map(([kind, list]: [string, readonly Resource[]]) => [
     kind,
-    list.map(({ name, json }) => ({ name, json: without(json, name) })),
+    mapped(list, (resource): Resource => {
+      const { name, json, sealed } = resource
+      const kept = without(json, name)
+      return kept === json ? resource : { name, json: kept, ...(sealed && { sealed: without(sealed, name) }) }
+    }),
   ])
   return {
     resources: Object.fromEntries(pruned) as Resources,
@@ -122,6 +129,12 @@ function isBefore(version: string | undefined, since: string): boolean {
   const [major = 0, minor = 0] = (version ?? '').split('.').map(Number)
   const [sinceMajor = 0, sinceMinor = 0] = since.split('.').map(Number)
   return version !== undefined && (major < sinceMajor || (major === sinceMajor && minor < sinceMinor))
+}
+
+/** The same list where no element is another. */
+function mapped<T>(list: readonly T[], change: (each: T) => T): readonly T[] {
+  const changed = list.map(change)
+  return changed.every((each, i) => each === list[i]) ? list : changed
 }
 
 function isList(json: Json): json is readonly Json[] {

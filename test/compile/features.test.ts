@@ -46,6 +46,19 @@ test('what Berth writes of itself is known to the oldest one', () => {
   for (const each of Object.values(WORLDS)) expect(knownTo('1.38.0', compile(each)).leftOut).toEqual([])
 })
 
+test('what is the same for an older one stays the same object, and a key stays sealed', () => {
+  const secret = { name: 's', json: { key: '[not shown]' }, sealed: { key: 'secret' } }
+  const given = { ...resources('queuing_policies', {}, 2), secrets: [secret] }
+  const { resources: known } = knownTo('1.38.3', given)
+  expect(known.secrets).toBe(given.secrets)
+  expect(known.routes).toBe(given.routes)
+  expect(known.clusters).not.toBe(given.clusters)
+  const named = { name: 's', json: { queuing_policies: 1 }, sealed: { queuing_policies: 1, key: 'secret' } }
+  expect(knownTo('1.38.3', { ...given, secrets: [named] }).resources.secrets).toEqual([
+    { name: 's', json: {}, sealed: { key: 'secret' } },
+  ])
+})
+
 test('a name stands for one thing: in whatever message it is, it is as old', () => {
   const since = new Map<string, string>()
   for (const feature of FEATURES) {
