@@ -76,7 +76,8 @@ export function serviceRow(
   }
 }
 
-function schemeOf(...layers: (Tuning | undefined)[]): 'http' | 'https' {
+/** What a listener with these settings speaks. */
+export function schemeOf(...layers: (Tuning | undefined)[]): 'http' | 'https' {
   return knobsOf(...layers).tls === 'none' ? 'http' : 'https'
 }
 
