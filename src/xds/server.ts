@@ -19,7 +19,7 @@ import { XdsNode } from './node.ts'
 import { type DeltaDiscoveryRequest, type DeltaDiscoveryResponse, loadServices, type Node } from './services.ts'
 import { DeltaStream, type StreamEvents } from './stream.ts'
 import type { DeltaRequest, DeltaResponse } from './subscription.ts'
-import { CDS, LDS } from './type-urls.ts'
+import { CDS, LDS, SDS } from './type-urls.ts'
 
 export interface XdsOptions {
   readonly refused: readonly RefusedResource[]
@@ -292,8 +292,15 @@ export class XdsServer {
   }
 
   #keep(): void {
-    this.#options.setRefused(this.refusals().filter((entry) => !cannotBind(entry)))
+    const kept = this.refusals().filter((entry) => !cannotBind(entry))
+    this.#options.setRefused(kept.map((entry) => (entry.typeUrl === SDS ? withoutGood(entry) : entry)))
   }
+}
+
+/** The last good form of a secret has a key, which is written nowhere. */
+function withoutGood(entry: RefusedResource): RefusedResource {
+  const { good: _, ...rest } = entry
+  return rest
 }
 
 function refuse(call: Call, details: string): void {
