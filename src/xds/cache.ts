@@ -57,6 +57,11 @@ export class NodeCache {
     return this.#resources.get(typeUrl)?.get(name)
   }
 
+  /** It was taken before in just this form. */
+  proven(typeUrl: string, { name, version }: Versioned): boolean {
+    return this.#good.get(typeUrl)?.get(name)?.version === version
+  }
+
   names(typeUrl: string): Iterable<string> {
     return this.#resources.get(typeUrl)?.keys() ?? []
   }

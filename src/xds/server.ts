@@ -105,9 +105,13 @@ export class XdsServer {
     this.#server.forceShutdown()
   }
 
-  /** Version of the Envoy that connected last; undefined: none is connected. */
+  /**
+   * Version of the Envoy that connected last; undefined: none is connected. One that has not asked for listeners yet is
+   * not, because nobody knows whether it is a newcomer.
+   */
   get connected(): string | undefined {
-    const node = [...this.#nodes.values()].findLast(({ aggregated }) => aggregated.size > 0)
+    const asks = (stream: DeltaStream): boolean => stream.asksFor(LDS)
+    const node = [...this.#nodes.values()].findLast(({ aggregated }) => [...aggregated].some(asks))
     return node && (node.version ?? 'unknown')
   }
 
@@ -213,7 +217,7 @@ export class XdsServer {
       if (node.cache.forgiveWithoutGood()) this.#keep()
     }
     this.#send(stream, stream.request(requestOf(message)))
-    if (message.response_nonce === '') return
+    if (message.response_nonce === '' && message.type_url !== LDS) return
     if (node.aggregated.has(stream)) this.#flush(node)
     this.#options.changed()
   }

@@ -44,6 +44,10 @@ export class DeltaStream {
     this.#options = options
   }
 
+  asksFor(typeUrl: string): boolean {
+    return this.#subscriptions.has(typeUrl)
+  }
+
   /** @returns the responses to send, in order */
   request(request: DeltaRequest): DeltaResponse[] {
     let subscription = this.#subscriptions.get(request.typeUrl)
@@ -119,6 +123,7 @@ export class DeltaStream {
       names: () => (serves ? cache.names(typeUrl) : []),
       withheld: (name) => (serves ? cache.withheld(typeUrl, name) : undefined),
       missing,
+      proven: (resource) => cache.proven(typeUrl, resource),
       mayRemove: () => before.every((each) => this.atRest(each)) && this.#options.mayRemove(),
       had: (resource) => cache.acknowledged(typeUrl, resource),
       acknowledged(resource) {

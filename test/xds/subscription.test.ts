@@ -41,6 +41,10 @@ class World implements Source {
     return this.onMissing(name)
   }
 
+  proven({ name, version }: Versioned): boolean {
+    return this.#good.get(name)?.version === version
+  }
+
   had(resource: Versioned): void {
     this.#good.set(resource.name, resource)
   }
@@ -95,21 +99,50 @@ describe('a subscription', () => {
     expect(shown(reconnect([['a', '1'], ['b', '2'], ['c', '1']]))).toBe('#1 -c') // oxfmt-ignore
   })
 
-  test('sends one resource at a time, the next when the last is answered, removals last', () => {
+  test('sends changes one at a time, the next when the last is answered, removals last', () => {
     const world = new World()
     world.set('a', '1')
-    world.set('b', '1')
     const subscription = subscriptionOf(world)
-    expect(shown(subscription.request(request()))).toBe('#1 a@1')
+    for (const name of ['b', 'c']) world.set(name, '1')
+    expect(shown(subscription.request(request()))).toBe('#1 a@1 b@1 c@1')
     world.resources.delete('a')
-    world.set('b', '2')
-    world.set('c', '1')
+    for (const name of ['b', 'c']) world.set(name, '2')
     expect(subscription.update(['a', 'b', 'c'])).toBeUndefined()
     expect(shown(subscription.request(request({ nonce: '1' })))).toBe('#2 b@2')
-    expect(shown(subscription.request(request({ nonce: '2' })))).toBe('#3 c@1')
+    expect(shown(subscription.request(request({ nonce: '2' })))).toBe('#3 c@2')
     expect(shown(subscription.request(request({ nonce: '3' })))).toBe('#4 -a')
     expect(subscription.request(request({ nonce: '4' }))).toBeUndefined()
     expect(subscription.synced()).toBe(true)
+  })
+
+  test('sends together what is new or was taken before; refused, they come one by one, and then together again', () => {
+    const world = new World()
+    for (const name of ['a', 'b', 'c']) world.set(name, name === 'b' ? 'bad' : '1')
+    const subscription = subscriptionOf(world)
+    expect(shown(subscription.request(request()))).toBe('#1 a@1 b@bad c@1')
+    expect(shown(subscription.request(request({ nonce: '1', error: 'no' })))).toBe('#2 a@1')
+    expect(shown(subscription.request(request({ nonce: '2' })))).toBe('#3 b@bad')
+    expect(shown(subscription.request(request({ nonce: '3', error: 'no' })))).toBe('#4 c@1')
+    expect(subscription.request(request({ nonce: '4' }))).toBeUndefined()
+    expect(world.refusals).toEqual(['b@bad: no'])
+    world.set('a', '2')
+    world.set('c', '2')
+    expect(shown(subscription.update(['a', 'c']))).toBe('#5 a@2')
+    expect(shown(subscription.request(request({ nonce: '5' })))).toBe('#6 c@2')
+    expect(subscription.request(request({ nonce: '6' }))).toBeUndefined()
+    // The next Envoy of this name has older ones, or none.
+    const versions = new Map([['a', '1']])
+    expect(shown(subscriptionOf(world).request(request({ initialVersions: versions })))).toBe('#1 a@2 c@2')
+  })
+
+  test('bounds what comes together', () => {
+    const world = new World()
+    for (const name of ['a', 'b', 'c'])
+      world.resources.set(name, { name, version: '1', value: Buffer.alloc(name === 'b' ? 300_000 : 200_000) })
+    const subscription = subscriptionOf(world)
+    expect(shown(subscription.request(request()))).toBe('#1 a@1')
+    expect(shown(subscription.request(request({ nonce: '1' })))).toBe('#2 b@1')
+    expect(shown(subscription.request(request({ nonce: '2' })))).toBe('#3 c@1')
   })
 
   test('a stale nonce answers nothing, but its subscription counts', () => {
