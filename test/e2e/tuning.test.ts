@@ -334,7 +334,10 @@ test('what only a process has is there from its start, and a change of it is tol
   write({ services, envoy: { drain: { time: '8s' } } })
   await eventually(async () =>
     expect(await berth.api('/problems')).toContainEqual(
-      expect.objectContaining({ where: 'envoy.drain, envoy.overload' }),
+      expect.objectContaining({
+        where: 'envoy.drain, envoy.overload',
+        remedy: expect.stringContaining('`berth envoy restart`'),
+      }),
     ),
   )
 })
