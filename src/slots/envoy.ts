@@ -95,6 +95,8 @@ export class EnvoyProcess implements Envoy {
   /** Replaced, and alive for its open streams. */
   readonly #replaced = new Set<EnvoyLife>()
   #outdated = false
+  /** One at a time. */
+  #isRestarting = false
   /** Settles when the one that takes over serves, or does not come up. */
   #takeover: Promise<unknown> | undefined
   #failure: string | undefined
@@ -167,20 +169,22 @@ export class EnvoyProcess implements Envoy {
 
   async restart(cut: boolean): Promise<EnvoyRestarted> {
     const old = this.#life
-    if (this.#takeover) throw new OperatorError('Envoy is being replaced already.')
+    if (this.#isRestarting) throw new OperatorError('Envoy is being replaced already.')
     if (!old || this.state !== 'running')
       throw new OperatorError(`Envoy does not run at this moment (${this.state}). Berth starts it by itself.`)
     const { version, streamSeconds } = this.#options
-    if (cut) {
-      await validate(this.#options)
-      const { pid } = await this.#restartCold(old)
-      return { pid, version, hot: false, stream_seconds: 0 }
-    }
-    const takeover = this.#restartHot(old)
-    this.#takeover = takeover.catch(() => undefined)
+    this.#isRestarting = true
     try {
+      if (cut) {
+        await validate(this.#options)
+        const { pid } = await this.#restartCold(old)
+        return { pid, version, hot: false, stream_seconds: 0 }
+      }
+      const takeover = this.#restartHot(old)
+      this.#takeover = takeover.catch(() => undefined)
       return { pid: (await takeover).pid, version, hot: true, stream_seconds: streamSeconds }
     } finally {
+      this.#isRestarting = false
       this.#takeover = undefined
     }
   }

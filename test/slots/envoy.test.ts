@@ -401,6 +401,21 @@ describe('a replacement', () => {
     expect((await envoy.restart(false)).hot).toBe(true)
   })
 
+  test.for([
+    [true, true],
+    [true, false],
+    [false, true],
+  ])('while another is under way (cut: %s, %s) is refused', async ([first, second]) => {
+    const envoy = make()
+    await envoy.start()
+    const [one, other] = await Promise.allSettled([envoy.restart(first!), envoy.restart(second!)])
+    expect(one).toMatchObject({ status: 'fulfilled', value: { hot: !first, pid: envoy.pid } })
+    expect(other).toMatchObject({ status: 'rejected', reason: { message: 'Envoy is being replaced already.' } })
+    expect(envoy.restarts).toBe(first ? 1 : 0)
+    expect((await adminRequest(adminSocket, 'GET', '/ready')).status).toBe(200)
+    expect((await envoy.restart(true)).hot).toBe(false)
+  })
+
   test('ends what it replaces where it must, if it may', async () => {
     const first = make()
     await first.start()
