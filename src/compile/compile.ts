@@ -1,7 +1,7 @@
 // The compiler: the whole world in, every Envoy resource out. Pure: equal input gives equal output (design §4).
 
 import type { Client } from '../model/client.ts'
-import type { Versions } from '../model/release.ts'
+import { mapVersions, type Versions } from '../model/release.ts'
 import type { Service } from '../model/service.ts'
 import type { Slot } from '../model/slot.ts'
 import { GATEWAY, serviceOfUnit } from '../model/names.ts'
@@ -75,7 +75,7 @@ export function compile(world: World, memory = new Memory()): Resources {
     routes: services.map(({ service, unhealthy, versions = { stable: service } }) => {
       const { name } = service
       const options = { ...world.routes, hosts: hosts(name), knobs: knobs.get(name)! }
-      const served = { service, unhealthy, versions }
+      const served = { service: placeless(service), unhealthy, versions: mapVersions(versions, placeless) }
       return memory.recall(routesOf, name, served, world.clients, slots.get(name) ?? [], options)
     }),
     clusters: memory.recall(
@@ -92,6 +92,11 @@ export function compile(world: World, memory = new Memory()): Resources {
   }
   memory.turn()
   return resources
+}
+
+/** Without its line in the file, which moves with every line before it and is nothing to Envoy. */
+function placeless(service: Service): Service {
+  return { ...service, where: '' }
 }
 
 function clustersOfAll(slots: readonly Slot[], knobs: Knobs): Resource[] {

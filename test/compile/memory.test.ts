@@ -37,6 +37,13 @@ test('a change of one service makes the resources of one service, also when the 
   expect(later.clusters.map(({ name }) => name)).toEqual(['c|bob@2', 'c|bob@2|sse'])
 })
 
+test('a service that has only moved in its file is as it was', () => {
+  const memory = new Memory()
+  const at = (line: number) => world([{ ...service('a'), where: `berth.yaml:${line}` }])
+  const before = compile(at(2), memory)
+  expect(compile(at(3), memory).routes[0]).toBe(before.routes[0])
+})
+
 test('remembers no more than the last compilation', () => {
   const memory = new Memory()
   const [one, two] = [world([service('a')]), world([service('b')])]
