@@ -25,7 +25,6 @@ import { createEnvoy, engineSocket, envoyApi } from './envoy-api.ts'
 import { configOf, followConfig } from './follow-config.ts'
 import { callAddress } from './model/address.ts'
 import { TIERS } from './model/client.ts'
-import { GATEWAY, listenerName } from './model/names.ts'
 import { OperatorError } from './model/operator-error.ts'
 import { problemLine, type Problem } from './model/problem.ts'
 import { processTuning } from './model/tuning.ts'
@@ -35,7 +34,7 @@ import { createPlanning } from './planning.ts'
 import { Reconciler } from './reconcile.ts'
 import { createReleasing } from './releasing.ts'
 import { restartProblems, withReasons } from './problems.ts'
-import { refusalProblem, registrationOf, serviceRow } from './rows.ts'
+import { refusalProblem, registrationOf, schemeOf } from './rows.ts'
 import { createAdapters, logFile } from './slots/adapters.ts'
 import { oldest } from './slots/envoy-binary.ts'
 import { ExternalEnvoy, externalEnvoy } from './slots/envoy-external.ts'
@@ -56,6 +55,7 @@ import { Tunnels } from './slots/tunnels.ts'
 import { openOwnStore } from './store/ownership.ts'
 import type { Store } from './store/store.ts'
 import { createCodec } from './xds/codec.ts'
+import { createView, servedPorts } from './viewing.ts'
 import { XdsServer } from './xds/server.ts'
 
 export interface ControlPlaneOptions {
@@ -218,6 +218,7 @@ async function start(
     placed: () => reconciler.placed,
     clients: () => config.clients,
     host: () => envoyHost ?? callAddress(config.bind),
+    scheme: ({ tuning }) => schemeOf(config.tuning, tuning),
     trial: (service, until) => trials.run(service, until),
     settled: () => reconciler.settled(),
     changed: () => reconciler.changed(),
@@ -352,47 +353,23 @@ async function start(
         `Port ${config.ports.gateway} of the gateway is taken by another process ` +
           `(\`ss -ltnp 'sport = :${config.ports.gateway}'\` names it). End it, or set ports.gateway to another port.`,
       )
-    const view: View = {
-      status: () => ({
-        pid: process.pid,
-        uptime_s: Math.floor((Date.now() - startedAt) / 1000),
-        version,
-        ready: isReady(),
-        envoy: {
-          pid: envoy.pid ?? null,
-          version: xds.connected ?? binary?.version ?? 'unknown',
-          state: envoy.state,
-          restarts: envoy.restarts,
-        },
-        xds: { ...xds.counters },
-        services: reconciler.placed.length,
-        releases: reconciler.placed.filter((each) => releasing.row(each)).length,
-        problems: problems().length,
-      }),
-      services: () =>
-        reconciler.placed.map((placed) =>
-          serviceRow(placed, {
-            slots: slots.views(),
-            bind: config.bind,
-            gateway: reconciler.gateway,
-            tuning: config.tuning,
-            uncertified: (name) => certificates.missing(name),
-            refused: xds.refusals(),
-            rollout: (service) => deployments.rollout(service),
-            release: (each) => releasing.row(each),
-          }),
-        ),
+    const isReady = (): boolean => envoy.state === 'running' && xds.synced(SERVED_TYPES)
+    const view = createView({
+      startedAt,
+      version,
+      binary: binary?.version,
+      isReady,
+      envoy,
+      xds,
+      reconciler,
+      slots,
+      config: () => config,
+      certificates,
+      deployments,
+      releasing,
       problems,
       dind: async () => engines.dind(),
-      snapshot: () =>
-        Object.fromEntries(
-          [...reconciler.snapshot].map(([typeUrl, byName]) => [
-            typeUrl,
-            Object.fromEntries([...byName].map(([name, { json }]) => [name, json])),
-          ]),
-        ),
-    }
-    const isReady = (): boolean => envoy.state === 'running' && xds.synced(SERVED_TYPES)
+    })
 
     api = await serveApi(
       createApi({
@@ -433,7 +410,10 @@ async function start(
     writeApiAddress(folders.home, { url: api.url, pid: process.pid, admin: adminSocket, envoy: envoyHost })
     if (options.file) void followConfig(options.file, applyConfig, reconciler, stopped.signal)
     const host = envoyHost ?? callAddress(config.bind)
-    const ready = whenReady({ isReady, ports: servedPorts, host, events, tell: progress }, stopped.signal)
+    const ready = whenReady(
+      { isReady, ports: () => servedPorts({ reconciler, xds, certificates }), host, events, tell: progress },
+      stopped.signal,
+    )
     ready.catch(() => undefined)
     return {
       view,
@@ -447,16 +427,6 @@ async function start(
     // What ran before this start goes on when only this control plane failed; not when it is told to stop.
     await close(running && !signal.aborted)
     throw error
-  }
-
-  function servedPorts(): number[] {
-    const refused = new Set(xds.refusals().map(({ name }) => name))
-    const isServed = (owner: string, port: number): boolean =>
-      !refused.has(listenerName(owner, port)) && certificates.missing(owner) === undefined
-    const ports = reconciler.placed.flatMap(({ service, port }) =>
-      port === undefined || !isServed(service.name, port) ? [] : [port],
-    )
-    return [...(isServed(GATEWAY, reconciler.gateway) ? [reconciler.gateway] : []), ...ports]
   }
 }
 

@@ -83,7 +83,7 @@ export function createEnvoy({
     adminSocket,
     concurrency: availableParallelism(),
     // What drains has its time first.
-    streamSeconds: Math.max(STREAM_SECONDS, drain.time / 1000 + 60),
+    streamSeconds: Math.max(STREAM_SECONDS, Math.ceil(drain.time / 1000) + 60),
     records: store,
     // Its ports are taken to be held all along: the next one binds them before anything could be asked of them, and
     // what it cannot bind it refuses.

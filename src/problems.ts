@@ -16,7 +16,8 @@ function processProblems(first: Config, now: Config): Problem[] {
       about: 'envoy',
       where: 'envoy.drain, envoy.overload',
       message: 'Envoy reads these when it starts, so those of its start stay in use.',
-      remedy: '`berth down`, then `berth up`. This cuts open streams.',
+      remedy:
+        'Start Berth again while Envoy goes on (kill -9, then berth up), and then `berth envoy restart`: no request fails.',
     },
   ]
 }

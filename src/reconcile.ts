@@ -14,14 +14,14 @@ import { DEFAULT_LIMITS } from './config/limits.ts'
 import type { EngineState } from './docker/provider.ts'
 import { MANAGED_LABEL, SLOT_LABEL, type LabelledContainer } from './model/container.ts'
 import { servicesFromContainers } from './model/labels.ts'
-import { allocatePorts, type Allocation, type Lease } from './model/port.ts'
+import type { Lease } from './model/port.ts'
 import type { Problem } from './model/problem.ts'
-import type { StoredService } from './model/record.ts'
 import { mapVersions, rolesOf, type Versions } from './model/release.ts'
 import { placed, type EngineView, type ImageState } from './model/runtime.ts'
 import type { Service } from './model/service.ts'
 import { mergeServices, rememberedServices } from './model/world.ts'
 import type { Patching } from './patching.ts'
+import { leasePorts } from './port-leases.ts'
 import { previewSlots, type SlotsPreview } from './slots/preview.ts'
 import { worldOf, type Placed } from './served-world.ts'
 import type { Slots } from './slots/slots.ts'
@@ -320,7 +320,13 @@ export class Reconciler {
     const deployed = this.#options.deployments.services()
     const merged = mergeServices(onEngines(config.services), onEngines(deployed), found.services)
     const stored = this.#options.store.services()
-    const { allocation, leases } = await this.#allocate(merged.services, stored, config)
+    const { allocation, leases } = await leasePorts(merged.services, stored, config.ports, {
+      held: this.#held,
+      canBind: (port) => this.#options.canBind(port),
+      // While an engine does not answer nobody knows whether its containers are gone, so their ports do not run out.
+      mayBeAway: this.#away() !== undefined,
+      now: this.#options.now(),
+    })
     const gateway = await this.#gatewayPort(config)
     const present = new Set(merged.services.map(({ name }) => name))
     const services = [...merged.services, ...rememberedServices(leases, present, DEFAULT_LIMITS, this.#away())]
@@ -397,42 +403,6 @@ export class Reconciler {
         ({ labels }) => labels[MANAGED_LABEL] === this.#options.node && !living.has(labels[SLOT_LABEL] ?? ''),
       )
       if (left) this.#options.reap(name)
-    }
-  }
-
-  /** Allocates, tries whether new ports can be bound, and allocates again around those that cannot. */
-  async #allocate(
-    services: readonly Service[],
-    stored: readonly StoredService[],
-    config: Config,
-  ): Promise<{ allocation: Allocation; leases: StoredService[] }> {
-    const now = this.#options.now()
-    const { ports } = config
-    const sources = new Map(stored.map(({ service, source }) => [service, source]))
-    for (const { name, source } of services) sources.set(name, source === 'docker' ? 'docker' : 'config')
-    // While an engine does not answer nobody knows whether its containers are gone, so their ports do not run out.
-    const unknown = [...this.#engines.values()].some((state) => !state?.reachable)
-    const leases: Lease[] = stored.map((lease) =>
-      unknown && lease.source === 'docker' && lease.releasedAt !== undefined ? { ...lease, releasedAt: now } : lease,
-    )
-    const applicants = services.map(({ name, where, port, source }) => ({
-      service: name,
-      where,
-      port,
-      written: source === 'config',
-    }))
-    const blocked = new Set<number>()
-    for (;;) {
-      const allocation = allocatePorts(applicants, leases, ports.services, blocked, now, ports.graceMs)
-      const fresh = [...allocation.ports.values()].filter((port) => !this.#held.has(port))
-      const bindable = await Promise.all(fresh.map((port) => this.#options.canBind(port)))
-      const taken = fresh.filter((_, i) => !bindable[i])
-      if (taken.length === 0)
-        return {
-          allocation,
-          leases: allocation.leases.map((lease) => ({ ...lease, source: sources.get(lease.service) ?? 'config' })),
-        }
-      for (const port of taken) blocked.add(port)
     }
   }
 

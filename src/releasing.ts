@@ -1,6 +1,7 @@
 // What the control plane does about releases: their decisions, the watch over them, and what the control API shows.
 
 import { request } from 'node:http'
+import { request as secureRequest } from 'node:https'
 
 import type { ReleaseRow, ReleaseVersion, Releasing } from './api/release.ts'
 import type { ServiceRow } from './api/view.ts'
@@ -32,6 +33,8 @@ export interface ReleasingOptions extends Omit<ReleasesOptions, 'now'> {
   readonly clients: () => readonly Client[]
   /** Where Envoy listens, as seen from here. */
   readonly host: () => string
+  /** What the listener of a service speaks. */
+  readonly scheme: (service: Service) => 'http' | 'https'
   /** Resolves when a server of this definition works; rejects with the reason in words. */
   readonly trial: (service: Service, signal: AbortSignal) => Promise<void>
   /** Resolves when everything that is known is published. */
@@ -85,14 +88,14 @@ export function createReleasing(options: ReleasingOptions): ReleaseParts {
     }
     const signal = AbortSignal.any([AbortSignal.timeout(KNOCK_MS), stopped.signal])
     return new Promise((resolve, reject) => {
-      const call = request(
-        { host: options.host(), port, path: '/mcp', method: 'DELETE', headers, signal },
-        (response) => {
-          response.resume()
-          response.once('end', resolve)
-          response.once('error', reject)
-        },
-      )
+      const send = options.scheme(service) === 'https' ? secureRequest : request
+      // The certificate is for others (api/own-fetch.ts).
+      const target = { host: options.host(), port, path: '/mcp', method: 'DELETE', rejectUnauthorized: false }
+      const call = send({ ...target, headers, signal }, (response) => {
+        response.resume()
+        response.once('end', resolve)
+        response.once('error', reject)
+      })
       call.once('error', reject)
       call.end()
     })

@@ -2,6 +2,7 @@
 
 import type { ServiceRow } from './api/view.ts'
 import { ENVOY_NODE } from './compile/bootstrap.ts'
+import { TYPE_OF } from './compile/snapshot.ts'
 import type { Registration } from './consul/registrar.ts'
 import { bracketed, callAddress } from './model/address.ts'
 import { knobsOf, type Tuning } from './model/tuning.ts'
@@ -82,7 +83,8 @@ function unserved(refusal: RefusedResource, port: number | undefined): string | 
   return good ? undefined : `Envoy refused the listener: ${message}`
 }
 
-function schemeOf(...layers: (Tuning | undefined)[]): 'http' | 'https' {
+/** What a listener with these settings speaks. */
+export function schemeOf(...layers: (Tuning | undefined)[]): 'http' | 'https' {
   return knobsOf(...layers).tls === 'none' ? 'http' : 'https'
 }
 
@@ -111,13 +113,17 @@ export function refusalProblem({ node, name, typeUrl, message }: RefusedResource
   const unit = slotOfCluster(name)?.service ?? name.replace(/:(?:\d+|certificate|client-ca)$/, '')
   const service = serviceOfUnit(unit)
   const kind = typeUrl.slice(typeUrl.lastIndexOf('.') + 1)
+  const isSecret = typeUrl === TYPE_OF.secrets
   return {
     about: service === GATEWAY ? 'gateway' : `service ${service}`,
     where: node === ENVOY_NODE ? 'envoy' : `envoy ${node}`,
     message: `Envoy refused the ${kind} ${name}: ${message}.`,
     remedy: /bind|address.*in use/i.test(message)
       ? 'End the process that holds the port, or choose another port.'
-      : 'The last good form stays in use. Change the definition of the service; `berth envoy dump` shows what was sent.',
+      : isSecret
+        ? 'A certificate that Envoy took before stays in use; without one it closes the connections of this listener. Write ' +
+          'another one in the place of the files (envoy.tls); Berth takes it up.'
+        : 'The last good form stays in use. Change the definition of the service; `berth envoy dump` shows what was sent.',
   }
 }
 

@@ -29,7 +29,9 @@ interface Entry {
   /** The newest that was good. */
   material: TlsMaterial | undefined
   /** What is wrong with the files now. */
-  wrong: { readonly path: string; readonly words: string; readonly remedy: string } | undefined
+  wrong:
+    | { readonly path: string; readonly words: string; readonly remedy: string; readonly isUsed?: boolean }
+    | undefined
 }
 
 export class Certificates {
@@ -139,7 +141,8 @@ function problemsOf(entries: ReadonlyMap<string, Entry>, owners: ReadonlyMap<str
     if (!wrong) return []
     const [first = '', ...others] = [...owners].filter(([, of]) => of === key).map(([owner]) => owner)
     const more = others.length === 0 ? '' : ` ${others.length} more have the same.`
-    const without = material ? 'What was good before stays in use.' : 'Until then it is not served.'
+    const before = wrong.isUsed ? 'It stays in use.' : 'What was good before stays in use.'
+    const without = material ? before : 'Until then it is not served.'
     return [
       {
         about: first === 'gateway' ? 'gateway' : `service ${first}`,
@@ -180,7 +183,7 @@ function read(entry: Entry): void {
     const isOver = Date.parse(leaf.validTo) < Date.now()
     const words = `The certificate, the newest that there is, ended on ${leaf.validTo}.`
     entry.wrong = isOver
-      ? { path: certificate, words, remedy: 'Write a new one in its place; Berth takes it up.' }
+      ? { path: certificate, words, remedy: 'Write a new one in its place; Berth takes it up.', isUsed: true }
       : undefined
   } catch (error) {
     entry.wrong = { path, ...wordsOf(error) }

@@ -18,6 +18,7 @@ interface NotYet {
 const REMOVE = 'Remove it.'
 
 const NOT_YET: readonly NotYet[] = [
+  { key: 'envoy.verify', harmless: (value) => value === 'false', remedy: REMOVE },
   { key: 'services.*.envoy.verify', harmless: (value) => value === 'false', remedy: REMOVE },
   { key: 'services.*.tools', harmless: isAllTools, remedy: 'Remove it, and expose all tools of the service or none.' },
   { key: 'services.*.secrets.*.store', remedy: 'Write {env: NAME}, {file: path} or {exec: [program]} instead.' },

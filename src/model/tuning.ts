@@ -90,8 +90,7 @@ export interface Headers {
 export interface Tls {
   readonly certificate: string
   readonly key: string
-  /** Clients must have a certificate of one of these authorities. */
-  /** Or `none`. */
+  /** Clients must have a certificate of one of these authorities; or `none`. */
   readonly client_ca: string
   readonly min_version: '1.2' | '1.3'
 }

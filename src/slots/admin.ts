@@ -48,6 +48,8 @@ export interface ServerInfo {
   /** 0, and one more with each hot restart. */
   readonly epoch: number
   readonly uptimeSeconds: number
+  /** After this it ends the one that it has taken over from; undefined: it does not say. */
+  readonly parentShutdownSeconds: number | undefined
 }
 
 /** @throws when it does not answer */
@@ -56,12 +58,14 @@ export async function serverInfo(socketPath: string): Promise<ServerInfo> {
   const info = JSON.parse(body) as {
     readonly version?: string
     readonly uptime_current_epoch?: string
-    readonly command_line_options?: { readonly restart_epoch?: number }
+    readonly command_line_options?: { readonly restart_epoch?: number; readonly parent_shutdown_time?: string }
   }
+  const parentShutdown = info.command_line_options?.parent_shutdown_time
   return {
     // "<commit>/1.40.0/Clean/RELEASE/BoringSSL"
     version: info.version?.split('/')[1],
     epoch: info.command_line_options?.restart_epoch ?? 0,
     uptimeSeconds: Number.parseInt(info.uptime_current_epoch ?? '0', 10),
+    parentShutdownSeconds: parentShutdown === undefined ? undefined : Number.parseInt(parentShutdown, 10),
   }
 }

@@ -49,7 +49,7 @@ export function fingerprintOf({
 export async function spawnEnvoy(options: EnvoyOptions, epoch: Epoch | undefined): Promise<EnvoyLife> {
   const { binary, version, concurrency, adminSocket, records, streamSeconds, drain = DEFAULT_PROCESS.drain } = options
   const handover = epoch
-    ? ['--base-id', epoch.baseId, '--restart-epoch', epoch.epoch, '--parent-shutdown-time-s', streamSeconds]
+    ? ['--base-id', epoch.baseId, '--restart-epoch', epoch.epoch, '--parent-shutdown-time-s', Math.ceil(streamSeconds)]
     : ['--disable-hot-restart']
   const { identity, go } = await startOrphan(
     [

@@ -95,6 +95,8 @@ export class EnvoyProcess implements Envoy {
   /** Replaced, and alive for its open streams. */
   readonly #replaced = new Set<EnvoyLife>()
   #outdated = false
+  /** One at a time. */
+  #isRestarting = false
   /** Settles when the one that takes over serves, or does not come up. */
   #takeover: Promise<unknown> | undefined
   #failure: string | undefined
@@ -121,7 +123,7 @@ export class EnvoyProcess implements Envoy {
    * Resolves to the ports that they listen on; undefined: there is none, or it does not answer and was ended.
    */
   async adopt(): Promise<ReadonlySet<number> | undefined> {
-    const { records, adminSocket, log } = this.#options
+    const { records, log } = this.#options
     const found = records.processes().filter(({ kind }) => kind === 'envoy')
     const living = found.filter(runs)
     const dead = found.filter((record) => !living.includes(record)).map(lifeOf)
@@ -129,8 +131,8 @@ export class EnvoyProcess implements Envoy {
     for (let record = living.pop(); record; record = living.pop()) {
       const life = lifeOf(record)
       const ports = await this.#portsOf(record)
-      const since = Date.now() - (await uptimeMs(adminSocket))
-      const isOrphan = dead.some((each) => isBefore(each, life)) && Date.now() < this.#endsBefore(since)
+      const until = await this.#endOfReplaced()
+      const isOrphan = dead.some((each) => isBefore(each, life)) && Date.now() < until - EARLY_MS
       if (!ports || isOrphan) {
         log(ports ? ORPHAN : 'the running Envoy does not answer; ending it', { pid: record.pid })
         await end(record, 0)
@@ -144,7 +146,7 @@ export class EnvoyProcess implements Envoy {
       void this.#watch(life)
       for (const before of living) {
         for (const port of listeningPorts(before.pid)) ports.add(port)
-        void this.#outlive(lifeOf(before), life, since)
+        void this.#outlive(lifeOf(before), life, until)
       }
       return ports
     }
@@ -167,20 +169,22 @@ export class EnvoyProcess implements Envoy {
 
   async restart(cut: boolean): Promise<EnvoyRestarted> {
     const old = this.#life
-    if (this.#takeover) throw new OperatorError('Envoy is being replaced already.')
+    if (this.#isRestarting) throw new OperatorError('Envoy is being replaced already.')
     if (!old || this.state !== 'running')
       throw new OperatorError(`Envoy does not run at this moment (${this.state}). Berth starts it by itself.`)
     const { version, streamSeconds } = this.#options
-    if (cut) {
-      await validate(this.#options)
-      const { pid } = await this.#restartCold(old)
-      return { pid, version, hot: false, stream_seconds: 0 }
-    }
-    const takeover = this.#restartHot(old)
-    this.#takeover = takeover.catch(() => undefined)
+    this.#isRestarting = true
     try {
+      if (cut) {
+        await validate(this.#options)
+        const { pid } = await this.#restartCold(old)
+        return { pid, version, hot: false, stream_seconds: 0 }
+      }
+      const takeover = this.#restartHot(old)
+      this.#takeover = takeover.catch(() => undefined)
       return { pid: (await takeover).pid, version, hot: true, stream_seconds: streamSeconds }
     } finally {
+      this.#isRestarting = false
       this.#takeover = undefined
     }
   }
@@ -273,6 +277,7 @@ export class EnvoyProcess implements Envoy {
           `${minutes(this.#options.streamSeconds)} at most. Try again when it has ended. ${CUT}`,
       )
     await validate(this.#options)
+    const until = Date.now() + this.#options.streamSeconds * 1000
     const life = await spawnEnvoy(this.#options, { baseId: old.epoch.baseId, epoch: old.epoch.epoch + 1 })
     this.#options.log('a new Envoy takes over', { pid: life.pid, from: old.pid })
     // From now on it is the one that a stop ends first.
@@ -290,7 +295,7 @@ export class EnvoyProcess implements Envoy {
     } finally {
       served.abort()
     }
-    void this.#outlive(old, life, Date.now())
+    void this.#outlive(old, life, until)
     this.#serves(life)
     return life
   }
@@ -314,23 +319,24 @@ export class EnvoyProcess implements Envoy {
     return this.#life!
   }
 
-  /** One that was replaced then and ends before this was not told to. */
-  #endsBefore(since: number): number {
-    return since + this.#options.streamSeconds * 1000 - EARLY_MS
+  /** When the running Envoy, which an earlier control plane may have started otherwise, ends the one before it. */
+  async #endOfReplaced(): Promise<number> {
+    const info = await serverInfo(this.#options.adminSocket).catch(() => undefined)
+    const seconds = (info?.parentShutdownSeconds ?? this.#options.streamSeconds) - (info?.uptimeSeconds ?? 0)
+    return Date.now() + seconds * 1000
   }
 
-  /** Until the one that was replaced has ended. @param since when it was */
-  async #outlive(old: EnvoyLife, successor: EnvoyLife, since: number): Promise<void> {
+  /** Until the one that was replaced has ended. @param until when it is told to; one that ends before was not */
+  async #outlive(old: EnvoyLife, successor: EnvoyLife, until: number): Promise<void> {
     this.#replaced.add(old)
     this.#options.changed()
-    const until = since + this.#options.streamSeconds * 1000
     while (runs(old)) {
       await delay(WATCH_MS, undefined, { signal: this.#stopped.signal }).catch(() => undefined)
       if (this.#stopped.signal.aborted) return
       // Nobody else tells it to.
       if (Date.now() > until && !runs(successor)) await end(old, 5000)
     }
-    const early = Date.now() < this.#endsBefore(since)
+    const early = Date.now() < until - EARLY_MS
     forgetEnvoy(this.#options.records, old)
     this.#replaced.delete(old)
     this.#options.changed()
@@ -379,14 +385,6 @@ function lifeOf({ pid, birth, name }: ProcessRecord): EnvoyLife {
 
 function isBefore({ epoch: a }: EnvoyLife, { epoch: b }: EnvoyLife): boolean {
   return a !== undefined && b !== undefined && a.baseId === b.baseId && a.epoch + 1 === b.epoch
-}
-
-/** 0: it does not answer. */
-async function uptimeMs(adminSocket: string): Promise<number> {
-  return serverInfo(adminSocket).then(
-    ({ uptimeSeconds }) => uptimeSeconds * 1000,
-    () => 0,
-  )
 }
 
 function minutes(seconds: number): string {

@@ -99,7 +99,7 @@ describe('a pair of files', () => {
     const files = issue('a', { from: -3, to: -1 })
     expect(certificates.of(new Map([['files', files]])).size).toBe(1)
     expect(words()[0]).toMatch(
-      /^service files: The certificate, the newest that there is, ended on .*GMT\. What was good before stays in use\.$/,
+      /^service files: The certificate, the newest that there is, ended on .*GMT\. It stays in use\.$/,
     )
   })
 

@@ -267,6 +267,18 @@ describe('of a service that is secure', () => {
     await eventually(async () => expect(await berth.api('/problems')).toEqual([]))
   })
 
+  test('a canary that is to be warm is started by Berth, which speaks TLS with it', async () => {
+    const release = { canary: { command: [...server.command, 'other'], weight: 0, warm: true } }
+    write({ services: { ...services, secure: { ...services.secure, release } } })
+    await eventually(async () => {
+      expect((await secure()).status).toBe(200)
+      const warm = expect.objectContaining({ state: 'up', version: expect.any(String) })
+      expect((await berth.service('secure')).slots).toContainEqual(warm)
+    })
+    write({ services })
+    await eventually(async () => expect((await berth.service('secure')).release).toBeUndefined())
+  })
+
   test('with an authority for clients, only they are served, and Berth says why it is none of them', async () => {
     writeFileSync(file('clients.pem'), clients.certificate)
     const tls = { certificate: 'tls/cert.pem', key: 'tls/key.pem', client_ca: 'clients.pem', min_version: '1.3' }
@@ -322,7 +334,10 @@ test('what only a process has is there from its start, and a change of it is tol
   write({ services, envoy: { drain: { time: '8s' } } })
   await eventually(async () =>
     expect(await berth.api('/problems')).toContainEqual(
-      expect.objectContaining({ where: 'envoy.drain, envoy.overload' }),
+      expect.objectContaining({
+        where: 'envoy.drain, envoy.overload',
+        remedy: expect.stringContaining('`berth envoy restart`'),
+      }),
     ),
   )
 })

@@ -11,7 +11,7 @@ import { join } from 'node:path'
 import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import { OperatorError } from '../../src/model/operator-error.ts'
-import { adminRequest } from '../../src/slots/admin.ts'
+import { adminRequest, serverInfo } from '../../src/slots/admin.ts'
 import { EnvoyProcess, type EnvoyOptions } from '../../src/slots/envoy.ts'
 import { makeFolders } from '../../src/slots/folders.ts'
 import { forgetEnvoy } from '../../src/slots/hot-restart.ts'
@@ -146,6 +146,12 @@ describe('a start', () => {
     expect(runs(record!)).toBe(false)
     expect(store.processes()).toEqual([])
     expect(envoy.state).toBe('stopped')
+  })
+
+  test('takes times that are no whole seconds', async () => {
+    const envoy = make({ streamSeconds: 600.5, drain: { time: 540_500, strategy: 'gradual' } })
+    await envoy.start()
+    expect((await serverInfo(adminSocket)).parentShutdownSeconds).toBe(601)
   })
 
   test('that ends instead is an error with its last words', async () => {
@@ -354,6 +360,26 @@ describe('a replacement', () => {
     }
   })
 
+  test.for(['before', 'after'])(
+    'that an earlier control plane made goes by the time that it was given, also if it is over %s the adoption',
+    async (when) => {
+      const first = make({ streamSeconds: 3 })
+      await first.start()
+      const old = store.processes()[0]!
+      const { pid } = await first.restart(false)
+      first.release()
+      const isOver = () => vi.waitFor(() => expect(runs(old)).toBe(false), 15_000)
+      if (when === 'before') await isOver()
+      const said: string[] = []
+      const next = make({ streamSeconds: 600, log: (message) => said.push(message) })
+      expect(await next.adopt()).toEqual(new Set())
+      await isOver()
+      await vi.waitFor(() => expect(store.processes().map((record) => record.pid)).toEqual([pid]), 15_000)
+      expect(said).toEqual(['adopted the running Envoy'])
+      expect(next).toMatchObject({ pid, state: 'running', restarts: 0 })
+    },
+  )
+
   test('that cannot be started changes nothing', async () => {
     const works = join(folder, 'works')
     writeFileSync(works, '')
@@ -373,6 +399,21 @@ describe('a replacement', () => {
     expect(store.processes().map((record) => record.pid)).toEqual([pid])
     writeFileSync(works, '')
     expect((await envoy.restart(false)).hot).toBe(true)
+  })
+
+  test.for([
+    [true, true],
+    [true, false],
+    [false, true],
+  ])('while another is under way (cut: %s, %s) is refused', async ([first, second]) => {
+    const envoy = make()
+    await envoy.start()
+    const [one, other] = await Promise.allSettled([envoy.restart(first!), envoy.restart(second!)])
+    expect(one).toMatchObject({ status: 'fulfilled', value: { hot: !first, pid: envoy.pid } })
+    expect(other).toMatchObject({ status: 'rejected', reason: { message: 'Envoy is being replaced already.' } })
+    expect(envoy.restarts).toBe(first ? 1 : 0)
+    expect((await adminRequest(adminSocket, 'GET', '/ready')).status).toBe(200)
+    expect((await envoy.restart(true)).hot).toBe(false)
   })
 
   test('ends what it replaces where it must, if it may', async () => {
