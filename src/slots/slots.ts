@@ -128,12 +128,15 @@ export class Slots {
     return 'hold'
   }
 
-  /** The slot that routes lead to now, for every wanted group; Envoy is told of them. */
+  /** The slot that routes lead to now, for every wanted group. */
   current(): Slot[] {
-    return [...this.#entries.values()].map((entry) => {
-      entry.told = entry.current.generation
-      return slotOf(entry, entry.current)
-    })
+    return [...this.#entries.values()].map((entry) => slotOf(entry, entry.current))
+  }
+
+  /** The same for routes that Envoy is given at this moment. */
+  tell(): Slot[] {
+    for (const entry of this.#entries.values()) entry.told = entry.current.generation
+    return this.current()
   }
 
   /** Earlier lives whose clusters are still there. */

@@ -103,7 +103,11 @@ function patched(type: string, path: string, value: unknown): object {
 export function globalChanges(port: number, services: string, docker: readonly object[]): Change[] {
   return [
     { key: 'clients.*.services', to: { clients: { team: { tier: 'pro', services: ['s*'] } } } },
-    { key: 'clients.*.tier', to: { clients: { team: { tier: 'enterprise' } } }, note: 'containers of that client whose limits come from the tier are new ones' },
+    {
+      key: 'clients.*.tier',
+      to: { clients: { team: { tier: 'enterprise' } } },
+      note: 'containers of that client whose limits come from the tier are new ones',
+    },
     { key: 'docker', to: { docker: [...docker, { name: 'away', host: 'unix:///nonexistent/docker.sock' }] } },
     { key: 'consul.address', to: { consul: { address: `127.0.0.1:${port}` } } },
     { key: 'ports.grace', to: { ports: { grace: '1h' } } },

@@ -451,7 +451,7 @@ describe('a slot that nobody uses', () => {
     // The request that has woken it comes.
     await vi.advanceTimersByTimeAsync(1)
     adapter.says({ sessions: 1 })
-    set.slots.current()
+    set.slots.tell()
     return { ...set, adapter }
   }
 
@@ -459,7 +459,7 @@ describe('a slot that nobody uses', () => {
   const pass = async (slots: Slots, ms: number) => {
     for (let left = ms; left > 0; left -= 500) {
       await vi.advanceTimersByTimeAsync(Math.min(500, left))
-      slots.current()
+      slots.tell()
     }
   }
 
@@ -485,6 +485,10 @@ describe('a slot that nobody uses', () => {
     const { slots, adapter } = await awake()
     await vi.advanceTimersByTimeAsync(100_000)
     expect(adapter.slept).toEqual([])
+    // A plan and the watch over releases look, too.
+    slots.current()
+    await vi.advanceTimersByTimeAsync(10_000)
+    expect(adapter.slept, 'to look at the slots is not to tell Envoy').toEqual([])
     await pass(slots, 4000)
     expect(adapter.slept).toHaveLength(1)
   })
