@@ -78,7 +78,7 @@ export function versionsOf(service: Service, decision: Decision | undefined, now
   const { canary, mirror, drainMs = 0 } = service.release ?? {}
   const other = canary && variantOf(canary.backend) !== own ? version(service, canary.backend) : undefined
   const until = (decision?.at ?? 0) + drainMs
-  const leaving = (gone: Service) => (now < until ? { leaving: { service: gone, until } } : {})
+  const leaving = (gone: Service) => (now < until ? { leaving: { service: withoutReserve(gone), until } } : {})
   const shadow = mirror && version(service, mirror.backend)
   const taken = [own, ...(other ? [other.variant] : [])]
   const mirrored =
@@ -262,6 +262,11 @@ export function whatRuns(backend: Backend): string {
 
 function version(service: Service, backend: Backend): Service {
   return { ...service, backend, variant: variantOf(backend) }
+}
+
+/** Nobody begins with it any more: no slot of it is started without a request, and no server for sessions to come. */
+function withoutReserve(service: Service): Service {
+  return { ...service, scale: { ...service.scale, min: 0, warm: 0 } }
 }
 
 /** Before an engine is chosen: where a version runs makes it no other. */

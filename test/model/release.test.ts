@@ -131,6 +131,16 @@ describe('versions', () => {
     expect(unitOf(versionsOf(next, refused, 2 * MINUTE).stable)).toBe(unit)
   })
 
+  test('a version that only keeps its sessions has no slot started without a request, and no server in reserve', () => {
+    const scale = { warm: 2, max: 4, min: 1, idleMs: 1000 }
+    const given = { ...released('one', 'two'), scale }
+    for (const decision of [promoted(given, undefined, 0), rolledBack(given, undefined, 0, 'It failed.')]) {
+      const { stable, leaving } = versionsOf(given, decision, 0)
+      expect(stable.scale).toEqual(scale)
+      expect(leaving?.service.scale).toEqual({ ...scale, min: 0, warm: 0 })
+    }
+  })
+
   test('rolled back: nobody begins with the canary, before and after a promotion', () => {
     const given = released('one', 'two')
     for (const before of [undefined, promoted(given, undefined, 0)]) {
