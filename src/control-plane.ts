@@ -35,7 +35,7 @@ import { createPlanning } from './planning.ts'
 import { Reconciler } from './reconcile.ts'
 import { createReleasing } from './releasing.ts'
 import { restartProblems, withReasons } from './problems.ts'
-import { refusalProblem, registrationOf, serviceRow } from './rows.ts'
+import { refusalProblem, registrationOf, serviceRow, urlOf } from './rows.ts'
 import { createAdapters, logFile } from './slots/adapters.ts'
 import { oldest } from './slots/envoy-binary.ts'
 import { ExternalEnvoy, externalEnvoy } from './slots/envoy-external.ts'
@@ -217,7 +217,7 @@ async function start(
     slots: () => slots,
     placed: () => reconciler.placed,
     clients: () => config.clients,
-    host: () => envoyHost ?? callAddress(config.bind),
+    url: (service, port) => urlOf(service, port, envoyHost ?? callAddress(config.bind), config.tuning),
     trial: (service, until) => trials.run(service, until),
     settled: () => reconciler.settled(),
     changed: () => reconciler.changed(),

@@ -1,7 +1,6 @@
 // What the control plane does about releases: their decisions, the watch over them, and what the control API shows.
 
-import { request } from 'node:http'
-
+import { ownFetch } from './api/own-fetch.ts'
 import type { ReleaseRow, ReleaseVersion, Releasing } from './api/release.ts'
 import type { ServiceRow } from './api/view.ts'
 import { mayUse, type Client } from './model/client.ts'
@@ -30,8 +29,8 @@ export interface ReleasingOptions extends Omit<ReleasesOptions, 'now'> {
   readonly slots: () => Pick<Slots, 'views' | 'current'>
   readonly placed: () => readonly Placed[]
   readonly clients: () => readonly Client[]
-  /** Where Envoy listens, as seen from here. */
-  readonly host: () => string
+  /** A service's own endpoint, as seen from here. */
+  readonly url: (service: Service, port: number) => string
   /** Resolves when a server of this definition works; rejects with the reason in words. */
   readonly trial: (service: Service, signal: AbortSignal) => Promise<void>
   /** Resolves when everything that is known is published. */
@@ -72,30 +71,16 @@ export function createReleasing(options: ReleasingOptions): ReleaseParts {
    * A request that only makes Envoy ask for the slot's cluster and ends in the adapter: of a session that the version
    * could have and nobody has.
    */
-  const knock = ({ service, port }: Placed, slot: Slot): Promise<void> => {
+  const knock = async ({ service, port }: Placed, slot: Slot): Promise<void> => {
     const [client] = clients()
       .filter(({ name }) => name === slot.group || slot.group === EVERYONE)
       .filter((each) => mayUse(each, service))
     const version = rolesOf(find(service.name).versions).find((each) => unitOf(each.service) === slot.service)
-    if (port === undefined || !client || !version) return Promise.resolve()
-    const headers = {
-      host: 'localhost',
-      'x-mcp-client': client.name,
-      'mcp-session-id': `${sessionMark(version.service.variant)}none`,
-    }
+    if (port === undefined || !client || !version) return
+    const headers = { 'x-mcp-client': client.name, 'mcp-session-id': `${sessionMark(version.service.variant)}none` }
     const signal = AbortSignal.any([AbortSignal.timeout(KNOCK_MS), stopped.signal])
-    return new Promise((resolve, reject) => {
-      const call = request(
-        { host: options.host(), port, path: '/mcp', method: 'DELETE', headers, signal },
-        (response) => {
-          response.resume()
-          response.once('end', resolve)
-          response.once('error', reject)
-        },
-      )
-      call.once('error', reject)
-      call.end()
-    })
+    const response = await ownFetch(options.url(service, port), { method: 'DELETE', headers, signal })
+    await response.body?.cancel()
   }
 
   const rowOf = (versions: Versions, { role, service }: ReturnType<typeof rolesOf>[number]): ReleaseVersion => {

@@ -38,7 +38,7 @@ export function serviceRow(
   const { service, port } = placed
   const all = slots.filter((slot) => slot.service === service.name)
   const own = all.filter((slot) => slot.variant === service.variant)
-  const host = bracketed(callAddress(bind))
+  const host = callAddress(bind)
   const unbound = refused.find(({ name }) => port !== undefined && name === listenerName(service.name, port))
   const down = unbound
     ? `Envoy cannot listen on port ${port}: ${unbound.message}`
@@ -50,8 +50,8 @@ export function serviceRow(
   return {
     name: service.name,
     port: port ?? null,
-    url: port === undefined ? null : `${schemeOf(tuning, service.tuning)}://${host}:${port}/mcp`,
-    gateway_url: port === undefined ? null : `${schemeOf(tuning)}://${host}:${gateway}/${service.name}/mcp`,
+    url: port === undefined ? null : urlOf(service, port, host, tuning),
+    gateway_url: port === undefined ? null : `${schemeOf(tuning)}://${bracketed(host)}:${gateway}/${service.name}/mcp`,
     state,
     health: reason === undefined ? (state === 'up' ? 'healthy' : 'unknown') : 'unhealthy',
     isolation: service.isolation,
@@ -74,6 +74,11 @@ export function serviceRow(
     ...(rolling === undefined ? {} : { rollout: rolling }),
     ...(released === undefined ? {} : { release: released }),
   }
+}
+
+/** A service's own endpoint. @param tuning what is said of Envoy for all services */
+export function urlOf(service: Service, port: number, host: string, tuning: Tuning | undefined): string {
+  return `${schemeOf(tuning, service.tuning)}://${bracketed(host)}:${port}/mcp`
 }
 
 function schemeOf(...layers: (Tuning | undefined)[]): 'http' | 'https' {
