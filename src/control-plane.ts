@@ -187,6 +187,7 @@ async function start(
     adapters,
     generations: store,
     routed: (service) => xds.has(TYPE_OF.routes, service),
+    beside: (unit) => releasing.beside(unit),
     changed: () => reconciler.changed(),
     log: (message, fields) => log.info(fields, message),
   })

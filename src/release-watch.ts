@@ -2,7 +2,7 @@
 // version does not, and has the slots up that nobody asks for by himself: those of mirrors and of warm canaries.
 
 import { clusterName } from './model/names.ts'
-import { rolesOf, unitOf, verdict, type Tally, type Versions } from './model/release.ts'
+import { rolesOf, unitOf, unitsBeside, verdict, type Tally, type Versions } from './model/release.ts'
 import type { Slot } from './model/slot.ts'
 import type { SlotView } from './slots/slots.ts'
 import type { UnitStats } from './slots/unit-stats.ts'
@@ -177,14 +177,11 @@ export class ReleaseWatch {
    */
   #wake(known: ReadonlyMap<string, UnitStats> | undefined): void {
     for (const versions of this.#options.released()) {
-      const { stable, canary, mirror } = versions
-      const wanted = [...(mirror ? [mirror.service] : []), ...(canary?.warm ? [canary.service] : [])]
-      const used = this.#options.slots().filter(({ service, state }) => {
-        return state === 'up' && (service === unitOf(stable) || (canary && service === unitOf(canary.service)))
-      })
-      for (const service of wanted) {
-        const unit = unitOf(service)
-        for (const slot of this.#options.slots()) {
+      const slots = this.#options.slots()
+      for (const unit of rolesOf(versions).map(({ service }) => unitOf(service))) {
+        const beside = unitsBeside(versions, unit)
+        const used = slots.filter(({ service, state }) => state === 'up' && beside.includes(service))
+        for (const slot of slots) {
           if (slot.service !== unit || !used.some(({ group }) => group === slot.group)) continue
           if (slot.state === 'asleep' || (slot.state === 'up' && known && !known.has(unit))) this.#knock(versions, slot)
         }

@@ -4,7 +4,7 @@ import { ownFetch } from './api/own-fetch.ts'
 import type { ReleaseRow, ReleaseVersion, Releasing } from './api/release.ts'
 import type { ServiceRow } from './api/view.ts'
 import { mayUse, type Client } from './model/client.ts'
-import { EVERYONE, sessionMark } from './model/names.ts'
+import { EVERYONE, partsOfUnit, sessionMark } from './model/names.ts'
 import type { Problem } from './model/problem.ts'
 import {
   clientsOnCanary,
@@ -13,6 +13,7 @@ import {
   rolesOf,
   stateOfRelease,
   unitOf,
+  unitsBeside,
   whatRuns,
   type Versions,
 } from './model/release.ts'
@@ -44,6 +45,8 @@ export interface ReleaseParts extends Releasing {
   problems(): Problem[]
   /** For the service's row. */
   row(placed: Placed): ServiceRow['release']
+  /** As `unitsBeside`, for a unit of any service. */
+  beside(unit: string): readonly string[]
   /** Something was reconciled. */
   reconciled(): void
   close(): void
@@ -169,6 +172,12 @@ export function createReleasing(options: ReleasingOptions): ReleaseParts {
     },
     versions: (service) => releases.versions(service),
     peek: (service) => releases.peek(service),
+    beside: (unit) => {
+      const { service, variant } = partsOfUnit(unit)
+      // Most units are a service's first version, which is neither.
+      const found = variant === undefined ? undefined : placed().find((each) => each.service.name === service)
+      return found ? unitsBeside(found.versions, unit) : []
+    },
     row({ versions }) {
       const state = stateOfRelease(versions)
       if (state === undefined) return undefined

@@ -99,6 +99,15 @@ export function rolesOf({ stable, canary, mirror, leaving }: Versions): { role: 
   ]
 }
 
+/**
+ * The units whose slots, while they are up, have that of the same clients of this unit up as well, though nobody asks for
+ * it: for a mirror and a warm canary.
+ */
+export function unitsBeside({ stable, canary, mirror }: Versions, unit: string): string[] {
+  if (mirror && unitOf(mirror.service) === unit) return [stable, ...(canary ? [canary.service] : [])].map(unitOf)
+  return canary?.warm && unitOf(canary.service) === unit ? [unitOf(stable)] : []
+}
+
 export type ReleaseState = 'canary' | 'mirror' | 'promoted' | 'rolled-back'
 
 /** What is going on with a service's release; undefined: nothing. @param versions as `versionsOf` yields them */

@@ -31,6 +31,8 @@ export interface SleeperContext {
   readonly later: (work: () => void, ms: number) => NodeJS.Timeout
   readonly cancel: (timer: NodeJS.Timeout | undefined) => void
   readonly changed: () => void
+  /** Whether a release has it up, though nobody asks for it. */
+  readonly needed: (entry: Entry) => boolean
   readonly log: (message: string, fields?: object) => void
 }
 
@@ -43,14 +45,14 @@ export class Sleeper {
 
   /** Why a life is awake; undefined: nobody knows yet, or it sleeps soon. */
   awakeFor(entry: Entry, life: Life): AwakeFor | undefined {
-    const decision = decisionOn(entry, life)
+    const decision = this.#decisionOn(entry, life)
     return !decision || decision.sleep ? undefined : decision.awakeFor
   }
 
   /** Something is different: makes sure that it is looked at when it may sleep. */
   watch(entry: Entry, life: Life): void {
     if (!isUp(entry, life)) return
-    const decision = decisionOn(entry, life)
+    const decision = this.#decisionOn(entry, life)
     const ms = decision?.sleep ? 0 : decision?.againMs
     // What is looked at too early is looked at again; what is used all the time is not given a new timer each time.
     if (ms !== undefined && !(life.look && life.look.at <= Date.now() + ms)) this.#lookIn(entry, life, ms)
@@ -80,6 +82,14 @@ export class Sleeper {
     return current.before !== undefined && this.#giveUp(current, current.before)
   }
 
+  /** Undefined: nobody knows how it is, or what is wanted of it. */
+  #decisionOn(entry: Entry, { status, wokenAt }: Life): Decision | undefined {
+    const { definition, group } = entry
+    if (!definition || !status) return undefined
+    const kept = isKept(definition, group) ? 'min' : this.#context.needed(entry) ? 'release' : undefined
+    return decide(definition.scale, kept, { ...status, wokenAt }, Date.now())
+  }
+
   #lookIn(entry: Entry, life: Life, ms: number): void {
     this.#context.cancel(life.look?.timer)
     const wait = Math.min(ms, TIMER_MS)
@@ -96,7 +106,7 @@ export class Sleeper {
     if (!isUp(entry, life)) return
     if (!status) return life.look ? undefined : this.#lookIn(entry, life, AGAIN_MS)
     life.status = status
-    const decision = decisionOn(entry, life)
+    const decision = this.#decisionOn(entry, life)
     if (!decision?.sleep) return this.watch(entry, life)
     entry.unusedMs = decision.unusedMs
     this.#fallAsleep(entry, life, status.activeAt)
@@ -169,10 +179,4 @@ export class Sleeper {
 
 function isUp(entry: Entry, life: Life): boolean {
   return entry.current === life && life.state === 'up' && life.adapter !== undefined
-}
-
-/** Undefined: nobody knows how it is, or what is wanted of it. */
-function decisionOn({ definition, group }: Entry, { status, wokenAt }: Life): Decision | undefined {
-  if (!definition || !status) return undefined
-  return decide(definition.scale, isKept(definition, group), { ...status, wokenAt }, Date.now())
 }

@@ -57,6 +57,8 @@ export class Slots {
       later: (work, ms) => this.#later(work, ms),
       cancel: (timer) => this.#cancel(timer),
       changed: options.changed,
+      needed: ({ service, group }) =>
+        (options.beside?.(service) ?? []).some((unit) => this.#entries.get(key(unit, group))?.current.state === 'up'),
       log: options.log,
     })
   }
@@ -232,7 +234,11 @@ export class Slots {
     entry.definition = service
     const fingerprint = oncePer(service, `${entry.group} ${tier}`, () => fingerprintOf(service, entry.group, tier))
     const { current } = entry
-    if (current.fingerprint === fingerprint) return this.#adjust(entry, current, service)
+    if (current.fingerprint === fingerprint) {
+      this.#adjust(entry, current, service)
+      // What kept it awake may be gone: the use of another version, or its client's name in the definition.
+      return this.#sleeper.watch(entry, current)
+    }
     this.#renew(entry)
     entry.current.fingerprint = fingerprint
   }

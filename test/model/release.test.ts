@@ -11,6 +11,7 @@ import {
   rolesOf,
   stateOfRelease,
   unitOf,
+  unitsBeside,
   verdict,
   versionsOf,
   type Decision,
@@ -129,6 +130,19 @@ describe('versions', () => {
     expect(unitOf(versionsOf(next, undone, 2 * MINUTE).stable)).toBe(unit)
     const refused = rolledBack(next, decision, 2 * MINUTE)
     expect(unitOf(versionsOf(next, refused, 2 * MINUTE).stable)).toBe(unit)
+  })
+
+  test('a mirror is up beside both versions, a warm canary beside the stable one, and none beside itself', () => {
+    const mirror = { backend: program('three'), percent: 1 }
+    const canary = { backend: program('two'), weight: 1, warm: true }
+    const { release } = released('one', 'two')
+    const versions = versionsOf(service('files', { release: { ...release!, canary, mirror } }), undefined, 0)
+    const [first, second, third] = rolesOf(versions).map((each) => unitOf(each.service))
+    expect(unitsBeside(versions, third!)).toEqual([first, second])
+    expect(unitsBeside(versions, second!)).toEqual([first])
+    expect(unitsBeside(versions, first!)).toEqual([])
+    const cold = versionsOf(released('one', 'two'), undefined, 0)
+    expect(unitsBeside(cold, unitOf(cold.canary!.service))).toEqual([])
   })
 
   test('a version that only keeps its sessions has no slot started without a request, and no server in reserve', () => {

@@ -126,6 +126,7 @@ function setUp(generations = new Map<string, number>()) {
       setGeneration: (slot, generation) => void generations.set(slot, generation),
     },
     routed: () => routed.now,
+    beside: (unit) => (unit === 'mirror' ? ['a'] : []),
     changed,
     log: () => undefined,
   })
@@ -647,6 +648,41 @@ describe('a slot that nobody uses', () => {
     adapter.end()
     slots.sync([kept], clients)
     expect(starts.map(({ slot }) => slot)).toEqual(['a|alice@1', 'a|alice@2'])
+  })
+
+  test('that of a mirror stays beside one that is up, and sleeps after it', async () => {
+    const { slots, starts, adapter } = await awake()
+    const services = [service('a', { scale: IDLE }), service('mirror', { scale: IDLE })]
+    const look = async (ms: number) => {
+      await pass(slots, ms)
+      slots.sync(services, ALICE)
+      await pass(slots, 500)
+    }
+    await look(0)
+    slots.demand('mirror|alice@1')
+    const mirror = await starts[1]!.up()
+    await vi.advanceTimersByTimeAsync(1)
+    mirror.says({})
+    await look(50_000)
+    adapter.says({ sessions: 1 })
+    await look(20_000)
+    expect(slots.views()).toMatchObject([{ awakeFor: 'recent' }, { state: 'up', awakeFor: 'release' }])
+    await look(50_000)
+    await look(500)
+    expect(stateOf(slots)).toEqual(['alice@2 asleep', 'alice@2 asleep'])
+  })
+
+  test('a slot that scale.min does not keep any more sleeps, also when nothing happens to it', async () => {
+    const scale = { ...IDLE, min: 1 }
+    const { slots, starts } = setUp()
+    slots.sync([service('a', { clients: ['alice'], scale })], ALICE)
+    const adapter = await starts[0]!.up()
+    await vi.advanceTimersByTimeAsync(1)
+    adapter.says({})
+    await pass(slots, 100_000)
+    slots.sync([service('a', { clients: ['ali*'], scale })], ALICE)
+    await pass(slots, 500)
+    expect(stateOf(slots)).toEqual(['alice@2 asleep'])
   })
 
   test('scale.min that comes while it falls asleep has it back', async () => {
