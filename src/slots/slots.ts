@@ -125,7 +125,9 @@ export class Slots {
   demand(cluster: string): 'hold' | 'never' {
     const found = slotOfCluster(cluster)
     const entry = found && this.#entries.get(key(found.service, found.group))
-    if (!entry || entry.current.generation !== found.generation || !entry.wanted || this.#closed) return 'never'
+    if (!found || this.#closed) return 'never'
+    if (!entry?.wanted) return this.#neverAgain(found)
+    if (entry.current.generation !== found.generation) return 'never'
     if (entry.current.state === 'asleep') this.#wake(entry)
     return 'hold'
   }
@@ -302,11 +304,23 @@ export class Slots {
   /** A new life, asleep. Persisted before anybody can hear of it. */
   #advance(entry: Entry, from: number): Life {
     const generation = from + 1
-    const name = key(entry.service, entry.group)
-    this.#generations.set(name, generation)
-    this.#options.generations.setGeneration(name, generation)
+    this.#remember(key(entry.service, entry.group), generation)
     entry.current = { generation, born: generation, state: 'asleep', fingerprint: entry.current.fingerprint }
     return entry.current
+  }
+
+  /** Envoy does not ask twice for a name that it was refused: should the slot come back, it has another one. */
+  #neverAgain({ service, group, generation }: { service: string; group: string; generation: number }): 'never' {
+    const name = key(service, group)
+    const entry = this.#entries.get(name)
+    if (entry?.current.generation === generation) this.#advance(entry, generation)
+    else if (!entry && generation === (this.#generations.get(name) ?? 1)) this.#remember(name, generation + 1)
+    return 'never'
+  }
+
+  #remember(name: string, generation: number): void {
+    this.#generations.set(name, generation)
+    this.#options.generations.setGeneration(name, generation)
   }
 
   #wake(entry: Entry): void {

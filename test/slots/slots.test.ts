@@ -165,7 +165,7 @@ describe('slots', () => {
     expect(stateOf(slots)).toEqual(['alice@1 up'])
     expect(slots.demand('a|bob@1')).toBe('never')
     slots.sync([there], [client('alice'), client('bob')])
-    expect(stateOf(slots)).toEqual(['alice@1 up', 'bob@1 asleep'])
+    expect(stateOf(slots)).toEqual(['alice@1 up', 'bob@2 asleep'])
   })
 
   test('nothing starts before somebody asks; asked twice, it starts once', async () => {
@@ -383,6 +383,25 @@ describe('slots', () => {
     const next = setUp(generations)
     next.slots.sync([service('a')], ALICE)
     expect(stateOf(next.slots)).toEqual(['alice@2 asleep'])
+  })
+
+  test('a name that Envoy was refused does not come back, because it does not ask for it again', async () => {
+    const { slots, starts, generations } = setUp()
+    slots.sync([service('a')], ALICE)
+    slots.sync([], ALICE)
+    // A request that was on its way on the old routes.
+    expect(slots.demand('a|alice@1')).toBe('never')
+    slots.sync([service('a')], ALICE)
+    expect(stateOf(slots)).toEqual(['alice@2 asleep'])
+    expect(generations.get('a|alice')).toBe(2)
+    slots.demand('a|alice@2')
+    await starts[0]!.up()
+    slots.sync([], ALICE)
+    // While the earlier life drains there is a slot that nobody may wake.
+    expect(slots.demand('a|alice@2')).toBe('never')
+    expect(slots.demand('a|alice@3')).toBe('never')
+    slots.sync([service('a')], ALICE)
+    expect(stateOf(slots)).toEqual(['alice@4 asleep'])
   })
 
   test('a container started again keeps its adapter, another container gets its own', async () => {
