@@ -24,7 +24,7 @@ export interface SleeperContext {
   /** The life's cluster goes when no route names it any more. */
   readonly forget: (entry: Entry, life: Life) => void
   /** Ends an adapter that may have requests. */
-  readonly drain: (adapter: Adapter) => void
+  readonly drain: (entry: Entry, adapter: Adapter) => void
   /** Resolves when no request is led to earlier lives of a slot any more; never, once the slots are closed. */
   readonly routed: (entry: Entry) => Promise<void>
   /** Not called once the slots are closed. */
@@ -78,8 +78,9 @@ export class Sleeper {
   }
 
   /** What falls asleep shall not be used any more. @returns whether anything did */
-  dismiss({ current }: Entry): boolean {
-    return current.before !== undefined && this.#giveUp(current, current.before)
+  dismiss(entry: Entry): boolean {
+    const { current } = entry
+    return current.before !== undefined && this.#giveUp(entry, current, current.before)
   }
 
   /** Undefined: nobody knows how it is, or what is wanted of it. */
@@ -137,7 +138,7 @@ export class Sleeper {
         if (this.#takeOver(entry, next, life)) return
       } else if (ended instanceof Error) {
         log('an adapter does not say whether it sleeps', { slot, reason: ended.message })
-        this.#giveUp(next, life)
+        this.#giveUp(entry, next, life)
       } else {
         delete next.before
         log('a slot is asleep', { slot })
@@ -147,9 +148,9 @@ export class Sleeper {
     if (next.state === 'starting') start(entry, next)
   }
 
-  #giveUp(next: Life, before: Life): boolean {
+  #giveUp(entry: Entry, next: Life, before: Life): boolean {
     delete next.before
-    if (before.adapter) this.#context.drain(before.adapter)
+    if (before.adapter) this.#context.drain(entry, before.adapter)
     return true
   }
 
@@ -158,7 +159,7 @@ export class Sleeper {
     const { adapter } = life
     const usable = adapter && entry.wanted && entry.current === next
     if (!usable) {
-      this.#giveUp(next, life)
+      this.#giveUp(entry, next, life)
       return false
     }
     delete next.before

@@ -52,7 +52,7 @@ export class Slots {
         if (!this.#closed) life.starting = this.#start(entry, life)
       },
       forget: (entry, life) => this.#forgetLater(entry, life),
-      drain: (adapter) => void this.#drain(adapter),
+      drain: (entry, adapter) => void this.#drain(entry, adapter),
       routed: (entry) => this.#routed(entry),
       later: (work, ms) => this.#later(work, ms),
       cancel: (timer) => this.#cancel(timer),
@@ -236,11 +236,7 @@ export class Slots {
     entry.definition = service
     const fingerprint = oncePer(service, `${entry.group} ${tier}`, () => fingerprintOf(service, entry.group, tier))
     const { current } = entry
-    if (current.fingerprint === fingerprint) {
-      this.#adjust(entry, current, service)
-      // What kept it awake may be gone: the use of another version, or its client's name in the definition.
-      return this.#sleeper.watch(entry, current)
-    }
+    if (current.fingerprint === fingerprint) return this.#adjust(entry, current, service)
     this.#renew(entry)
     entry.current.fingerprint = fingerprint
   }
@@ -248,7 +244,8 @@ export class Slots {
   /** One that does not hear is told again with the next change; its definition is the same either way. */
   #adjust(entry: Entry, life: Life, service: Service): void {
     const wanted = adjustedBy(service)
-    if (!life.adapter || life.adjusted === wanted) return
+    // What kept it awake may be gone all the same: the use of another version, or its client's name in the definition.
+    if (!life.adapter || life.adjusted === wanted) return this.#sleeper.watch(entry, life)
     const before = life.adjusted
     life.adjusted = wanted
     this.#sleeper.watchAnew(entry, life)
@@ -290,12 +287,12 @@ export class Slots {
   #retire(entry: Entry, life: Life): void {
     entry.retired.add(life)
     // One that is still starting is drained as soon as it can hear it (#start).
-    if (life.adapter) void this.#drain(life.adapter)
+    if (life.adapter) void this.#drain(entry, life.adapter)
   }
 
-  async #drain(adapter: Adapter): Promise<void> {
-    // Routes leave the old life within milliseconds; a request that is on its way must not find it refusing.
-    await new Promise((resolve) => this.#later(() => resolve(undefined), CLUSTER_GRACE_MS))
+  async #drain(entry: Entry, adapter: Adapter): Promise<void> {
+    // A request that is on its way must not find it refusing; nor those of an Envoy that does not take the new routes.
+    await this.#routed(entry)
     await adapter.drain(RETIRE_MS).catch((error: Error) => {
       this.#options.log('an adapter does not end', { pid: adapter.pid, reason: error.message })
     })
@@ -350,7 +347,7 @@ export class Slots {
       life.upSince = life.wokenAt = Date.now()
       this.#options.log('adapter is up', { slot, pid: adapter.pid, ms: Math.round(performance.now() - began) })
       if (this.#closed) return
-      if (entry.retired.has(life)) void this.#drain(adapter)
+      if (entry.retired.has(life)) void this.#drain(entry, adapter)
     } catch (error) {
       if (this.#closed) return
       this.#failed(

@@ -293,7 +293,7 @@ describe('slots', () => {
 
   test('a changed definition replaces the adapter: the next life first, then the old one drains', async () => {
     const change = { limits: { concurrency: 1, queue: 1, timeoutMs: 1, messageBytes: 1 } }
-    const { slots, starts } = setUp()
+    const { slots, starts, routed } = setUp()
     slots.sync([service('a')], ALICE)
     slots.demand('a|alice@1')
     const old = await starts[0]!.up()
@@ -303,6 +303,11 @@ describe('slots', () => {
     expect(old.drained).toEqual([])
     slots.demand('a|alice@2')
     expect(starts[1]!.fingerprint).not.toBe(starts[0]!.fingerprint)
+    routed.now = false
+    slots.tell()
+    await vi.advanceTimersByTimeAsync(60_000)
+    expect(old.drained, 'Envoy has not the new routes yet').toEqual([])
+    routed.now = true
     await vi.advanceTimersByTimeAsync(2000)
     expect(old.drained).toEqual([30_000])
     await vi.advanceTimersByTimeAsync(2000)
@@ -329,6 +334,7 @@ describe('slots', () => {
     expect(slots.demand('a|alice@2')).toBe('hold')
     const late = await starts[1]!.up()
     expect(starts[3]).toMatchObject({ slot: 'a|alice@2', fingerprint: starts[0]!.fingerprint })
+    slots.tell()
     await vi.advanceTimersByTimeAsync(2000)
     expect([old, late, other].map(({ drained }) => drained)).toEqual([[30_000], [30_000], []])
     expect(slots.restart('none')).toBe(0)
@@ -363,6 +369,7 @@ describe('slots', () => {
     const up = await starts[0]!.up()
     slots.sync([], ALICE)
     const late = await starts[1]!.up()
+    slots.tell()
     await vi.advanceTimersByTimeAsync(10_000)
     expect(up.drained).toEqual([30_000])
     expect(late.drained).toEqual([30_000])
