@@ -252,7 +252,8 @@ export function releaseProblems(versions: Versions, decision: Decision | undefin
   if (decision?.outcome === 'promoted')
     tell(
       `Its canary was promoted: ${whatRuns(versions.stable.backend)} serves everybody, and its definition says otherwise.`,
-      'Write that in the place of the earlier one and remove release.canary; nothing is restarted for it.',
+      'Write that in the place of the earlier one and remove release.canary. Nothing is restarted for it, and what the ' +
+        'earlier version still has of sessions ends.',
     )
   if (decision?.outcome === 'rolled-back')
     tell(
