@@ -32,6 +32,7 @@ const STABLE_MS = 10_000
 const FREE_DEATHS = 1
 const FIRST_RETRY_MS = 1000
 const LAST_RETRY_MS = 30_000
+const ADJUST_AGAIN_MS = 5000
 /** How long requests of a slot that is replaced or not wanted any more may still run. */
 const RETIRE_MS = 30_000
 
@@ -241,7 +242,7 @@ export class Slots {
     entry.current.fingerprint = fingerprint
   }
 
-  /** One that does not hear is told again with the next change; its definition is the same either way. */
+  /** One that does not hear is told again soon; its definition is the same either way. */
   #adjust(entry: Entry, life: Life, service: Service): void {
     const wanted = adjustedBy(service)
     // What kept it awake may be gone all the same: the use of another version, or its client's name in the definition.
@@ -252,6 +253,7 @@ export class Slots {
     life.adapter.adjust(service).catch((error: Error) => {
       life.adjusted = before
       this.#options.log('an adapter was not told of its new settings', { reason: error.message })
+      this.#later(this.#options.changed, ADJUST_AGAIN_MS)
     })
   }
 

@@ -30,6 +30,7 @@ class FakeAdapter implements Adapter {
   readonly slept: number[] = []
   sleeps: Promise<boolean> | undefined
   released = false
+  deaf = false
   readonly #events: AdapterEvents
   #status: AdapterStatus | undefined
 
@@ -44,6 +45,7 @@ class FakeAdapter implements Adapter {
   }
 
   async adjust({ scale, limits }: Adjustable): Promise<void> {
+    if (this.deaf) throw new Error('it does not answer')
     this.adjusted.push({ scale, limits })
   }
 
@@ -289,6 +291,34 @@ describe('slots', () => {
     slots.sync([service('a', { scale, limits })], ALICE)
     expect(adapter.adjusted).toMatchObject([{ scale }, { scale, limits }])
     expect(stateOf(slots)).toEqual(['alice@1 up'])
+  })
+
+  test('other settings reach one that did not hear at first, and one that was falling asleep', async () => {
+    const { slots, starts, changed } = setUp()
+    const idle = { warm: 0, max: undefined, idleMs: 20_000 }
+    slots.sync([service('a', { scale: idle })], ALICE)
+    slots.demand('a|alice@1')
+    const adapter = await starts[0]!.up()
+    await vi.advanceTimersByTimeAsync(1)
+    adapter.says({})
+    adapter.deaf = true
+    changed.mockClear()
+    const wider = service('a', { scale: { ...idle, max: 2 } })
+    slots.sync([wider], ALICE)
+    await vi.advanceTimersByTimeAsync(6000)
+    expect(changed, 'nobody else may ever say "look again"').toHaveBeenCalled()
+    adapter.deaf = false
+    slots.sync([wider], ALICE)
+    expect(adapter.adjusted.map(({ scale }) => scale.max)).toEqual([2])
+
+    await vi.advanceTimersByTimeAsync(15_000)
+    expect(stateOf(slots)).toEqual(['alice@2 asleep'])
+    slots.sync([service('a', { scale: { ...idle, max: 3 } })], ALICE)
+    changed.mockClear()
+    slots.demand('a|alice@2')
+    expect(changed).toHaveBeenCalled()
+    slots.sync([service('a', { scale: { ...idle, max: 3 } })], ALICE)
+    expect(adapter.adjusted.map(({ scale }) => scale.max)).toEqual([2, 3])
   })
 
   test('a changed definition replaces the adapter: the next life first, then the old one drains', async () => {
