@@ -34,7 +34,7 @@ import { createPlanning } from './planning.ts'
 import { Reconciler } from './reconcile.ts'
 import { createReleasing } from './releasing.ts'
 import { restartProblems, withReasons } from './problems.ts'
-import { refusalProblem, registrationOf, schemeOf } from './rows.ts'
+import { refusalProblem, registrationOf, urlOf } from './rows.ts'
 import { createAdapters, logFile } from './slots/adapters.ts'
 import { oldest } from './slots/envoy-binary.ts'
 import { ExternalEnvoy, externalEnvoy } from './slots/envoy-external.ts'
@@ -187,6 +187,7 @@ async function start(
     adapters,
     generations: store,
     routed: (service) => xds.has(TYPE_OF.routes, service),
+    beside: (unit) => releasing.beside(unit),
     changed: () => reconciler.changed(),
     log: (message, fields) => log.info(fields, message),
   })
@@ -217,8 +218,7 @@ async function start(
     slots: () => slots,
     placed: () => reconciler.placed,
     clients: () => config.clients,
-    host: () => envoyHost ?? callAddress(config.bind),
-    scheme: ({ tuning }) => schemeOf(config.tuning, tuning),
+    url: (service, port) => urlOf(service, port, envoyHost ?? callAddress(config.bind), config.tuning),
     trial: (service, until) => trials.run(service, until),
     settled: () => reconciler.settled(),
     changed: () => reconciler.changed(),

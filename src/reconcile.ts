@@ -28,7 +28,7 @@ import type { Slots } from './slots/slots.ts'
 import type { Store } from './store/store.ts'
 
 export interface ReconcileOptions {
-  readonly slots: Pick<Slots, 'sync' | 'current' | 'retired' | 'problems' | 'views'>
+  readonly slots: Pick<Slots, 'sync' | 'current' | 'tell' | 'retired' | 'problems' | 'views'>
   /** Cluster names of all lives that may have containers. */
   readonly living: () => ReadonlySet<string>
   readonly store: Pick<Store, 'services' | 'setServices' | 'containers' | 'setContainers'>
@@ -250,7 +250,7 @@ export class Reconciler {
 
     if (JSON.stringify(leases) !== JSON.stringify(stored)) store.setServices(leases)
     slots.sync(units, config.clients)
-    const world = { slots: slots.current(), retired: slots.retired(), views: slots.views() }
+    const world = { slots: slots.tell(), retired: slots.retired(), views: slots.views() }
     const { certificates, hosts } = this.#options
     const compiled = compile(
       worldOf(withPorts, config, gateway, hosts, world, (files) => certificates?.of(files) ?? new Map()),

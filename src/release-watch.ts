@@ -2,7 +2,7 @@
 // version does not, and has the slots up that nobody asks for by himself: those of mirrors and of warm canaries.
 
 import { clusterName } from './model/names.ts'
-import { rolesOf, unitOf, verdict, type Tally, type Versions } from './model/release.ts'
+import { rolesOf, unitOf, unitsBeside, verdict, type Tally, type Versions } from './model/release.ts'
 import type { Slot } from './model/slot.ts'
 import type { SlotView } from './slots/slots.ts'
 import type { UnitStats } from './slots/unit-stats.ts'
@@ -32,7 +32,8 @@ const BROKEN_FAILURES = 3
 interface Counted {
   /** What Envoy and adapters said last, to tell what came since. */
   seen: UnitStats
-  readonly failures: Map<number, number>
+  /** Undefined: of one that has not said it yet, and may have failed before this control plane was there. */
+  readonly failures: Map<number, number | undefined>
   /** One for each look, the newest last. */
   readonly looks: { readonly requests: number; readonly errors: number; readonly failures: number }[]
 }
@@ -44,6 +45,8 @@ export class ReleaseWatch {
   readonly #broken = new Map<string, number>()
   /** Clusters that Envoy is being made to ask for. */
   readonly #knocking = new Set<string>()
+  /** Why one of them could not be, for the last time. */
+  #unwoken: string | undefined
   #timer: NodeJS.Timeout | undefined
   #looking = false
   #closed = false
@@ -117,21 +120,26 @@ export class ReleaseWatch {
   }
 
   #count(unit: string, now: UnitStats): void {
-    const statuses = this.#viewsOf(unit).flatMap(({ status }) => status ?? [])
+    const views = this.#viewsOf(unit)
+    const statuses = views.flatMap(({ status }) => status ?? [])
+    const silent = views.flatMap(({ pid, status }) => (pid === undefined || status ? [] : pid))
     const counted = this.#counted.get(unit)
     if (!counted) {
       // What was before this control plane is of no release that it has seen.
-      const failures = new Map(statuses.map(({ pid, failures = 0 }) => [pid, failures]))
+      const failures = new Map<number, number | undefined>(statuses.map(({ pid, failures = 0 }) => [pid, failures]))
+      for (const pid of silent) failures.set(pid, undefined)
       this.#counted.set(unit, { seen: now, failures, looks: [] })
       return
     }
     const { seen, failures, looks } = counted
     let failed = 0
     for (const { pid, failures: count = 0 } of statuses) {
-      failed += Math.max(0, count - (failures.get(pid) ?? 0))
+      const before = failures.has(pid) ? (failures.get(pid) ?? count) : 0
+      failed += Math.max(0, count - before)
       failures.set(pid, count)
     }
-    for (const pid of failures.keys()) if (!statuses.some((status) => status.pid === pid)) failures.delete(pid)
+    for (const pid of failures.keys())
+      if (!silent.includes(pid) && !statuses.some((status) => status.pid === pid)) failures.delete(pid)
     looks.push({
       requests: since(seen.requests, now.requests),
       errors: since(seen.errors, now.errors),
@@ -177,14 +185,11 @@ export class ReleaseWatch {
    */
   #wake(known: ReadonlyMap<string, UnitStats> | undefined): void {
     for (const versions of this.#options.released()) {
-      const { stable, canary, mirror } = versions
-      const wanted = [...(mirror ? [mirror.service] : []), ...(canary?.warm ? [canary.service] : [])]
-      const used = this.#options.slots().filter(({ service, state }) => {
-        return state === 'up' && (service === unitOf(stable) || (canary && service === unitOf(canary.service)))
-      })
-      for (const service of wanted) {
-        const unit = unitOf(service)
-        for (const slot of this.#options.slots()) {
+      const slots = this.#options.slots()
+      for (const unit of rolesOf(versions).map(({ service }) => unitOf(service))) {
+        const beside = unitsBeside(versions, unit)
+        const used = slots.filter(({ service, state }) => state === 'up' && beside.includes(service))
+        for (const slot of slots) {
           if (slot.service !== unit || !used.some(({ group }) => group === slot.group)) continue
           if (slot.state === 'asleep' || (slot.state === 'up' && known && !known.has(unit))) this.#knock(versions, slot)
         }
@@ -198,7 +203,12 @@ export class ReleaseWatch {
     this.#knocking.add(cluster)
     this.#options
       .knock(versions, slot)
-      .catch((error: Error) => this.#options.log('a slot was not woken', { slot: cluster, reason: error.message }))
+      .catch(({ cause, message }: Error) => {
+        const reason = cause instanceof Error ? cause.message : message
+        // It is tried at every look.
+        if (reason !== this.#unwoken) this.#options.log('a slot was not woken', { slot: cluster, reason })
+        this.#unwoken = reason
+      })
       .finally(() => this.#knocking.delete(cluster))
   }
 

@@ -1,12 +1,10 @@
 // What the control plane does about releases: their decisions, the watch over them, and what the control API shows.
 
-import { request } from 'node:http'
-import { request as secureRequest } from 'node:https'
-
+import { ownFetch } from './api/own-fetch.ts'
 import type { ReleaseRow, ReleaseVersion, Releasing } from './api/release.ts'
 import type { ServiceRow } from './api/view.ts'
 import { mayUse, type Client } from './model/client.ts'
-import { EVERYONE, sessionMark } from './model/names.ts'
+import { EVERYONE, partsOfUnit, sessionMark } from './model/names.ts'
 import type { Problem } from './model/problem.ts'
 import {
   clientsOnCanary,
@@ -15,6 +13,7 @@ import {
   rolesOf,
   stateOfRelease,
   unitOf,
+  unitsBeside,
   whatRuns,
   type Versions,
 } from './model/release.ts'
@@ -31,10 +30,8 @@ export interface ReleasingOptions extends Omit<ReleasesOptions, 'now'> {
   readonly slots: () => Pick<Slots, 'views' | 'current'>
   readonly placed: () => readonly Placed[]
   readonly clients: () => readonly Client[]
-  /** Where Envoy listens, as seen from here. */
-  readonly host: () => string
-  /** What the listener of a service speaks. */
-  readonly scheme: (service: Service) => 'http' | 'https'
+  /** A service's own endpoint, as seen from here. */
+  readonly url: (service: Service, port: number) => string
   /** Resolves when a server of this definition works; rejects with the reason in words. */
   readonly trial: (service: Service, signal: AbortSignal) => Promise<void>
   /** Resolves when everything that is known is published. */
@@ -48,6 +45,8 @@ export interface ReleaseParts extends Releasing {
   problems(): Problem[]
   /** For the service's row. */
   row(placed: Placed): ServiceRow['release']
+  /** As `unitsBeside`, for a unit of any service. */
+  beside(unit: string): readonly string[]
   /** Something was reconciled. */
   reconciled(): void
   close(): void
@@ -75,30 +74,16 @@ export function createReleasing(options: ReleasingOptions): ReleaseParts {
    * A request that only makes Envoy ask for the slot's cluster and ends in the adapter: of a session that the version
    * could have and nobody has.
    */
-  const knock = ({ service, port }: Placed, slot: Slot): Promise<void> => {
+  const knock = async ({ service, port }: Placed, slot: Slot): Promise<void> => {
     const [client] = clients()
       .filter(({ name }) => name === slot.group || slot.group === EVERYONE)
       .filter((each) => mayUse(each, service))
     const version = rolesOf(find(service.name).versions).find((each) => unitOf(each.service) === slot.service)
-    if (port === undefined || !client || !version) return Promise.resolve()
-    const headers = {
-      host: 'localhost',
-      'x-mcp-client': client.name,
-      'mcp-session-id': `${sessionMark(version.service.variant)}none`,
-    }
+    if (port === undefined || !client || !version) return
+    const headers = { 'x-mcp-client': client.name, 'mcp-session-id': `${sessionMark(version.service.variant)}none` }
     const signal = AbortSignal.any([AbortSignal.timeout(KNOCK_MS), stopped.signal])
-    return new Promise((resolve, reject) => {
-      const send = options.scheme(service) === 'https' ? secureRequest : request
-      // The certificate is for others (api/own-fetch.ts).
-      const target = { host: options.host(), port, path: '/mcp', method: 'DELETE', rejectUnauthorized: false }
-      const call = send({ ...target, headers, signal }, (response) => {
-        response.resume()
-        response.once('end', resolve)
-        response.once('error', reject)
-      })
-      call.once('error', reject)
-      call.end()
-    })
+    const response = await ownFetch(options.url(service, port), { method: 'DELETE', headers, signal })
+    await response.body?.cancel()
   }
 
   const rowOf = (versions: Versions, { role, service }: ReturnType<typeof rolesOf>[number]): ReleaseVersion => {
@@ -187,6 +172,12 @@ export function createReleasing(options: ReleasingOptions): ReleaseParts {
     },
     versions: (service) => releases.versions(service),
     peek: (service) => releases.peek(service),
+    beside: (unit) => {
+      const { service, variant } = partsOfUnit(unit)
+      // Most units are a service's first version, which is neither.
+      const found = variant === undefined ? undefined : placed().find((each) => each.service.name === service)
+      return found ? unitsBeside(found.versions, unit) : []
+    },
     row({ versions }) {
       const state = stateOfRelease(versions)
       if (state === undefined) return undefined

@@ -40,7 +40,7 @@ export function serviceRow(
   const { service, port } = placed
   const all = slots.filter((slot) => slot.service === service.name)
   const own = all.filter((slot) => slot.variant === service.variant)
-  const host = bracketed(callAddress(bind))
+  const host = callAddress(bind)
   const refusal = refused.find(({ name }) => port !== undefined && name === listenerName(service.name, port))
   const down = (refusal && unserved(refusal, port)) ?? uncertified(service.name) ?? downReason(service)
   const reason = down ?? unhealthy(service, own)
@@ -50,8 +50,8 @@ export function serviceRow(
   return {
     name: service.name,
     port: port ?? null,
-    url: port === undefined ? null : `${schemeOf(tuning, service.tuning)}://${host}:${port}/mcp`,
-    gateway_url: port === undefined ? null : `${schemeOf(tuning)}://${host}:${gateway}/${service.name}/mcp`,
+    url: port === undefined ? null : urlOf(service, port, host, tuning),
+    gateway_url: port === undefined ? null : `${schemeOf(tuning)}://${bracketed(host)}:${gateway}/${service.name}/mcp`,
     state,
     health: reason === undefined ? (state === 'up' ? 'healthy' : 'unknown') : 'unhealthy',
     isolation: service.isolation,
@@ -83,8 +83,13 @@ function unserved(refusal: RefusedResource, port: number | undefined): string | 
   return good ? undefined : `Envoy refused the listener: ${message}`
 }
 
+/** A service's own endpoint. @param tuning what is said of Envoy for all services */
+export function urlOf(service: Service, port: number, host: string, tuning: Tuning | undefined): string {
+  return `${schemeOf(tuning, service.tuning)}://${bracketed(host)}:${port}/mcp`
+}
+
 /** What a listener with these settings speaks. */
-export function schemeOf(...layers: (Tuning | undefined)[]): 'http' | 'https' {
+function schemeOf(...layers: (Tuning | undefined)[]): 'http' | 'https' {
   return knobsOf(...layers).tls === 'none' ? 'http' : 'https'
 }
 

@@ -85,6 +85,7 @@ test('a preview of what is served already changes nothing, also where the image 
           .map((unit) => ({ service: unitOf(unit), group: 'alice', generation: 1, state: 'asleep' }))
       },
       current: () => current,
+      tell: () => current,
       retired: () => [],
       problems: () => [],
       views: () => [],

@@ -16,7 +16,7 @@ const canary = { backend: program('two'), weight: 10, warm: false }
 beforeEach(() => void vi.useFakeTimers())
 afterEach(() => void vi.useRealTimers())
 
-function setUp(release: object) {
+function setUp(release: object, unheard = false) {
   const versions: Versions = versionsOf(
     service('files', { release: { rollback, drainMs: 0, ...release } }),
     undefined,
@@ -33,6 +33,7 @@ function setUp(release: object) {
   }
   const rolledBack: string[] = []
   const knocked: string[] = []
+  const logged: unknown[] = []
   const watch = new ReleaseWatch({
     released: () => world.released,
     stats: async () => {
@@ -42,8 +43,11 @@ function setUp(release: object) {
     views: () => world.views,
     slots: () => world.slots,
     rollBack: (_, reason) => void rolledBack.push(reason),
-    knock: async (_, { service: unit, group, generation }) => void knocked.push(`${unit}|${group}@${generation}`),
-    log: () => undefined,
+    knock: async (_, { service: unit, group, generation }) => {
+      knocked.push(`${unit}|${group}@${generation}`)
+      if (unheard) throw new TypeError('fetch failed', { cause: new Error('refused') })
+    },
+    log: (message, fields) => void logged.push([message, fields]),
   })
   const look = async (count = 1) => {
     watch.changed()
@@ -58,7 +62,7 @@ function setUp(release: object) {
     status: { pid: of === undefined ? 1 : 2, failures, failing, lastFailure: 'it broke' } as SlotView['status'] &
       object,
   })
-  return { world, watch, look, rolledBack, knocked, other, variant, view }
+  return { world, watch, look, rolledBack, knocked, logged, other, variant, view }
 }
 
 test('errors that are the canary’s alone roll it back, and what was before does not count', async () => {
@@ -120,6 +124,20 @@ test('a canary of which nothing works is rolled back without many requests, but 
   expect(rolledBack[0]).toBe('None of its servers works: it broke')
 })
 
+test('failures of before this control plane do not count, also where an adapter says them late', async () => {
+  const { world, look, rolledBack, other, variant, view } = setUp({ canary })
+  const { status: _, ...late } = view(variant, 0)
+  world.views = [view(undefined, 0), { ...late, pid: 2 }]
+  await look()
+  world.stats.set(other, { requests: 40, errors: 0 })
+  world.views = [view(undefined, 0), { ...view(variant, 9), pid: 2 }]
+  await look(2)
+  expect(rolledBack).toEqual([])
+  world.views = [view(undefined, 0), { ...view(variant, 13), pid: 2 }]
+  await look()
+  expect(rolledBack[0]).toContain('4 of 40 requests failed')
+})
+
 test('not when nothing of the stable version works either', async () => {
   const { world, look, rolledBack, variant, view } = setUp({ canary })
   world.views = [view(undefined, 0), view(variant, 0)]
@@ -163,6 +181,17 @@ test('slots of a mirror and of a warm canary are woken beside those that are use
     await look(2)
     expect(knocked).toContain(`${other}|alice@4`)
   }
+})
+
+test('why one cannot be woken is told once', async () => {
+  const { world, look, knocked, logged, other } = setUp({ canary: { ...canary, warm: true } }, true)
+  world.slots = [
+    { service: 'files', group: 'alice', generation: 1, state: 'up' },
+    { service: other, group: 'alice', generation: 1, state: 'asleep' },
+  ]
+  await look(3)
+  expect(knocked.length).toBeGreaterThan(2)
+  expect(logged).toEqual([['a slot was not woken', { slot: `${other}|alice@1`, reason: 'refused' }]])
 })
 
 test('nobody is asked anything when there is no release any more', async () => {

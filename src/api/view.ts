@@ -26,7 +26,9 @@ export const slotRow = object({
   state: oneOf(['asleep', 'starting', 'up', 'failed']),
   sessions: count,
   processes: count,
-  why: optional(oneOf(['min', 'requests', 'streams', 'sessions', 'recent'])).describe('What keeps it awake.'),
+  why: optional(oneOf(['min', 'release', 'requests', 'streams', 'sessions', 'recent'])).describe(
+    'What keeps it awake.',
+  ),
   pid: optional(pid).describe("The adapter's, while it runs."),
   version: optional(string()).describe('Of a service with several; absent: the first one.'),
 })
@@ -45,7 +47,7 @@ export const serviceRow = object({
   source: oneOf(['config', 'deployed', 'docker', 'memory']).describe('Where the definition comes from.'),
   slots: array(slotRow),
   why: optional(string()).describe(
-    'What keeps it awake (min, requests, streams, sessions, recent), or how long nobody had used it before it slept.',
+    'What keeps it awake (min, release, requests, streams, sessions, recent), or how long nobody had used it before it slept.',
   ),
   reason: optional(string()).describe('Why it is failed or down, in words.'),
   note: optional(string()).describe('Why it does not run where it would run first, in words.'),

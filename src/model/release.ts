@@ -78,7 +78,7 @@ export function versionsOf(service: Service, decision: Decision | undefined, now
   const { canary, mirror, drainMs = 0 } = service.release ?? {}
   const other = canary && variantOf(canary.backend) !== own ? version(service, canary.backend) : undefined
   const until = (decision?.at ?? 0) + drainMs
-  const leaving = (gone: Service) => (now < until ? { leaving: { service: gone, until } } : {})
+  const leaving = (gone: Service) => (now < until ? { leaving: { service: withoutReserve(gone), until } } : {})
   const shadow = mirror && version(service, mirror.backend)
   const taken = [own, ...(other ? [other.variant] : [])]
   const mirrored =
@@ -97,6 +97,15 @@ export function rolesOf({ stable, canary, mirror, leaving }: Versions): { role: 
     ...(mirror ? [{ role: 'mirror' as const, service: mirror.service }] : []),
     ...(leaving ? [{ role: 'leaving' as const, service: leaving.service }] : []),
   ]
+}
+
+/**
+ * The units whose slots, while they are up, have that of the same clients of this unit up as well, though nobody asks for
+ * it: for a mirror and a warm canary.
+ */
+export function unitsBeside({ stable, canary, mirror }: Versions, unit: string): string[] {
+  if (mirror && unitOf(mirror.service) === unit) return [stable, ...(canary ? [canary.service] : [])].map(unitOf)
+  return canary?.warm && unitOf(canary.service) === unit ? [unitOf(stable)] : []
 }
 
 export type ReleaseState = 'canary' | 'mirror' | 'promoted' | 'rolled-back'
@@ -243,7 +252,8 @@ export function releaseProblems(versions: Versions, decision: Decision | undefin
   if (decision?.outcome === 'promoted')
     tell(
       `Its canary was promoted: ${whatRuns(versions.stable.backend)} serves everybody, and its definition says otherwise.`,
-      'Write that in the place of the earlier one and remove release.canary; nothing is restarted for it.',
+      'Write that in the place of the earlier one and remove release.canary. Nothing is restarted for it, and what the ' +
+        'earlier version still has of sessions ends.',
     )
   if (decision?.outcome === 'rolled-back')
     tell(
@@ -262,6 +272,11 @@ export function whatRuns(backend: Backend): string {
 
 function version(service: Service, backend: Backend): Service {
   return { ...service, backend, variant: variantOf(backend) }
+}
+
+/** Nobody begins with it any more: no slot of it is started without a request, and no server for sessions to come. */
+function withoutReserve(service: Service): Service {
+  return { ...service, scale: { ...service.scale, min: 0, warm: 0 } }
 }
 
 /** Before an engine is chosen: where a version runs makes it no other. */

@@ -27,8 +27,8 @@ export interface Activity {
   readonly wokenAt?: number | undefined
 }
 
-/** What keeps a slot awake: the configuration, what goes on, sessions, or that it was used a moment ago. */
-export const AWAKE_FOR = ['min', 'requests', 'streams', 'sessions', 'recent'] as const
+/** What keeps a slot awake: the configuration, a release, what goes on, sessions, or that it was used a moment ago. */
+export const AWAKE_FOR = ['min', 'release', 'requests', 'streams', 'sessions', 'recent'] as const
 export type AwakeFor = (typeof AWAKE_FOR)[number]
 
 export type Decision =
@@ -36,9 +36,9 @@ export type Decision =
   /** `againMs`: when it may be different by itself; undefined: not before something happens. */
   | { readonly sleep: false; readonly awakeFor: AwakeFor; readonly againMs: number | undefined }
 
-/** @param kept never sleeps; @param now in milliseconds since 1970 */
-export function decide(scale: Scale, kept: boolean, activity: Activity, now: number): Decision {
-  const busy = kept ? 'min' : busyWith(scale, activity)
+/** @param kept why it does not sleep although nobody uses it; @param now in milliseconds since 1970 */
+export function decide(scale: Scale, kept: 'min' | 'release' | undefined, activity: Activity, now: number): Decision {
+  const busy = kept ?? busyWith(scale, activity)
   if (busy) return { sleep: false, awakeFor: busy, againMs: undefined }
   const { activeAt, wokenAt = 0 } = activity
   const usedMs = scale.idleMs ?? IDLE_MS

@@ -24,13 +24,15 @@ export interface SleeperContext {
   /** The life's cluster goes when no route names it any more. */
   readonly forget: (entry: Entry, life: Life) => void
   /** Ends an adapter that may have requests. */
-  readonly drain: (adapter: Adapter) => void
+  readonly drain: (entry: Entry, adapter: Adapter) => void
   /** Resolves when no request is led to earlier lives of a slot any more; never, once the slots are closed. */
   readonly routed: (entry: Entry) => Promise<void>
   /** Not called once the slots are closed. */
   readonly later: (work: () => void, ms: number) => NodeJS.Timeout
   readonly cancel: (timer: NodeJS.Timeout | undefined) => void
   readonly changed: () => void
+  /** Whether a release has it up, though nobody asks for it. */
+  readonly needed: (entry: Entry) => boolean
   readonly log: (message: string, fields?: object) => void
 }
 
@@ -43,14 +45,14 @@ export class Sleeper {
 
   /** Why a life is awake; undefined: nobody knows yet, or it sleeps soon. */
   awakeFor(entry: Entry, life: Life): AwakeFor | undefined {
-    const decision = decisionOn(entry, life)
+    const decision = this.#decisionOn(entry, life)
     return !decision || decision.sleep ? undefined : decision.awakeFor
   }
 
   /** Something is different: makes sure that it is looked at when it may sleep. */
   watch(entry: Entry, life: Life): void {
     if (!isUp(entry, life)) return
-    const decision = decisionOn(entry, life)
+    const decision = this.#decisionOn(entry, life)
     const ms = decision?.sleep ? 0 : decision?.againMs
     // What is looked at too early is looked at again; what is used all the time is not given a new timer each time.
     if (ms !== undefined && !(life.look && life.look.at <= Date.now() + ms)) this.#lookIn(entry, life, ms)
@@ -76,8 +78,17 @@ export class Sleeper {
   }
 
   /** What falls asleep shall not be used any more. @returns whether anything did */
-  dismiss({ current }: Entry): boolean {
-    return current.before !== undefined && this.#giveUp(current, current.before)
+  dismiss(entry: Entry): boolean {
+    const { current } = entry
+    return current.before !== undefined && this.#giveUp(entry, current, current.before)
+  }
+
+  /** Undefined: nobody knows how it is, or what is wanted of it. */
+  #decisionOn(entry: Entry, { status, wokenAt }: Life): Decision | undefined {
+    const { definition, group } = entry
+    if (!definition || !status) return undefined
+    const kept = isKept(definition, group) ? 'min' : this.#context.needed(entry) ? 'release' : undefined
+    return decide(definition.scale, kept, { ...status, wokenAt }, Date.now())
   }
 
   #lookIn(entry: Entry, life: Life, ms: number): void {
@@ -96,7 +107,7 @@ export class Sleeper {
     if (!isUp(entry, life)) return
     if (!status) return life.look ? undefined : this.#lookIn(entry, life, AGAIN_MS)
     life.status = status
-    const decision = decisionOn(entry, life)
+    const decision = this.#decisionOn(entry, life)
     if (!decision?.sleep) return this.watch(entry, life)
     entry.unusedMs = decision.unusedMs
     this.#fallAsleep(entry, life, status.activeAt)
@@ -127,7 +138,7 @@ export class Sleeper {
         if (this.#takeOver(entry, next, life)) return
       } else if (ended instanceof Error) {
         log('an adapter does not say whether it sleeps', { slot, reason: ended.message })
-        this.#giveUp(next, life)
+        this.#giveUp(entry, next, life)
       } else {
         delete next.before
         log('a slot is asleep', { slot })
@@ -137,9 +148,9 @@ export class Sleeper {
     if (next.state === 'starting') start(entry, next)
   }
 
-  #giveUp(next: Life, before: Life): boolean {
+  #giveUp(entry: Entry, next: Life, before: Life): boolean {
     delete next.before
-    if (before.adapter) this.#context.drain(before.adapter)
+    if (before.adapter) this.#context.drain(entry, before.adapter)
     return true
   }
 
@@ -148,7 +159,7 @@ export class Sleeper {
     const { adapter } = life
     const usable = adapter && entry.wanted && entry.current === next
     if (!usable) {
-      this.#giveUp(next, life)
+      this.#giveUp(entry, next, life)
       return false
     }
     delete next.before
@@ -169,10 +180,4 @@ export class Sleeper {
 
 function isUp(entry: Entry, life: Life): boolean {
   return entry.current === life && life.state === 'up' && life.adapter !== undefined
-}
-
-/** Undefined: nobody knows how it is, or what is wanted of it. */
-function decisionOn({ definition, group }: Entry, { status, wokenAt }: Life): Decision | undefined {
-  if (!definition || !status) return undefined
-  return decide(definition.scale, isKept(definition, group), { ...status, wokenAt }, Date.now())
 }

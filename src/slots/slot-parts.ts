@@ -72,6 +72,8 @@ export interface SlotsOptions {
   readonly generations: Generations
   /** Envoy has the newest routes of a service: none of them names an earlier life any more. */
   readonly routed: (service: string) => boolean
+  /** Units whose slots, while they are up, keep those of this unit and the same clients up; absent: there are none. */
+  readonly beside?: (unit: string) => readonly string[]
   /** Something that Envoy or people should see is different. */
   readonly changed: () => void
   readonly log: (message: string, fields?: object) => void

@@ -32,6 +32,7 @@ const STABLE_MS = 10_000
 const FREE_DEATHS = 1
 const FIRST_RETRY_MS = 1000
 const LAST_RETRY_MS = 30_000
+const ADJUST_AGAIN_MS = 5000
 /** How long requests of a slot that is replaced or not wanted any more may still run. */
 const RETIRE_MS = 30_000
 
@@ -52,11 +53,13 @@ export class Slots {
         if (!this.#closed) life.starting = this.#start(entry, life)
       },
       forget: (entry, life) => this.#forgetLater(entry, life),
-      drain: (adapter) => void this.#drain(adapter),
+      drain: (entry, adapter) => void this.#drain(entry, adapter),
       routed: (entry) => this.#routed(entry),
       later: (work, ms) => this.#later(work, ms),
       cancel: (timer) => this.#cancel(timer),
       changed: options.changed,
+      needed: ({ service, group }) =>
+        (options.beside?.(service) ?? []).some((unit) => this.#entries.get(key(unit, group))?.current.state === 'up'),
       log: options.log,
     })
   }
@@ -123,17 +126,22 @@ export class Slots {
   demand(cluster: string): 'hold' | 'never' {
     const found = slotOfCluster(cluster)
     const entry = found && this.#entries.get(key(found.service, found.group))
-    if (!entry || entry.current.generation !== found.generation || !entry.wanted || this.#closed) return 'never'
+    if (!found || this.#closed) return 'never'
+    if (!entry?.wanted) return this.#neverAgain(found)
+    if (entry.current.generation !== found.generation) return 'never'
     if (entry.current.state === 'asleep') this.#wake(entry)
     return 'hold'
   }
 
-  /** The slot that routes lead to now, for every wanted group; Envoy is told of them. */
+  /** The slot that routes lead to now, for every wanted group. */
   current(): Slot[] {
-    return [...this.#entries.values()].map((entry) => {
-      entry.told = entry.current.generation
-      return slotOf(entry, entry.current)
-    })
+    return [...this.#entries.values()].map((entry) => slotOf(entry, entry.current))
+  }
+
+  /** The same for routes that Envoy is given at this moment. */
+  tell(): Slot[] {
+    for (const entry of this.#entries.values()) entry.told = entry.current.generation
+    return this.current()
   }
 
   /** Earlier lives whose clusters are still there. */
@@ -234,16 +242,18 @@ export class Slots {
     entry.current.fingerprint = fingerprint
   }
 
-  /** One that does not hear is told again with the next change; its definition is the same either way. */
+  /** One that does not hear is told again soon; its definition is the same either way. */
   #adjust(entry: Entry, life: Life, service: Service): void {
     const wanted = adjustedBy(service)
-    if (!life.adapter || life.adjusted === wanted) return
+    // What kept it awake may be gone all the same: the use of another version, or its client's name in the definition.
+    if (!life.adapter || life.adjusted === wanted) return this.#sleeper.watch(entry, life)
     const before = life.adjusted
     life.adjusted = wanted
     this.#sleeper.watchAnew(entry, life)
     life.adapter.adjust(service).catch((error: Error) => {
       life.adjusted = before
       this.#options.log('an adapter was not told of its new settings', { reason: error.message })
+      this.#later(this.#options.changed, ADJUST_AGAIN_MS)
     })
   }
 
@@ -279,12 +289,12 @@ export class Slots {
   #retire(entry: Entry, life: Life): void {
     entry.retired.add(life)
     // One that is still starting is drained as soon as it can hear it (#start).
-    if (life.adapter) void this.#drain(life.adapter)
+    if (life.adapter) void this.#drain(entry, life.adapter)
   }
 
-  async #drain(adapter: Adapter): Promise<void> {
-    // Routes leave the old life within milliseconds; a request that is on its way must not find it refusing.
-    await new Promise((resolve) => this.#later(() => resolve(undefined), CLUSTER_GRACE_MS))
+  async #drain(entry: Entry, adapter: Adapter): Promise<void> {
+    // A request that is on its way must not find it refusing; nor those of an Envoy that does not take the new routes.
+    await this.#routed(entry)
     await adapter.drain(RETIRE_MS).catch((error: Error) => {
       this.#options.log('an adapter does not end', { pid: adapter.pid, reason: error.message })
     })
@@ -293,11 +303,23 @@ export class Slots {
   /** A new life, asleep. Persisted before anybody can hear of it. */
   #advance(entry: Entry, from: number): Life {
     const generation = from + 1
-    const name = key(entry.service, entry.group)
-    this.#generations.set(name, generation)
-    this.#options.generations.setGeneration(name, generation)
+    this.#remember(key(entry.service, entry.group), generation)
     entry.current = { generation, born: generation, state: 'asleep', fingerprint: entry.current.fingerprint }
     return entry.current
+  }
+
+  /** Envoy does not ask twice for a name that it was refused: should the slot come back, it has another one. */
+  #neverAgain({ service, group, generation }: { service: string; group: string; generation: number }): 'never' {
+    const name = key(service, group)
+    const entry = this.#entries.get(name)
+    if (entry?.current.generation === generation) this.#advance(entry, generation)
+    else if (!entry && generation === (this.#generations.get(name) ?? 1)) this.#remember(name, generation + 1)
+    return 'never'
+  }
+
+  #remember(name: string, generation: number): void {
+    this.#generations.set(name, generation)
+    this.#options.generations.setGeneration(name, generation)
   }
 
   #wake(entry: Entry): void {
@@ -327,7 +349,7 @@ export class Slots {
       life.upSince = life.wokenAt = Date.now()
       this.#options.log('adapter is up', { slot, pid: adapter.pid, ms: Math.round(performance.now() - began) })
       if (this.#closed) return
-      if (entry.retired.has(life)) void this.#drain(adapter)
+      if (entry.retired.has(life)) void this.#drain(entry, adapter)
     } catch (error) {
       if (this.#closed) return
       this.#failed(

@@ -11,6 +11,7 @@ import {
   rolesOf,
   stateOfRelease,
   unitOf,
+  unitsBeside,
   verdict,
   versionsOf,
   type Decision,
@@ -119,6 +120,9 @@ describe('versions', () => {
     const unit = unitOf(versionsOf(given, decision, 0).stable)
     const written = service('files', { backend: program('two') })
     expect(unitOf(versionsOf(written, decision, 0).stable)).toBe(unit)
+    const [problem] = releaseProblems(versionsOf(given, decision, 0), decision)
+    expect(versionsOf(written, decision, 0).leaving, problem?.remedy).toBe(undefined)
+    expect(problem?.remedy).toContain('earlier version still has of sessions ends')
     expect(stateOfRelease(versionsOf(written, decision, 0))).toBe(undefined)
     const next = released('two', 'three')
     expect(shown(next, decision, MINUTE)).toEqual({ stable: 'two', canary: 'three' })
@@ -129,6 +133,29 @@ describe('versions', () => {
     expect(unitOf(versionsOf(next, undone, 2 * MINUTE).stable)).toBe(unit)
     const refused = rolledBack(next, decision, 2 * MINUTE)
     expect(unitOf(versionsOf(next, refused, 2 * MINUTE).stable)).toBe(unit)
+  })
+
+  test('a mirror is up beside both versions, a warm canary beside the stable one, and none beside itself', () => {
+    const mirror = { backend: program('three'), percent: 1 }
+    const canary = { backend: program('two'), weight: 1, warm: true }
+    const { release } = released('one', 'two')
+    const versions = versionsOf(service('files', { release: { ...release!, canary, mirror } }), undefined, 0)
+    const [first, second, third] = rolesOf(versions).map((each) => unitOf(each.service))
+    expect(unitsBeside(versions, third!)).toEqual([first, second])
+    expect(unitsBeside(versions, second!)).toEqual([first])
+    expect(unitsBeside(versions, first!)).toEqual([])
+    const cold = versionsOf(released('one', 'two'), undefined, 0)
+    expect(unitsBeside(cold, unitOf(cold.canary!.service))).toEqual([])
+  })
+
+  test('a version that only keeps its sessions has no slot started without a request, and no server in reserve', () => {
+    const scale = { warm: 2, max: 4, min: 1, idleMs: 1000 }
+    const given = { ...released('one', 'two'), scale }
+    for (const decision of [promoted(given, undefined, 0), rolledBack(given, undefined, 0, 'It failed.')]) {
+      const { stable, leaving } = versionsOf(given, decision, 0)
+      expect(stable.scale).toEqual(scale)
+      expect(leaving?.service.scale).toEqual({ ...scale, min: 0, warm: 0 })
+    }
   })
 
   test('rolled back: nobody begins with the canary, before and after a promotion', () => {

@@ -33,45 +33,46 @@ const always = (check: (scale: Scale, activity: Activity) => void) =>
 describe('a slot', () => {
   test('never sleeps while it is kept or a request is under way', () => {
     always((scale, activity) => {
-      expect(decide(scale, true, activity, NOW)).toMatchObject({ sleep: false, awakeFor: 'min' })
-      expect(decide(scale, false, { ...activity, requests: 1 }, NOW)).toMatchObject({ sleep: false })
-      expect(decide(scale, false, { ...activity, expected: 1 }, NOW)).toMatchObject({ sleep: false })
+      expect(decide(scale, 'min', activity, NOW)).toMatchObject({ sleep: false, awakeFor: 'min' })
+      expect(decide(scale, undefined, { ...activity, requests: 1 }, NOW)).toMatchObject({ sleep: false })
+      expect(decide(scale, undefined, { ...activity, expected: 1 }, NOW)).toMatchObject({ sleep: false })
     })
   })
 
   test('never sleeps with an open stream, unless these are to be ignored', () => {
     always((scale, activity) => {
-      const { sleep } = decide(scale, false, { ...activity, streams: 1 }, NOW)
+      const { sleep } = decide(scale, undefined, { ...activity, streams: 1 }, NOW)
       if (scale.streams !== 'ignore') expect(sleep).toBe(false)
-      else expect(sleep).toBe(decide({ ...scale, streams: 'keep' }, false, { ...activity, streams: 0 }, NOW).sleep)
+      else expect(sleep).toBe(decide({ ...scale, streams: 'keep' }, undefined, { ...activity, streams: 0 }, NOW).sleep)
     })
   })
 
   test('takes no session from anybody, unless it is said how long one may rest', () => {
     always((scale, activity) => {
-      if (scale.idleMs === undefined) expect(decide(scale, false, { ...activity, sessions: 1 }, NOW).sleep).toBe(false)
+      if (scale.idleMs === undefined)
+        expect(decide(scale, undefined, { ...activity, sessions: 1 }, NOW).sleep).toBe(false)
     })
   })
 
   test('sleeps only after it has rested for as long as is said, and then whenever nothing keeps it awake', () => {
     always((scale, activity) => {
       const rested = NOW - activity.activeAt >= (scale.idleMs ?? IDLE_MS)
-      const decision = decide(scale, false, activity, NOW)
+      const decision = decide(scale, undefined, activity, NOW)
       if (decision.sleep) expect(rested).toBe(true)
       else if (decision.awakeFor === 'recent') expect(rested).toBe(false)
       const quiet = { ...activity, requests: 0, expected: 0, streams: 0, sessions: 0 }
-      expect(decide(scale, false, quiet, NOW).sleep).toBe(rested)
+      expect(decide(scale, undefined, quiet, NOW).sleep).toBe(rested)
     })
   })
 
   test('that was used a short while ago is looked at again when it has rested, and then sleeps', () => {
     always((scale, activity) => {
-      const decision = decide(scale, false, activity, NOW)
+      const decision = decide(scale, undefined, activity, NOW)
       if (decision.sleep || decision.awakeFor !== 'recent') return
       const again = decision.againMs!
       expect(again).toBeGreaterThan(0)
       expect(again).toBeLessThanOrEqual(scale.idleMs ?? IDLE_MS)
-      const { sleep } = decide(scale, false, activity, NOW + again)
+      const { sleep } = decide(scale, undefined, activity, NOW + again)
       // Only a clock that was set back makes it take more than one look.
       if (activity.activeAt <= NOW) expect(sleep).toBe(true)
     })
@@ -84,9 +85,9 @@ describe('a slot', () => {
         activities,
         fc.integer({ min: NOW - 2 * ARRIVAL_MS, max: NOW }),
         (scale, activity, wokenAt) => {
-          const { sleep } = decide(scale, false, { ...activity, wokenAt }, NOW)
+          const { sleep } = decide(scale, undefined, { ...activity, wokenAt }, NOW)
           if (NOW - wokenAt < ARRIVAL_MS && activity.activeAt <= wokenAt) expect(sleep).toBe(false)
-          if (activity.activeAt > wokenAt) expect(sleep).toBe(decide(scale, false, activity, NOW).sleep)
+          if (activity.activeAt > wokenAt) expect(sleep).toBe(decide(scale, undefined, activity, NOW).sleep)
         },
       ),
       { numRuns: 2000 },
@@ -95,7 +96,7 @@ describe('a slot', () => {
 
   test('that is busy is not looked at before something happens', () => {
     always((scale, activity) => {
-      const decision = decide(scale, false, { ...activity, requests: 1 }, NOW)
+      const decision = decide(scale, undefined, { ...activity, requests: 1 }, NOW)
       expect(decision).toEqual({ sleep: false, awakeFor: 'requests', againMs: undefined })
     })
   })

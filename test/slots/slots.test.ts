@@ -30,6 +30,7 @@ class FakeAdapter implements Adapter {
   readonly slept: number[] = []
   sleeps: Promise<boolean> | undefined
   released = false
+  deaf = false
   readonly #events: AdapterEvents
   #status: AdapterStatus | undefined
 
@@ -44,6 +45,7 @@ class FakeAdapter implements Adapter {
   }
 
   async adjust({ scale, limits }: Adjustable): Promise<void> {
+    if (this.deaf) throw new Error('it does not answer')
     this.adjusted.push({ scale, limits })
   }
 
@@ -126,6 +128,7 @@ function setUp(generations = new Map<string, number>()) {
       setGeneration: (slot, generation) => void generations.set(slot, generation),
     },
     routed: () => routed.now,
+    beside: (unit) => (unit === 'mirror' ? ['a'] : []),
     changed,
     log: () => undefined,
   })
@@ -164,7 +167,7 @@ describe('slots', () => {
     expect(stateOf(slots)).toEqual(['alice@1 up'])
     expect(slots.demand('a|bob@1')).toBe('never')
     slots.sync([there], [client('alice'), client('bob')])
-    expect(stateOf(slots)).toEqual(['alice@1 up', 'bob@1 asleep'])
+    expect(stateOf(slots)).toEqual(['alice@1 up', 'bob@2 asleep'])
   })
 
   test('nothing starts before somebody asks; asked twice, it starts once', async () => {
@@ -290,9 +293,37 @@ describe('slots', () => {
     expect(stateOf(slots)).toEqual(['alice@1 up'])
   })
 
+  test('other settings reach one that did not hear at first, and one that was falling asleep', async () => {
+    const { slots, starts, changed } = setUp()
+    const idle = { warm: 0, max: undefined, idleMs: 20_000 }
+    slots.sync([service('a', { scale: idle })], ALICE)
+    slots.demand('a|alice@1')
+    const adapter = await starts[0]!.up()
+    await vi.advanceTimersByTimeAsync(1)
+    adapter.says({})
+    adapter.deaf = true
+    changed.mockClear()
+    const wider = service('a', { scale: { ...idle, max: 2 } })
+    slots.sync([wider], ALICE)
+    await vi.advanceTimersByTimeAsync(6000)
+    expect(changed, 'nobody else may ever say "look again"').toHaveBeenCalled()
+    adapter.deaf = false
+    slots.sync([wider], ALICE)
+    expect(adapter.adjusted.map(({ scale }) => scale.max)).toEqual([2])
+
+    await vi.advanceTimersByTimeAsync(15_000)
+    expect(stateOf(slots)).toEqual(['alice@2 asleep'])
+    slots.sync([service('a', { scale: { ...idle, max: 3 } })], ALICE)
+    changed.mockClear()
+    slots.demand('a|alice@2')
+    expect(changed).toHaveBeenCalled()
+    slots.sync([service('a', { scale: { ...idle, max: 3 } })], ALICE)
+    expect(adapter.adjusted.map(({ scale }) => scale.max)).toEqual([2, 3])
+  })
+
   test('a changed definition replaces the adapter: the next life first, then the old one drains', async () => {
     const change = { limits: { concurrency: 1, queue: 1, timeoutMs: 1, messageBytes: 1 } }
-    const { slots, starts } = setUp()
+    const { slots, starts, routed } = setUp()
     slots.sync([service('a')], ALICE)
     slots.demand('a|alice@1')
     const old = await starts[0]!.up()
@@ -302,6 +333,11 @@ describe('slots', () => {
     expect(old.drained).toEqual([])
     slots.demand('a|alice@2')
     expect(starts[1]!.fingerprint).not.toBe(starts[0]!.fingerprint)
+    routed.now = false
+    slots.tell()
+    await vi.advanceTimersByTimeAsync(60_000)
+    expect(old.drained, 'Envoy has not the new routes yet').toEqual([])
+    routed.now = true
     await vi.advanceTimersByTimeAsync(2000)
     expect(old.drained).toEqual([30_000])
     await vi.advanceTimersByTimeAsync(2000)
@@ -328,6 +364,7 @@ describe('slots', () => {
     expect(slots.demand('a|alice@2')).toBe('hold')
     const late = await starts[1]!.up()
     expect(starts[3]).toMatchObject({ slot: 'a|alice@2', fingerprint: starts[0]!.fingerprint })
+    slots.tell()
     await vi.advanceTimersByTimeAsync(2000)
     expect([old, late, other].map(({ drained }) => drained)).toEqual([[30_000], [30_000], []])
     expect(slots.restart('none')).toBe(0)
@@ -362,6 +399,7 @@ describe('slots', () => {
     const up = await starts[0]!.up()
     slots.sync([], ALICE)
     const late = await starts[1]!.up()
+    slots.tell()
     await vi.advanceTimersByTimeAsync(10_000)
     expect(up.drained).toEqual([30_000])
     expect(late.drained).toEqual([30_000])
@@ -382,6 +420,25 @@ describe('slots', () => {
     const next = setUp(generations)
     next.slots.sync([service('a')], ALICE)
     expect(stateOf(next.slots)).toEqual(['alice@2 asleep'])
+  })
+
+  test('a name that Envoy was refused does not come back, because it does not ask for it again', async () => {
+    const { slots, starts, generations } = setUp()
+    slots.sync([service('a')], ALICE)
+    slots.sync([], ALICE)
+    // A request that was on its way on the old routes.
+    expect(slots.demand('a|alice@1')).toBe('never')
+    slots.sync([service('a')], ALICE)
+    expect(stateOf(slots)).toEqual(['alice@2 asleep'])
+    expect(generations.get('a|alice')).toBe(2)
+    slots.demand('a|alice@2')
+    await starts[0]!.up()
+    slots.sync([], ALICE)
+    // While the earlier life drains there is a slot that nobody may wake.
+    expect(slots.demand('a|alice@2')).toBe('never')
+    expect(slots.demand('a|alice@3')).toBe('never')
+    slots.sync([service('a')], ALICE)
+    expect(stateOf(slots)).toEqual(['alice@4 asleep'])
   })
 
   test('a container started again keeps its adapter, another container gets its own', async () => {
@@ -451,7 +508,7 @@ describe('a slot that nobody uses', () => {
     // The request that has woken it comes.
     await vi.advanceTimersByTimeAsync(1)
     adapter.says({ sessions: 1 })
-    set.slots.current()
+    set.slots.tell()
     return { ...set, adapter }
   }
 
@@ -459,7 +516,7 @@ describe('a slot that nobody uses', () => {
   const pass = async (slots: Slots, ms: number) => {
     for (let left = ms; left > 0; left -= 500) {
       await vi.advanceTimersByTimeAsync(Math.min(500, left))
-      slots.current()
+      slots.tell()
     }
   }
 
@@ -485,6 +542,10 @@ describe('a slot that nobody uses', () => {
     const { slots, adapter } = await awake()
     await vi.advanceTimersByTimeAsync(100_000)
     expect(adapter.slept).toEqual([])
+    // A plan and the watch over releases look, too.
+    slots.current()
+    await vi.advanceTimersByTimeAsync(10_000)
+    expect(adapter.slept, 'to look at the slots is not to tell Envoy').toEqual([])
     await pass(slots, 4000)
     expect(adapter.slept).toHaveLength(1)
   })
@@ -643,6 +704,41 @@ describe('a slot that nobody uses', () => {
     adapter.end()
     slots.sync([kept], clients)
     expect(starts.map(({ slot }) => slot)).toEqual(['a|alice@1', 'a|alice@2'])
+  })
+
+  test('that of a mirror stays beside one that is up, and sleeps after it', async () => {
+    const { slots, starts, adapter } = await awake()
+    const services = [service('a', { scale: IDLE }), service('mirror', { scale: IDLE })]
+    const look = async (ms: number) => {
+      await pass(slots, ms)
+      slots.sync(services, ALICE)
+      await pass(slots, 500)
+    }
+    await look(0)
+    slots.demand('mirror|alice@1')
+    const mirror = await starts[1]!.up()
+    await vi.advanceTimersByTimeAsync(1)
+    mirror.says({})
+    await look(50_000)
+    adapter.says({ sessions: 1 })
+    await look(20_000)
+    expect(slots.views()).toMatchObject([{ awakeFor: 'recent' }, { state: 'up', awakeFor: 'release' }])
+    await look(50_000)
+    await look(500)
+    expect(stateOf(slots)).toEqual(['alice@2 asleep', 'alice@2 asleep'])
+  })
+
+  test('a slot that scale.min does not keep any more sleeps, also when nothing happens to it', async () => {
+    const scale = { ...IDLE, min: 1 }
+    const { slots, starts } = setUp()
+    slots.sync([service('a', { clients: ['alice'], scale })], ALICE)
+    const adapter = await starts[0]!.up()
+    await vi.advanceTimersByTimeAsync(1)
+    adapter.says({})
+    await pass(slots, 100_000)
+    slots.sync([service('a', { clients: ['ali*'], scale })], ALICE)
+    await pass(slots, 500)
+    expect(stateOf(slots)).toEqual(['alice@2 asleep'])
   })
 
   test('scale.min that comes while it falls asleep has it back', async () => {
