@@ -1,12 +1,19 @@
-// Patches of Envoy's resources in a Berth of many services: one that Envoy refuses harms nobody, and stays out.
+// One bad patch and one bad port in a Berth of a hundred services: they harm nobody, are named, and stay out.
+
+import { once } from 'node:events'
+import { createServer } from 'node:net'
 
 import { afterAll, beforeAll, expect, test } from 'vitest'
 
 import type { PatchRow } from '../../src/api/plan.ts'
 import type { Problem } from '../../src/model/problem.ts'
+import { freeRange } from '../bench/xds-mesh.ts'
 import { Berth, eventually, initialize, reference } from './berth.ts'
 
 let berth: Berth
+/** Of the services. */
+let first: number
+const squatter = createServer()
 const memory = { command: reference('memory') }
 const header = (key: string, value: string) => ({
   type: 'route',
@@ -38,9 +45,11 @@ const refusedCluster = {
     },
   ],
 }
-const others = Object.fromEntries(Array.from({ length: 19 }, (_, i) => [`s${i}`, memory]))
+const others = Object.fromEntries(Array.from({ length: 98 }, (_, i) => [`s${i}`, memory]))
 const config = (more: object = {}) => ({
+  ports: { services: `${first}-${first + 101}` },
   services: {
+    taken: { ...memory, port: first + 101 },
     bad: { ...memory, envoy: { patches: [header('x-own', '1'), refused, refusedCluster] } },
     ...others,
     ...more,
@@ -49,12 +58,23 @@ const config = (more: object = {}) => ({
 })
 
 beforeAll(async () => {
+  first = await freeRange(102)
+  await once(squatter.listen(first + 101, '127.0.0.1'), 'listening')
   berth = await Berth.start(config())
 })
 
-afterAll(() => berth[Symbol.asyncDispose]())
+afterAll(async () => {
+  squatter.close()
+  await berth[Symbol.asyncDispose]()
+})
 
 const states = async () => (await berth.api<PatchRow[]>('/envoy/patches')).map(({ state }) => state)
+/** Whether those without a name may use each of the others; it starts nothing. */
+async function statusesOfOthers(): Promise<number[]> {
+  const rows = (await berth.services()).filter(({ name }) => /^s\d+$/.test(name))
+  return Promise.all(rows.map(async ({ port }) => (await berth.call(port!, '/nothing')).status))
+}
+
 const portOf = async (name: string) => (await berth.service(name)).port!
 
 /** The service is served with the patches that Envoy took, and without those that it refused. */
@@ -73,6 +93,7 @@ test('of many services one has patches that Envoy refuses: it is served without 
   await eventually(async () => expect(await states()).toEqual(['applied', 'applied', 'refused', 'refused']))
   const problems = await berth.api<Problem[]>('/problems')
   expect(problems.map(({ about, message }) => `${about}: ${message}`)).toEqual([
+    `service taken: Port ${first + 101} is taken by another process.`,
     expect.stringMatching(/^route patch of service bad: Envoy refused .*bad: .*missing \]/),
     expect.stringMatching(
       /^cluster patch of service bad: Envoy refused .*bad\|anonymous@\d+.*: .*(?:rule of its type|health_checker)/,
@@ -86,10 +107,19 @@ test('of many services one has patches that Envoy refuses: it is served without 
 
 test('the others keep changing, and what was refused is not sent again for that', async () => {
   const { xds } = await berth.status()
-  berth.write(config({ s0: { ...memory, clients: ['codex'] }, s19: memory }))
+  const all = (service: object) => Object.fromEntries(Object.keys(others).map((name) => [name, service]))
+  for (const [service, status] of [
+    [{ ...memory, clients: ['codex'] }, 403],
+    [memory, 404],
+  ] as const) {
+    berth.write(config(all(service)))
+    await eventually(async () => expect(new Set(await statusesOfOthers())).toEqual(new Set([status])))
+    expect(await statusesOfOthers()).toHaveLength(98)
+  }
+  berth.write(config({ s0: { ...memory, clients: ['codex'] }, s98: memory }))
   await eventually(async () => expect((await berth.post(await portOf('s0'), initialize())).status).toBe(403))
   await eventually(async () =>
-    expect((await berth.post(await portOf('s19'), initialize())).headers['x-all']).toBe('yes'),
+    expect((await berth.post(await portOf('s98'), initialize())).headers['x-all']).toBe('yes'),
   )
   await servesUnpatched()
   expect((await berth.status()).xds.refused).toBe(xds.refused)
@@ -123,6 +153,7 @@ test('one that is put right is used', async () => {
   })
   const problems = await berth.api<Problem[]>('/problems')
   expect(problems.map(({ about, where }) => `${where}: ${about}`)).toEqual([
+    expect.stringMatching(/berth\.yaml:\d+: service taken/),
     expect.stringMatching(/berth\.yaml:\d+: route patch of service bad for bda/),
   ])
 })
