@@ -102,7 +102,7 @@ export class Reconciler {
   #snapshot: Snapshot = EMPTY
   #placed: readonly Placed[] = []
   #problems: readonly Problem[] = []
-  #timer: NodeJS.Timeout | undefined
+  #timer: NodeJS.Timeout | NodeJS.Immediate | undefined
   #again: NodeJS.Timeout | undefined
   #running = false
   #dirty = false
@@ -179,10 +179,12 @@ export class Reconciler {
     this.#dirty = true
     if (this.#timer || this.#running || this.#closed) return
     const wait = Math.max(0, this.#lastRun + COALESCE_MS - this.#options.now())
-    this.#timer = setTimeout(() => {
+    const run = (): void => {
       this.#timer = undefined
-      void this.#run()
-    }, wait)
+      if (!this.#closed) void this.#run()
+    }
+    // The first change at once: a timer waits for a millisecond at least.
+    this.#timer = wait === 0 ? setImmediate(run) : setTimeout(run, wait)
   }
 
   /** Resolves when everything that is known now has gone the whole way; not before anything has. */
@@ -210,8 +212,8 @@ export class Reconciler {
   }
 
   close(): void {
+    // A run that is due sees it.
     this.#closed = true
-    clearTimeout(this.#timer)
     clearTimeout(this.#again)
     this.#settle()
   }

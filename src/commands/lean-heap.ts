@@ -5,6 +5,6 @@
 import { setFlagsFromString } from 'node:v8'
 
 export function leanHeap(): void {
-  for (const flag of ['--heap-growing-percent=20', '--max-semi-space-size=2', '--semi-space-growth-factor=1'])
+  for (const flag of ['--heap-growing-percent=100', '--max-semi-space-size=2', '--semi-space-growth-factor=1'])
     setFlagsFromString(flag)
 }

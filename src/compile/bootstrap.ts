@@ -22,6 +22,8 @@ export function bootstrap(options: BootstrapOptions): { readonly [key: string]: 
     // Statistics are made when first touched: 45 % less memory at 2,000 clusters (envoy-measured.md A §9).
     stats_config: { use_all_default_tags: true },
     deferred_stat_options: { enable_deferred_creation_stats: true },
+    // Nobody but the admin interface reads them: collecting those of 2,000 clusters every 5 s held changes up for 30–70 ms.
+    stats_flush_on_admin: true,
     dynamic_resources: {
       ads_config: {
         api_type: 'DELTA_GRPC',

@@ -37,6 +37,8 @@ export class Probe {
       const status = await this.ask().catch(() => undefined)
       if (status !== undefined && (status !== 403) === mayUse) return
       signal.throwIfAborted()
+      // One that asks without a rest takes a core from those that it measures.
+      await delay(1)
     }
   }
 
