@@ -5,7 +5,7 @@ import { unitOf } from '../model/release.ts'
 import { mayUse, type Client } from '../model/client.ts'
 import type { Service } from '../model/service.ts'
 import { groupFor, type Slot } from '../model/slot.ts'
-import { fingerprintOf } from './life.ts'
+import { fingerprintOf, key } from './life.ts'
 import type { SlotView } from './slot-parts.ts'
 
 /** A slot that runs now and whose server would end. */
@@ -28,7 +28,7 @@ export function previewSlots(
   clients: readonly Client[],
   now: { readonly current: readonly Slot[]; readonly views: readonly SlotView[] },
 ): SlotsPreview {
-  const current = new Map(now.current.map((slot) => [key(slot), slot]))
+  const current = new Map(now.current.map((slot) => [key(slot.service, slot.group), slot]))
   const views = new Map(now.views.map((view) => [keyOf(view), view]))
   const slots = new Map<string, Slot>()
   const going: SlotView[] = []
@@ -39,7 +39,7 @@ export function previewSlots(
       if (!found || 'down' in found) continue
       const { group, doubt } = found
       const unit = unitOf(service)
-      const name = key({ service: unit, group })
+      const name = key(unit, group)
       const slot = current.get(name)
       if (slots.has(name) || (doubt !== undefined && slot?.state !== 'up')) continue
       const view = views.get(name)
@@ -62,9 +62,5 @@ function isRunning({ state }: SlotView): boolean {
 }
 
 function keyOf({ service, variant, group }: SlotView): string {
-  return key({ service: unitName(service, variant), group })
-}
-
-function key({ service, group }: { readonly service: string; readonly group: string }): string {
-  return `${service}|${group}`
+  return key(unitName(service, variant), group)
 }
