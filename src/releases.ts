@@ -34,9 +34,9 @@ export class Releases {
     const { name } = service
     this.#services.set(name, service)
     const decision = this.#decisions.get(name)
-    if (decision && !applies(decision, service) && !namesBase(decision, service)) this.#forget(name)
+    if (decision && !holds(decision, service)) this.#forget(name)
     const { now } = this.#options
-    const versions = versionsOf(service, this.#decisions.get(name), now())
+    const versions = this.peek(service)
     clearTimeout(this.#timers.get(name))
     this.#timers.delete(name)
     if (versions.leaving) this.#lookAgain(name, versions.leaving.until - now())
@@ -46,8 +46,7 @@ export class Releases {
   /** The same for a configuration that is only looked at. */
   peek(service: Service): Versions {
     const decision = this.#decisions.get(service.name)
-    const stays = decision && (applies(decision, service) || namesBase(decision, service))
-    return versionsOf(service, stays ? decision : undefined, this.#options.now())
+    return versionsOf(service, decision && holds(decision, service) ? decision : undefined, this.#options.now())
   }
 
   /** What was decided about the release as it is written now. */
@@ -95,4 +94,9 @@ export class Releases {
     const timer = setTimeout(() => this.#options.changed(), Math.min(ms, 2 ** 31 - 1) + 1)
     this.#timers.set(name, timer)
   }
+}
+
+/** Whether a decision is still about the service as it is written. */
+function holds(decision: Decision, service: Service): boolean {
+  return applies(decision, service) || namesBase(decision, service)
 }
