@@ -7,6 +7,7 @@ import { join } from 'node:path'
 
 import type { Logger } from 'pino'
 
+import { findContainment } from './adapter/containment.ts'
 import { allowedPaths } from './allowed.ts'
 import { writeApiAddress } from './api/address.ts'
 import { createApi } from './api/app.ts'
@@ -163,6 +164,7 @@ async function start(
   })
   const adapters = createAdapters({
     command: ADAPTER,
+    containment: findContainment(env.PATH),
     records: store,
     folders,
     engine: (name) => engines.address(name),
