@@ -7,6 +7,7 @@ import { Writable } from 'node:stream'
 import { createApi } from '../../src/api/app.ts'
 import type { Planning } from '../../src/api/plan.ts'
 import type { Releasing } from '../../src/api/release.ts'
+import type { Secrets } from '../../src/api/secrets.ts'
 import { type ApiServer, serveApi } from '../../src/api/server.ts'
 import { adminToken } from '../../src/api/token.ts'
 import type { Actions, ServiceRow, View } from '../../src/api/view.ts'
@@ -16,6 +17,7 @@ import { COMMANDS } from '../../src/commands/commands.ts'
 import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 import { noReleasing } from '../fixtures/releasing.ts'
+import { noSecrets } from '../fixtures/secrets.ts'
 
 export interface Ran {
   readonly code: number
@@ -57,6 +59,7 @@ export async function controlApi(
   actions: Partial<Actions> = {},
   planning: Partial<Planning> = {},
   releasing: Releasing = noReleasing,
+  secrets: Secrets = noSecrets,
 ): Promise<ApiServer> {
   await mkdir(home, { recursive: true })
   const whole: View = {
@@ -81,6 +84,7 @@ export async function controlApi(
     throw error
   }
   const app = createApi({
+    secrets,
     releasing,
     view: whole,
     deploying: noDeploying,
