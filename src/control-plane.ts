@@ -18,7 +18,6 @@ import { TYPE_OF } from './compile/snapshot.ts'
 import { Certificates } from './config/certificates.ts'
 import type { ConfigFile } from './config/file.ts'
 import type { Config, ConfigText } from './config/load.ts'
-import { Registrar, type Registration } from './consul/registrar.ts'
 import { createDeploying } from './deploying.ts'
 import { Deployments } from './deployments.ts'
 import { Engines } from './docker/engines.ts'
@@ -33,6 +32,7 @@ import { whenReady } from './ready.ts'
 import { formOf, Patching, remembering } from './patching.ts'
 import { createPlanning } from './planning.ts'
 import { Reconciler } from './reconcile.ts'
+import { createRegistering } from './registering.ts'
 import { createReleasing } from './releasing.ts'
 import { restartProblems, withReasons } from './problems.ts'
 import { refusalProblem, registrationOf, urlOf } from './rows.ts'
@@ -240,7 +240,7 @@ async function start(
     ...envoy.problems(),
     ...xds.refusals().flatMap((refusal) => (patching.explains(refusal) ? [] : refusalProblem(refusal))),
     ...patching.problems(),
-    ...(registrar?.problems() ?? []),
+    ...registering.problems(),
   ]
   const told = new Set<string>()
   const tell = (): void => {
@@ -272,7 +272,7 @@ async function start(
     releases: { versions: (service) => releasing.versions(service), peek: (service) => releasing.peek(service) },
     reap: (name) => void engines.reap(name, living),
     reconciled: () => {
-      registrar?.sync(registrations())
+      registering.sync()
       releasing.reconciled()
       events.emit('changed')
     },
@@ -284,28 +284,19 @@ async function start(
   const firstRun = once(events, 'changed', { signal })
   // It is awaited later; what ends the start until then ends it in order.
   firstRun.catch(() => undefined)
-  let registrar: Registrar | undefined
-  /** What Consul shall know; the check follows Envoy's own answer (compile/route.ts), `healthy` is where it starts. */
-  const registrations = (): Registration[] =>
-    reconciler.placed.flatMap(({ service, port }) =>
-      port === undefined ? [] : [registrationOf(service, port, { ...config, envoyHost }, slots.views())],
-    )
+  const registering = createRegistering({
+    node,
+    version,
+    // The check follows Envoy's own answer (compile/route.ts), `healthy` is where it starts.
+    registrations: () =>
+      reconciler.placed.flatMap(({ service, port }) =>
+        port === undefined ? [] : [registrationOf(service, port, { ...config, envoyHost }, slots.views())],
+      ),
+    changed: () => events.emit('changed'),
+    log: (message, fields) => log.info(fields, message),
+  })
   const applyConfig = (next: Config): void => {
-    const consul = next.consul
-    if (consul !== config.consul || (consul !== undefined && !registrar)) {
-      const after = registrar?.close(true)
-      registrar =
-        consul === undefined
-          ? undefined
-          : new Registrar({
-              address: consul,
-              node,
-              version,
-              log: (message, fields) => log.info(fields, message),
-              changed: () => events.emit('changed'),
-              after,
-            })
-    }
+    registering.configure(next.consul)
     config = next
     engines.configure(config.engines)
     reconciler.setConfig(config, engines.runtimes())
@@ -326,7 +317,7 @@ async function start(
     rmSync(join(folders.home, 'api.json'), { force: true })
     await api?.close()
     // First of all, so that nobody new is sent here.
-    await registrar?.close(!keep)
+    await registering.close(!keep)
     await Promise.all([trials.stop(), adapters.endSpares()])
     if (keep) {
       slots.release()
