@@ -18,6 +18,7 @@ import {
   portRange,
   rate,
   size,
+  toolGlobs,
   variable,
   volume,
   yesOrNo,
@@ -88,7 +89,7 @@ const service = keys({
     }),
   ),
   limits: optional(limits),
-  tools: optional(keys({ allow: optional(z.array(filled)), deny: optional(z.array(filled)) })),
+  tools: optional(keys({ allow: optional(toolGlobs), deny: optional(toolGlobs) })),
   clients: optional(z.array(glob)),
   release: optional(release),
   envoy: optional(keys({ ...serviceTuning, patches })),
@@ -97,7 +98,7 @@ const service = keys({
 const client = keys({
   tier: optionalText,
   services: optional(z.array(glob)),
-  tools: optional(z.record(z.string(), z.array(filled))),
+  tools: optional(z.record(z.string(), toolGlobs)),
 })
 
 const tier = keys({

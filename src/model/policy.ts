@@ -4,6 +4,7 @@ import { mayUse, type Client } from './client.ts'
 import { EVERYONE, globMatches } from './names.ts'
 import type { Service } from './service.ts'
 import { groupFor } from './slot.ts'
+import type { Problem } from './problem.ts'
 
 /** The tools that a client has: those that each of the lists `allow` has, without those of `deny`. */
 export interface ToolPolicy {
@@ -43,6 +44,21 @@ export function policiesOf(service: Service, group: string, clients: readonly Cl
     return 'group' in found && found.group === group ? [[client.name, policyOf(service, client)]] : []
   })
   return policies.some(([, policy]) => Object.keys(policy).length > 0) ? Object.fromEntries(policies) : undefined
+}
+
+/** Lists that restrict nothing, because nobody is called so: a misspelled one would be a hole that nobody sees. */
+export function idleToolLists(clients: readonly Client[], services: readonly Pick<Service, 'name'>[]): Problem[] {
+  const names = new Set([OTHERS, ...services.map(({ name }) => name)])
+  return clients.flatMap((client) =>
+    Object.keys(client.tools ?? {})
+      .filter((name) => !names.has(name))
+      .map((name) => ({
+        about: `client ${client.name}`,
+        where: `clients.${client.name}.tools`,
+        message: `There is no service ${name}, so that its list of tools restricts nothing.`,
+        remedy: 'Correct the name, or remove the list.',
+      })),
+  )
 }
 
 /**

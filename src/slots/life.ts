@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto'
 
 import type { AdapterStatus } from '../adapter/spec.ts'
 import { EVERYONE } from '../model/names.ts'
+import type { Policies } from '../model/policy.ts'
 import type { Service } from '../model/service.ts'
 import { containerFor, type Slot, type SlotState } from '../model/slot.ts'
 import type { Adapter } from './slot-parts.ts'
@@ -48,6 +49,8 @@ export interface Entry {
   retry?: NodeJS.Timeout
   /** The definition to start the next life with. */
   definition?: Service
+  /** What its clients may do; absent: everything. */
+  policies?: Policies | undefined
   /** The newest generation that Envoy was told of. */
   told: number
   /** Nobody has used it for so long before it slept, in milliseconds. */
@@ -100,7 +103,7 @@ export function fingerprintOf(service: Service, group: string, tier: string): st
     .slice(0, 16)
 }
 
-/** What an adapter that runs can be told of a service. */
-export function adjustedBy({ scale, limits }: Service): string {
-  return JSON.stringify([scale, limits])
+/** What an adapter that runs can be told of a service and its clients. */
+export function adjustedBy({ scale, limits }: Service, policies: Policies | undefined): string {
+  return JSON.stringify([scale, limits, policies])
 }
