@@ -165,6 +165,7 @@ function serviceOf(name: string, written: Partial<WrittenService>, where: string
     },
     scale: scaleOf(written.scale),
     ...(written.tools && { tools: toolRulesOf(written.tools) }),
+    ...(written.origins && written.origins.length > 0 && { origins: written.origins }),
     clients: written.clients ?? ['*'],
     ...(written.envoy && { tuning: tuningOf(written.envoy, cwd) }),
     backend: backendOf(written, secrets, cwd),

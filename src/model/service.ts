@@ -139,6 +139,8 @@ export interface Service {
   readonly scale: Scale
   /** Which of its tools clients get; absent: all of them. */
   readonly tools?: ToolRules
+  /** Web pages that may call it, beside those of this machine: globs over origins (RFC 6454). Absent: none. */
+  readonly origins?: readonly string[]
   /** Globs over the names of the clients that may use it. */
   readonly clients: readonly string[]
   readonly backend: Backend

@@ -58,6 +58,7 @@ export function serviceChanges({ command, inContainer, image, secretFile, port }
     { key: 'limits.message', to: { limits: { message: '1MB' } } },
     { key: 'tools.allow', to: { tools: { allow: ['e*'] } } },
     { key: 'tools.deny', to: { tools: { deny: ['delete*'] } } },
+    { key: 'origins', to: { origins: ['https://pages.example'] } },
     { key: 'clients', to: { clients: ['codex', 'gemini'] } },
     {
       key: 'release',
