@@ -37,6 +37,7 @@ function listOf(lists: Client['tools'], service: string): readonly string[] | un
 
 /** What the adapter of a client group is told; undefined: none of its clients is restricted. */
 export function policiesOf(service: Service, group: string, clients: readonly Client[]): Policies | undefined {
+  if (!service.tools && clients.every(({ tools }) => !tools)) return undefined
   const served = clients.filter(({ name }) => group === EVERYONE || name === group)
   const policies = served.flatMap((client): [string, Policy][] => {
     if (!mayUse(client, service)) return []

@@ -1,6 +1,7 @@
 // What an adapter that runs is told anew: how much it may do, and what its clients may (spec.ts, Adjustable and Policies).
 
 import type { Client } from '../model/client.ts'
+import { EVERYONE } from '../model/names.ts'
 import { policiesOf, type Policies } from '../model/policy.ts'
 import type { Service } from '../model/service.ts'
 import { adjustedBy, type Entry, type Life } from './life.ts'
@@ -38,14 +39,18 @@ export function adjust(entry: Entry, life: Life, service: Service, owner: Adjust
   return true
 }
 
-const MADE = new WeakMap<readonly Client[], WeakMap<Service, Map<string, Policies | undefined>>>()
+const MADE = new WeakMap<object, WeakMap<Service, Policies | undefined>>()
 
-/** The policies of a slot, the same object for the same world. */
-export function policiesFor(service: Service, group: string, clients: readonly Client[]): Policies | undefined {
-  let ofClients = MADE.get(clients)
-  if (!ofClients) MADE.set(clients, (ofClients = new WeakMap()))
-  let byGroup = ofClients.get(service)
-  if (!byGroup) ofClients.set(service, (byGroup = new Map()))
-  if (!byGroup.has(group)) byGroup.set(group, policiesOf(service, group, clients))
-  return byGroup.get(group)
+/** The policies of the slot that serves a client of these: the same object for the same world, which is looked at often. */
+export function policiesFor(
+  service: Service,
+  group: string,
+  client: Client,
+  clients: readonly Client[],
+): Policies | undefined {
+  const owner = group === EVERYONE ? clients : client
+  let ofOwner = MADE.get(owner)
+  if (!ofOwner) MADE.set(owner, (ofOwner = new WeakMap()))
+  if (!ofOwner.has(service)) ofOwner.set(service, policiesOf(service, group, group === EVERYONE ? clients : [client]))
+  return ofOwner.get(service)
 }

@@ -111,7 +111,7 @@ export class Slots {
         if (found.doubt !== undefined && this.#entries.get(key(unitOf(service), found.group))?.current.state !== 'up')
           continue
         const entry = this.#entry(unitOf(service), found.group)
-        entry.policies = policiesFor(service, found.group, clients)
+        entry.policies = policiesFor(service, found.group, client, clients)
         this.#want(entry, service, client.tier)
         if (entry.current.state === 'asleep' && isKept(service, found.group)) this.#wake(entry)
       }
