@@ -5,6 +5,7 @@
 import { GATEWAY, listenerName } from '../model/names.ts'
 import type { Knobs } from '../model/tuning.ts'
 import { accessLogs, tracingProvider } from './access-log.ts'
+import { CORS_FILTER } from './cors.ts'
 import { ADS_SOURCE, extension, seconds, type Json, type Resource } from './resource.ts'
 import { transportSocket } from './secret.ts'
 
@@ -102,6 +103,7 @@ function connectionManager(owner: string, routes: Routes, knobs: Knobs): Json {
       ...(tracing === 'none' ? {} : { tracing: tracingProvider(tracing) }),
       ...routes,
       http_filters: [
+        CORS_FILTER,
         extension('envoy.filters.http.on_demand', 'envoy.extensions.filters.http.on_demand.v3.OnDemand'),
         extension('envoy.filters.http.router', 'envoy.extensions.filters.http.router.v3.Router', {
           suppress_envoy_headers: true,

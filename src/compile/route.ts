@@ -6,6 +6,7 @@ import { clientsOnCanary, unitOf, type Versions } from '../model/release.ts'
 import type { Service } from '../model/service.ts'
 import { groupFor, type Slot } from '../model/slot.ts'
 import { SAFE_RETRIES, type Knobs } from '../model/tuning.ts'
+import { allowedOrigins, cors, PREFLIGHT, READABLE } from './cors.ts'
 import { clusterOf, waysOf, type Target, type Way } from './way.ts'
 import { bounded } from './words.ts'
 import { any, extension, seconds, type Json, type Resource, XDS_SERVICE } from './resource.ts'
@@ -57,13 +58,14 @@ export function serviceRoutes(
           domains: [...options.hosts],
           matcher: clientMatcher(service, served, ways, unhealthy, options.knobs),
           typed_per_filter_config: {
+            ...cors(service.origins),
             'envoy.filters.http.on_demand': onDemand(service.scale.startMs ?? options.holdMs),
           },
         },
         {
           name: 'other',
           domains: ['*'],
-          routes: [respond(403, `This Host is not served. Use ${options.hosts.join(' or ')}.`)],
+          routes: [respond(403, `This Host is not served. Use ${options.hosts.join(' or ')}.`, {})],
         },
       ],
     },
@@ -109,20 +111,37 @@ function clientMatcher(
           `Service ${service.name} serves named clients only. Send your name in the header ${CLIENT_HEADER}.`,
         ),
       ])
+  const ofElsewhere: Json = { not_matcher: matches('origin', allowedOrigins(service.origins)) }
+  const preflight: Json = {
+    and_matcher: { predicate: [matches(':method', 'OPTIONS'), present('access-control-request-method')] },
+  }
   return {
     matcher_list: {
       matchers: [
         health(service, unhealthy),
         {
           predicate: {
-            and_matcher: { predicate: [present('origin'), { not_matcher: matches('origin', LOCAL_ORIGIN) }] },
+            and_matcher: { predicate: [present('origin'), { or_matcher: { predicate: [ofElsewhere, preflight] } }] },
           },
-          on_match: routeAction('origin', [
-            respond(
-              403,
-              'This Origin is not allowed. Web pages may call from http://localhost or http://127.0.0.1 only.',
-            ),
-          ]),
+          on_match: {
+            matcher: {
+              matcher_list: {
+                matchers: [
+                  {
+                    predicate: ofElsewhere,
+                    on_match: routeAction('origin', [
+                      respond(
+                        403,
+                        `This Origin is not allowed. Pages may call from http://localhost and from what origins of service ${service.name} in berth.yaml names.`,
+                        {},
+                      ),
+                    ]),
+                  },
+                ],
+              },
+              on_no_match: routeAction('preflight', [PREFLIGHT]),
+            },
+          },
         },
         {
           predicate: present(CLIENT_HEADER),
@@ -152,14 +171,12 @@ function clientMatcher(
  * the control plane is away, and it starts no slot.
  */
 function health(service: Service, unhealthy: string | undefined): Json {
-  const answer = unhealthy === undefined ? respond(200, 'healthy') : respond(503, unhealthy)
+  const answer = unhealthy === undefined ? respond(200, 'healthy', {}) : respond(503, unhealthy, {})
   return {
     predicate: matches(':path', `(/${service.name})?/healthz`),
     on_match: routeAction('health', [answer]),
   }
 }
-
-const LOCAL_ORIGIN = String.raw`https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?`
 
 function targetOf(service: Service, client: Client, slotOf: SlotOf): Target {
   const found = groupFor(service, client.name)
@@ -203,7 +220,7 @@ function clientRoutes(
     return ways.flatMap(({ to, when, postsOnly, mirror }): Json[] => {
       const matched = when?.[kind]
       if (when && !matched) return []
-      if ('down' in to) return [{ match: { path, ...matched }, direct_response: said(503, to.down) }]
+      if ('down' in to) return [{ match: { path, ...matched }, direct_response: said(503, to.down), ...READABLE }]
       const stream = {
         match: {
           path,
@@ -292,8 +309,8 @@ function routeAction(name: string, routes: readonly Json[]): Json {
   return { action: extension(name, 'envoy.config.route.v3.RouteList', { routes }) }
 }
 
-function respond(status: number, words: string): Json {
-  return { match: { prefix: '/' }, direct_response: said(status, words) }
+function respond(status: number, words: string, members = READABLE): Json {
+  return { match: { prefix: '/' }, direct_response: said(status, words), ...members }
 }
 
 function said(status: number, words: string): Json {
