@@ -42,6 +42,7 @@ import {
   adminSocket as adminSocketOf,
   makeFolders,
   removeSockets,
+  requestLogFile,
   xdsSocket as xdsSocketOf,
   type Folders,
 } from './slots/folders.ts'
@@ -259,6 +260,7 @@ async function start(
     certificates,
     node,
     hosts: envoyHost === undefined ? [] : [envoyHost],
+    requestLog: requestLogFile(folders),
     living,
     envoyVersion: () => oldest(envoy.versions),
     deployments,

@@ -95,6 +95,8 @@ export class HttpRequest {
 export class HttpResponse {
   /** What it says of its request to Envoy. */
   label: CallLabel | undefined
+  /** A header line for Envoy, too: of which session it is. */
+  session = ''
   readonly #connection: HttpConnection
   readonly #withoutBody: boolean
   #state: 'held' | 'streaming' | 'ended' = 'held'
@@ -183,6 +185,7 @@ export class HttpResponse {
   #head(status: number, headers: Readonly<Record<string, string>>): string {
     let head = status === 200 ? 'HTTP/1.1 200 OK\r\n' : `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n`
     if (this.label) head += this.label.headers
+    head += this.session
     for (const name in headers) head += `${name}: ${headers[name]}\r\n`
     return this.#connection.last ? `${head}connection: close\r\n` : head
   }

@@ -1,7 +1,7 @@
 // One adapter's slot: its sessions, its processes, how much is under way, and its orderly end.
 
 import type { Limits } from '../model/service.ts'
-import type { AdapterSpec, AdapterStatus, Adjustable } from './spec.ts'
+import type { AdapterSession, AdapterSpec, AdapterStatus, Adjustable } from './spec.ts'
 import type { Bounds } from './bounds.ts'
 import { BridgeToModern } from './bridge-to-modern.ts'
 import { CallLabels } from './call-label.ts'
@@ -234,6 +234,30 @@ export class Slot {
     this.#sessions.set(session.id, session)
     this.#changed()
     return { session, answer }
+  }
+
+  /** The sessions that there are. */
+  sessions(): AdapterSession[] {
+    return [...this.#sessions.values()].map((session) => ({
+      id: session.record,
+      client: session.client,
+      tier: session.tier,
+      version: session.version,
+      startedAt: session.startedAt,
+      lastUsed: session.lastUsed,
+      requests: session.requests,
+      ...(session.server.where === undefined ? {} : { server: session.server.where }),
+    }))
+  }
+
+  /** Ends a session as its client would. False: there is none of this name. @param record what records call it */
+  endSession(record: string): boolean {
+    for (const session of this.#sessions.values()) {
+      if (session.record !== record) continue
+      this.close(session)
+      return true
+    }
+    return false
   }
 
   /** Ends a session, its streams and what it still waits for; a process of its own with it. */

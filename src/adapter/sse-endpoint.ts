@@ -59,7 +59,7 @@ export class SseEndpoint {
       const message = Array.isArray(parsed) ? { invalid: 'Send one message, not a batch.' } : readMessage(text)
       if ('invalid' in message) return sendRefusal(res, invalid(message.invalid))
       res.label = this.#slot.labels.of([message])
-      const refusal = connection.receive(req, message, parsed, res.label)
+      const refusal = connection.receive(req, res, message, parsed)
       if (refusal) sendRefusal(res, refusal, message.kind === 'request' ? idText(message) : 'null')
       else sendAccepted(res)
     })
@@ -109,7 +109,7 @@ class Connection implements StreamOwner {
   }
 
   /** Takes a message, or says why not. */
-  receive(req: HttpRequest, message: Message, parsed: unknown, label: CallLabel): Refusal | undefined {
+  receive(req: HttpRequest, res: HttpResponse, message: Message, parsed: unknown): Refusal | undefined {
     if (!this.stream.connected || this.stream.ended) return UNKNOWN
     if (this.stream.waitingBytes > this.bounds.slowStreamBytes) return NOT_READING
     if (isModern(req, [message])) return invalid('This endpoint is one of the version 2024-11-05. Use /mcp.')
@@ -120,6 +120,7 @@ class Connection implements StreamOwner {
     }
     const session = this.#session
     if (!session) return { status: 400, code: CODE.server, message: 'Initialize first, and wait for the answer.' }
+    session.answeredBy(res)
     const refusal = versionRefusal(req, session)
     if (refusal) return refusal
     const { choked } = session.server
@@ -130,7 +131,7 @@ class Connection implements StreamOwner {
     else {
       const full = choked ? CHOKED : this.#slot.begin(1)
       if (full) this.#refuse(message, full)
-      else give(session, message, this.#exchange(label))
+      else give(session, message, this.#exchange(res.label))
     }
     return undefined
   }
@@ -185,6 +186,7 @@ class Connection implements StreamOwner {
       if (session && !this.stream.connected) this.#slot.close(session)
       exchange.answer(answer)
       this.#session = session
+      if (session) session.requests++
       if (session?.ended) this.stream.end()
       else if (session) session.attach(this.stream)
     } catch (error) {

@@ -38,6 +38,11 @@ export const BOUNDS: Readonly<Record<PatchType, readonly Bound[]>> = {
       },
     },
     {
+      path: '/filter_chains/0/filters/…/access_log',
+      because: '`berth.…` is what requests are recorded by; others may be added',
+      part: (listener) => list(connectionManager(listener), 'access_log').filter((log) => isOwn(object(log)['name'])),
+    },
+    {
       path: '/filter_chains/0/filters/…/http_filters',
       because:
         "Berth's filters have to stay in their order, `on_demand` and `berth.…` as they are and the router last; " +

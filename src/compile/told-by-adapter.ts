@@ -1,5 +1,5 @@
-// Method and tool of a request stand in its body, which Envoy does not read: the adapter says them in headers of its
-// response, and Envoy keeps them for its records and statistics and takes them off (envoy-measured.md A §14). No client
+// Method and tool of a request stand in its body, which Envoy does not read, and the id of its session is nobody's to
+// write down: the adapter says them, of the id a hash, in headers of its response, and Envoy keeps them for its records and statistics and takes them off (envoy-measured.md A §14). No client
 // can write them, and none sees them.
 
 import { extension, type Json } from './resource.ts'
@@ -11,7 +11,7 @@ export const OWN = 'berth.'
 /** The filter, and with it the keys in the dynamic metadata of the namespace `berth`. */
 export function toldByAdapter(): Json {
   return extension(`${OWN}told_by_adapter`, 'envoy.extensions.filters.http.header_to_metadata.v3.Config', {
-    response_rules: ['method', 'tool'].map(rule),
+    response_rules: ['method', 'tool', 'session'].map(rule),
   })
 }
 

@@ -2,6 +2,8 @@ import { statSync } from 'node:fs'
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 
+import type { AdapterSession } from '../../src/adapter/spec.ts'
+
 import {
   call,
   initializeMessage,
@@ -171,4 +173,25 @@ it('tells Envoy which method and tool an answer is of, whatever the request says
     'notifications/initialized',
     undefined,
   ])
+})
+
+it('tells Envoy which session an answer is of, by a hash, and the control plane what there is of it', async () => {
+  const { controlSocket } = test.spec
+  const rows = async () => JSON.parse((await call(controlSocket, 'GET', '/sessions')).text) as AdapterSession[]
+  const begun = await post(socket, initializeMessage())
+  const session = String(begun.headers['mcp-session-id'])
+  const record = String(begun.headers['x-berth-session'])
+  expect(record).toMatch(/^[\w-]{22}$/)
+  expect(session).not.toContain(record)
+  expect((await post(socket, ping, { session })).headers['x-berth-session']).toBe(record)
+  expect((await post(socket, ping, { session: record })).headers['x-berth-session']).toBeUndefined()
+  const mine = (await rows()).find(({ id }) => id === record)!
+  expect(mine).toMatchObject({ client: 'alice', tier: 'pro', requests: 2, server: expect.stringMatching(/^pid \d+$/) })
+  expect(JSON.stringify(await rows())).not.toContain(session)
+
+  expect((await call(controlSocket, 'POST', `/sessions/end?id=${session}`)).status).toBe(404)
+  expect((await call(controlSocket, 'POST', `/sessions/end?id=${record}`)).status).toBe(200)
+  expect((await post(socket, ping, { session })).status).toBe(404)
+  expect((await call(controlSocket, 'POST', `/sessions/end?id=${record}`)).status).toBe(404)
+  expect((await rows()).map(({ id }) => id)).not.toContain(record)
 })
