@@ -45,7 +45,7 @@ export interface SessionContext {
 }
 
 /** Enough to tell all sessions of all time apart. */
-const RECORD_CHARACTERS = 22
+const RECORD_CHARACTERS = 32
 
 interface WaitingMessage {
   readonly text: string
@@ -87,7 +87,7 @@ export class Session implements StreamOwner {
   constructor(context: SessionContext, client: string, server: SessionServer, capabilities: ReadonlySet<string>) {
     this.#context = context
     this.id = `${context.mark ?? ''}${randomBytes(32).toString('base64url')}`
-    this.record = createHash('sha256').update(this.id).digest('base64url').slice(0, RECORD_CHARACTERS)
+    this.record = createHash('sha256').update(this.id).digest('hex').slice(0, RECORD_CHARACTERS)
     this.bounds = context.bounds
     this.client = client
     this.server = server

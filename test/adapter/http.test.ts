@@ -181,7 +181,7 @@ it('tells Envoy which session an answer is of, by a hash, and the control plane 
   const begun = await post(socket, initializeMessage())
   const session = String(begun.headers['mcp-session-id'])
   const record = String(begun.headers['x-berth-session'])
-  expect(record).toMatch(/^[\w-]{22}$/)
+  expect(record).toMatch(/^[\da-f]{32}$/)
   expect(session).not.toContain(record)
   expect((await post(socket, ping, { session })).headers['x-berth-session']).toBe(record)
   expect((await post(socket, ping, { session: record })).headers['x-berth-session']).toBeUndefined()
