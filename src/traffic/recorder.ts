@@ -53,12 +53,6 @@ export class Recorder {
     ]
   }
 
-  /** Reads what Envoy has written, for whoever waits for it. */
-  async caughtUp(): Promise<void> {
-    await this.#reading
-    await this.#read()
-  }
-
   /** @param last read to the end first: Envoy has ended */
   async close(last: boolean): Promise<void> {
     this.#closed = true
