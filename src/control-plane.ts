@@ -32,6 +32,7 @@ import { whenReady } from './ready.ts'
 import { formOf, Patching, remembering } from './patching.ts'
 import { createPlanning } from './planning.ts'
 import { Reconciler } from './reconcile.ts'
+import { startRecording } from './recording.ts'
 import { createReleasing } from './releasing.ts'
 import { restartProblems, withReasons } from './problems.ts'
 import { refusalProblem, registrationOf, urlOf } from './rows.ts'
@@ -224,6 +225,13 @@ async function start(
     changed: () => reconciler.changed(),
     log: (message, fields) => log.info(fields, message),
   })
+  const recording = startRecording({
+    store,
+    folders,
+    clients: () => config.clients,
+    placed: () => reconciler.placed,
+    changed: () => events.emit('changed'),
+  })
   const problems = (): Problem[] => [
     ...engines.problems(),
     ...restartProblems(firstConfig, config),
@@ -231,6 +239,7 @@ async function start(
     ...withReasons(reconciler.problems(), tunnels.problems()),
     ...deployments.problems(),
     ...releasing.problems(),
+    ...recording.problems(),
     ...envoy.problems(),
     ...xds.refusals().flatMap((refusal) => (patching.explains(refusal) ? [] : refusalProblem(refusal))),
     ...patching.problems(),
@@ -259,6 +268,7 @@ async function start(
     certificates,
     node,
     hosts: envoyHost === undefined ? [] : [envoyHost],
+    requestLog: recording.file,
     living,
     envoyVersion: () => oldest(envoy.versions),
     deployments,
@@ -333,6 +343,7 @@ async function start(
       await envoy.stop()
     }
     xds.close()
+    await recording.close(!keep)
     if (!keep) removeSockets(folders, external !== undefined)
   }
 
@@ -396,6 +407,7 @@ async function start(
           adminSocket,
         }),
         releasing,
+        recorded: recording,
         token: await adminToken(folders.home),
         envoyHost,
         onBug: (error) => log.error({ err: error }, 'the control API failed'),
