@@ -33,6 +33,7 @@ import { formOf, Patching, remembering } from './patching.ts'
 import { createPlanning } from './planning.ts'
 import { Reconciler } from './reconcile.ts'
 import { createRegistering } from './registering.ts'
+import { startRecording } from './recording.ts'
 import { createReleasing } from './releasing.ts'
 import { restartProblems, withReasons } from './problems.ts'
 import { refusalProblem, registrationOf, urlOf } from './rows.ts'
@@ -229,6 +230,13 @@ async function start(
     changed: () => reconciler.changed(),
     log: (message, fields) => log.info(fields, message),
   })
+  const recording = startRecording({
+    store,
+    folders,
+    clients: () => config.clients,
+    placed: () => reconciler.placed,
+    changed: () => events.emit('changed'),
+  })
   const problems = (): Problem[] => [
     ...engines.problems(),
     ...restartProblems(firstConfig, config),
@@ -237,6 +245,7 @@ async function start(
     ...deployments.problems(),
     ...releasing.problems(),
     ...secrets.problems(),
+    ...recording.problems(),
     ...envoy.problems(),
     ...xds.refusals().flatMap((refusal) => (patching.explains(refusal) ? [] : refusalProblem(refusal))),
     ...patching.problems(),
@@ -266,6 +275,7 @@ async function start(
     certificates,
     node,
     hosts: envoyHost === undefined ? [] : [envoyHost],
+    requestLog: recording.file,
     living,
     envoyVersion: () => oldest(envoy.versions),
     deployments,
@@ -331,6 +341,7 @@ async function start(
       await envoy.stop()
     }
     xds.close()
+    await recording.close(!keep)
     if (!keep) removeSockets(folders, external !== undefined)
   }
 
@@ -395,6 +406,7 @@ async function start(
         }),
         releasing,
         secrets: secrets.api,
+        recorded: recording,
         token: await adminToken(folders.home),
         envoyHost,
         onBug: (error) => log.error({ err: error }, 'the control API failed'),

@@ -53,6 +53,8 @@ export interface ReconcileOptions {
   readonly node: string
   /** Further host names that requests are addressed to, which the operator has written somewhere. */
   readonly hosts: readonly string[]
+  /** The file in which Envoy records requests; absent: it does not. */
+  readonly requestLog?: string
   /** Release of the oldest Envoy that is served; undefined: nobody knows. */
   readonly envoyVersion?: () => string | undefined
   /** An engine has containers of this node that belong to no live slot. */
@@ -255,8 +257,8 @@ export class Reconciler {
 
     if (JSON.stringify(leases) !== JSON.stringify(stored)) store.setServices(leases)
     slots.sync(units, config.clients)
-    const world = { slots: slots.tell(), retired: slots.retired(), views: slots.views() }
-    const { certificates, hosts } = this.#options
+    const { certificates, hosts, requestLog } = this.#options
+    const world = { slots: slots.tell(), retired: slots.retired(), views: slots.views(), requestLog }
     const compiled = compile(
       worldOf(withPorts, config, gateway, hosts, world, (files) => certificates?.of(files) ?? new Map()),
       this.#memory,
@@ -292,8 +294,8 @@ export class Reconciler {
     )
     const now = { current: slots.current(), views: slots.views() }
     const next = previewSlots(units, config.clients, now)
-    const world = { slots: next.slots, retired: slots.retired(), views: next.views }
-    const { certificates, hosts } = this.#options
+    const { certificates, hosts, requestLog } = this.#options
+    const world = { slots: next.slots, retired: slots.retired(), views: next.views, requestLog }
     let peeked: Peeked | undefined
     const compiled = compile(
       worldOf(withPorts, config, gateway, hosts, world, (files) => {

@@ -33,7 +33,14 @@ export function worldOf(
   { bind, clients, tuning }: Pick<Config, 'bind' | 'clients' | 'tuning'>,
   gatewayPort: number,
   hosts: readonly string[],
-  { slots, retired, views }: Pick<World, 'slots' | 'retired'> & { readonly views: readonly SlotView[] },
+  {
+    slots,
+    retired,
+    views,
+    requestLog,
+  }: Pick<World, 'slots' | 'retired' | 'requestLog'> & {
+    readonly views: readonly SlotView[]
+  },
   certificates?: Certificates['of'],
 ): World {
   const withPort = withPorts.filter(({ port }) => port !== undefined).map(({ service }) => service)
@@ -51,6 +58,7 @@ export function worldOf(
     bind,
     gatewayPort,
     tuning,
+    requestLog,
     certificates: certificates?.(tlsOf(withPort, tuning)) ?? new Map(),
     routes: { hosts: [...new Set([...HOSTS, ...bound, ...hosts])], holdMs: HOLD_MS },
   }

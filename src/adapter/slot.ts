@@ -2,9 +2,10 @@
 
 import type { Policies } from '../model/policy.ts'
 import type { Limits } from '../model/service.ts'
-import type { AdapterSpec, AdapterStatus, Adjustable } from './spec.ts'
+import type { AdapterSession, AdapterSpec, AdapterStatus, Adjustable } from './spec.ts'
 import type { Bounds } from './bounds.ts'
 import { BridgeToModern } from './bridge-to-modern.ts'
+import { CallLabels } from './call-label.ts'
 import type { Connection } from './connection.ts'
 import { CODE, RefusalError, unavailable, type Refusal } from './error.ts'
 import type { Log } from './log.ts'
@@ -35,6 +36,7 @@ export class Slot {
   readonly modern: Modern
   /** What each client may do. */
   readonly policies: PolicyTable
+  readonly labels = new CallLabels()
   readonly #pool: ProcessPool
   readonly #sessions = new Map<string, Session>()
   readonly #openStreams = new Set<OpenStream>()
@@ -252,6 +254,30 @@ export class Slot {
     this.#sessions.set(session.id, session)
     this.#changed()
     return { session, answer }
+  }
+
+  /** The sessions that there are. */
+  sessions(): AdapterSession[] {
+    return [...this.#sessions.values()].map((session) => ({
+      id: session.record,
+      client: session.client,
+      tier: session.tier,
+      version: session.version,
+      startedAt: session.startedAt,
+      lastUsed: session.lastUsed,
+      requests: session.requests,
+      ...(session.server.where === undefined ? {} : { server: session.server.where }),
+    }))
+  }
+
+  /** Ends a session as its client would. False: there is none of this name. @param record what records call it */
+  endSession(record: string): boolean {
+    for (const session of this.#sessions.values()) {
+      if (session.record !== record) continue
+      this.close(session)
+      return true
+    }
+    return false
   }
 
   /** Ends a session, its streams and what it still waits for; a process of its own with it. */

@@ -123,6 +123,21 @@ export interface AdapterStatus {
   readonly activeAt: number
 }
 
+/** One of the answer of `GET /sessions` on the control socket, a list of them. Times are milliseconds since 1970. */
+export interface AdapterSession {
+  /** What records call it, and `POST /sessions/end?id=<id>` takes: a hash of what its client has. */
+  readonly id: string
+  readonly client: string
+  readonly tier: string
+  /** The revision of MCP that was agreed on. */
+  readonly version: string
+  readonly startedAt: number
+  readonly lastUsed: number
+  readonly requests: number
+  /** The process or container that serves it; absent: none at this moment. */
+  readonly server?: string
+}
+
 /** One line on file descriptor 3 once both sockets listen, then the descriptor is closed. */
 export interface AdapterReady {
   readonly ready: true

@@ -13,6 +13,7 @@ import { openApi } from './openapi.ts'
 import { type Planning, planRoutes } from './plan.ts'
 import { problemDetails } from './problem-details.ts'
 import { releaseRoutes, type Releasing } from './release.ts'
+import { type Recorded, recordRoutes } from './records.ts'
 import { forward, serviceRequest } from './request.ts'
 import { type Secrets, secretRoutes } from './secrets.ts'
 import { type Actions, DEFAULT_LOG_LINES, MAX_LOG_LINES, type Restarted, type ServiceRow, type View } from './view.ts'
@@ -31,6 +32,7 @@ export interface ApiOptions {
   readonly planning: Planning
   readonly releasing: Releasing
   readonly secrets: Secrets
+  readonly recorded: Recorded
   /** The bearer token of everything below `/api`. */
   readonly token: string
   /** Where Envoy's listeners are reached from here, when not at the addresses of their URLs. */
@@ -40,7 +42,7 @@ export interface ApiOptions {
 }
 
 export function createApi(options: ApiOptions): Hono {
-  const { view, actions, deploying, planning, releasing, token, envoyHost, onBug } = options
+  const { view, actions, deploying, planning, releasing, recorded, token, envoyHost, onBug } = options
   const app = new Hono()
   const expected = digest(`Bearer ${token}`)
 
@@ -117,6 +119,7 @@ export function createApi(options: ApiOptions): Hono {
   envoyRoutes(app, actions, limit)
   releaseRoutes(app, releasing, ofService)
   secretRoutes(app, options.secrets)
+  recordRoutes(app, recorded)
   app.get('/api/v1/mcp/problems', (context) => context.json(view.problems()))
   app.get('/api/v1/mcp/snapshot', (context) => context.json(view.snapshot()))
 

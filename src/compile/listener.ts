@@ -7,32 +7,46 @@ import type { Knobs } from '../model/tuning.ts'
 import { accessLogs, tracingProvider } from './access-log.ts'
 import { CORS_FILTER } from './cors.ts'
 import { ADS_SOURCE, extension, seconds, type Json, type Resource } from './resource.ts'
+import { requestLog } from './request-log.ts'
 import { transportSocket } from './secret.ts'
+import { toldByAdapter } from './told-by-adapter.ts'
 
 /** JSON-RPC codes of Envoy's own answers: refused requests, and failures behind Envoy. */
 const REFUSED = -32000
 const FAILED = -32603
 
 /** The listener of one service. */
-export function serviceListener(service: string, port: number, bind: string, knobs: Knobs): Resource {
-  return listener(service, port, bind, knobs, { rds: { route_config_name: service, config_source: ADS_SOURCE } })
+export function serviceListener(service: string, port: number, bind: string, knobs: Knobs, log?: string): Resource {
+  return listener(
+    service,
+    port,
+    bind,
+    { ...knobs, log },
+    { rds: { route_config_name: service, config_source: ADS_SOURCE } },
+  )
 }
 
 /**
  * The listener of all services under `/<service>/mcp`: the first path segment chooses the same RouteConfiguration that
  * the service's own listener uses (envoy-measured.md A §13).
  */
-export function gatewayListener(port: number, bind: string, knobs: Knobs): Resource {
-  return listener(GATEWAY, port, bind, knobs, {
-    scoped_routes: {
-      name: GATEWAY,
-      scope_key_builder: {
-        fragments: [{ header_value_extractor: { name: ':path', element_separator: '/', index: 1 } }],
+export function gatewayListener(port: number, bind: string, knobs: Knobs, log?: string): Resource {
+  return listener(
+    GATEWAY,
+    port,
+    bind,
+    { ...knobs, log },
+    {
+      scoped_routes: {
+        name: GATEWAY,
+        scope_key_builder: {
+          fragments: [{ header_value_extractor: { name: ':path', element_separator: '/', index: 1 } }],
+        },
+        rds_config_source: ADS_SOURCE,
+        scoped_rds: { scoped_rds_config_source: ADS_SOURCE },
       },
-      rds_config_source: ADS_SOURCE,
-      scoped_rds: { scoped_rds_config_source: ADS_SOURCE },
     },
-  })
+  )
 }
 
 /** The scope that leads the gateway to a service's routes. */
@@ -43,9 +57,11 @@ export function scopedRoute(service: string): Resource {
   }
 }
 
+/** With the file that requests are recorded in; absent: they are not. */
+type Settings = Knobs & { readonly log: string | undefined }
 type Routes = { readonly [key: string]: Json }
 
-function listener(owner: string, port: number, bind: string, knobs: Knobs, routes: Routes): Resource {
+function listener(owner: string, port: number, bind: string, knobs: Settings, routes: Routes): Resource {
   const name = listenerName(owner, port)
   const { tls } = knobs
   return {
@@ -75,8 +91,9 @@ function connectionLimit(owner: string, { connections: { max } }: Knobs): Json[]
 
 const UNDERSCORES = { reject: 'REJECT_REQUEST', drop: 'DROP_HEADER', allow: 'ALLOW' } as const
 
-function connectionManager(owner: string, routes: Routes, knobs: Knobs): Json {
-  const { timeouts, connections, headers, access_log, tracing } = knobs
+function connectionManager(owner: string, routes: Routes, knobs: Settings): Json {
+  const { timeouts, connections, headers, access_log, tracing, log } = knobs
+  const logs = [...(log === undefined ? [] : [requestLog(log)]), ...accessLogs(access_log, owner)]
   return extension(
     'envoy.filters.network.http_connection_manager',
     'envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager',
@@ -99,11 +116,12 @@ function connectionManager(owner: string, routes: Routes, knobs: Knobs): Json {
         ...(connections.max_duration === 'none' ? {} : { max_connection_duration: seconds(connections.max_duration) }),
         ...(connections.max_requests === 'none' ? {} : { max_requests_per_connection: connections.max_requests }),
       },
-      ...(access_log.length === 0 ? {} : { access_log: accessLogs(access_log, owner) }),
+      ...(logs.length === 0 ? {} : { access_log: logs }),
       ...(tracing === 'none' ? {} : { tracing: tracingProvider(tracing) }),
       ...routes,
       http_filters: [
         CORS_FILTER,
+        toldByAdapter(),
         extension('envoy.filters.http.on_demand', 'envoy.extensions.filters.http.on_demand.v3.OnDemand'),
         extension('envoy.filters.http.router', 'envoy.extensions.filters.http.router.v3.Router', {
           suppress_envoy_headers: true,

@@ -18,6 +18,7 @@ import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 import { noReleasing } from '../fixtures/releasing.ts'
 import { noSecrets } from '../fixtures/secrets.ts'
+import { nothingRecorded } from '../fixtures/recorded.ts'
 
 export interface Ran {
   readonly code: number
@@ -85,6 +86,7 @@ export async function controlApi(
   }
   const app = createApi({
     secrets,
+    recorded: nothingRecorded,
     releasing,
     view: whole,
     deploying: noDeploying,
