@@ -7,6 +7,7 @@ import type { Knobs } from '../model/tuning.ts'
 import { accessLogs, tracingProvider } from './access-log.ts'
 import { ADS_SOURCE, extension, seconds, type Json, type Resource } from './resource.ts'
 import { transportSocket } from './secret.ts'
+import { requestStatistics } from './statistics.ts'
 
 /** JSON-RPC codes of Envoy's own answers: refused requests, and failures behind Envoy. */
 const REFUSED = -32000
@@ -98,7 +99,7 @@ function connectionManager(owner: string, routes: Routes, knobs: Knobs): Json {
         ...(connections.max_duration === 'none' ? {} : { max_connection_duration: seconds(connections.max_duration) }),
         ...(connections.max_requests === 'none' ? {} : { max_requests_per_connection: connections.max_requests }),
       },
-      ...(access_log.length === 0 ? {} : { access_log: accessLogs(access_log, owner) }),
+      access_log: [...requestStatistics(), ...accessLogs(access_log, owner)],
       ...(tracing === 'none' ? {} : { tracing: tracingProvider(tracing) }),
       ...routes,
       http_filters: [
