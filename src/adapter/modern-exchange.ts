@@ -77,6 +77,7 @@ export class ModernExchange implements OpenStream {
     if (this.#over) return
     this.#over = true
     clearTimeout(this.#holdTimer)
+    this.#res.label?.answered?.(text)
     if (!this.#streaming) return sendJson(this.#res, status, text)
     this.#write(text)
     this.#res.end()

@@ -50,6 +50,7 @@ function receive(slot: Slot, req: HttpRequest, res: HttpResponse, text: string, 
   const read = batch ? readBatch(text) : readMessage(text)
   if ('invalid' in read) return sendRefusal(res, invalid(read.invalid))
   const messages = Array.isArray(read) ? read : [read]
+  res.label = slot.labels.of(messages)
   if (isModern(req, messages)) return receiveModern(slot, req, res, read)
   const first = messages[0]!
   const firstId = first.kind === 'request' && !batch ? idText(first) : 'null'

@@ -95,7 +95,7 @@ function unread(): Json {
     '(lb|update|assignment|original_dst|upstream_flow_control|upstream_internal_redirect)_.*',
     'upstream_cx_(http[123]_total|protocol_error|pool_overflow|overflow|[rt]x_.*|length_ms|connect_ms|.*idle.*)',
     'upstream_cx_(destroy_(local|remote).*|close_notify|max_.*|none_healthy)',
-    'upstream_rq_(per_try_.*|per_cx|max_.*|cancelled|maintenance_mode|[rt]x_reset|0rtt|retry_.*|[1-5][0-9][0-9]|drop_.*)',
+    'upstream_rq_(per_try_.*|per_cx|max_.*|cancelled|maintenance_mode|[rt]x_reset|0rtt|retry_.*|[1-5][0-9][0-9]|drop_.*|time)',
     'bind_errors|retry_or_shadow_abandoned|warming_state|max_host_weight|version',
   ]
   return [{ safe_regex: { regex: `cluster[.].*[.](${names.join('|')})` } }]
