@@ -23,6 +23,7 @@ import { Deployments } from './deployments.ts'
 import { Engines } from './docker/engines.ts'
 import { createEnvoy, engineSocket, envoyApi } from './envoy-api.ts'
 import { configOf, followConfig } from './follow-config.ts'
+import { Measuring } from './measuring.ts'
 import { callAddress } from './model/address.ts'
 import { TIERS } from './model/client.ts'
 import { OperatorError } from './model/operator-error.ts'
@@ -183,8 +184,13 @@ async function start(
     changed: () => reconciler.changed(),
     log: (message, fields) => log.info(fields, message),
   })
+  const measuring = new Measuring({
+    ...{ home: folders.home, node, adminSocket, engines, envoy, log },
+    rest: () => ({ reconciler, slots, xds, view }),
+    changed: () => events.emit('changed'),
+  })
   const slots = new Slots({
-    adapters,
+    adapters: measuring.following(adapters),
     generations: store,
     routed: (service) => xds.has(TYPE_OF.routes, service),
     beside: (unit) => releasing.beside(unit),
@@ -234,6 +240,7 @@ async function start(
     ...envoy.problems(),
     ...xds.refusals().flatMap((refusal) => (patching.explains(refusal) ? [] : refusalProblem(refusal))),
     ...patching.problems(),
+    ...measuring.problems(),
     ...(registrar?.problems() ?? []),
   ]
   const told = new Set<string>()
@@ -300,6 +307,7 @@ async function start(
             })
     }
     config = next
+    measuring.configure(config)
     engines.configure(config.engines)
     reconciler.setConfig(config, engines.runtimes())
     engines.watch()
@@ -317,7 +325,7 @@ async function start(
     engines.close()
     stopLogs()
     rmSync(join(folders.home, 'api.json'), { force: true })
-    await api?.close()
+    await Promise.all([api?.close(), measuring.close()])
     // First of all, so that nobody new is sent here.
     await registrar?.close(!keep)
     await Promise.all([trials.stop(), adapters.endSpares()])
@@ -336,6 +344,23 @@ async function start(
     if (!keep) removeSockets(folders, external !== undefined)
   }
 
+  const isReady = (): boolean => envoy.state === 'running' && xds.synced(SERVED_TYPES)
+  const view = createView({
+    startedAt,
+    version,
+    binary: binary?.version,
+    isReady,
+    envoy,
+    xds,
+    reconciler,
+    slots,
+    config: () => config,
+    certificates,
+    deployments,
+    releasing,
+    problems,
+    dind: async () => engines.dind(),
+  })
   const stopLogs = watchLogs(folders.logs, (reason) => log.warn({ reason }, 'the log files cannot be kept small'))
   const running = store.processes().length > 0
   let api: ApiServer | undefined
@@ -353,24 +378,6 @@ async function start(
         `Port ${config.ports.gateway} of the gateway is taken by another process ` +
           `(\`ss -ltnp 'sport = :${config.ports.gateway}'\` names it). End it, or set ports.gateway to another port.`,
       )
-    const isReady = (): boolean => envoy.state === 'running' && xds.synced(SERVED_TYPES)
-    const view = createView({
-      startedAt,
-      version,
-      binary: binary?.version,
-      isReady,
-      envoy,
-      xds,
-      reconciler,
-      slots,
-      config: () => config,
-      certificates,
-      deployments,
-      releasing,
-      problems,
-      dind: async () => engines.dind(),
-    })
-
     api = await serveApi(
       createApi({
         view,

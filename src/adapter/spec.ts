@@ -1,6 +1,9 @@
 // The wire types between control plane and adapter: the specification on the adapter's stdin, and the control socket.
 
+import type { Counters } from './counters.ts'
 import type { Era, Isolation, Limits, Scale } from '../model/service.ts'
+
+export { EXITS, SESSION_ENDS, WAIT_BOUNDS_MS, type Counters } from './counters.ts'
 
 /**
  * One JSON document on the adapter's stdin, then end of file; without a document it ends. Secrets are in `env` and stand
@@ -106,6 +109,8 @@ export interface AdapterStatus {
   readonly failing?: boolean
   /** What is known of the eras that the server speaks. */
   readonly eras: ErasKnown
+  /** Absent: an earlier version of Berth. */
+  readonly counters?: Counters
   /** Requests that are still arriving, subscriptions that are being opened, calls that wait for their client's input. */
   readonly expected: number
   /**
