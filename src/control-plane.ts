@@ -184,11 +184,11 @@ async function start(
     changed: () => reconciler.changed(),
     log: (message, fields) => log.info(fields, message),
   })
-  const measuring = new Measuring({
-    ...{ home: folders.home, node, adminSocket, engines, envoy, log },
-    rest: () => ({ reconciler, slots, xds, view }),
-    changed: () => events.emit('changed'),
-  })
+  const measuring = new Measuring(
+    { home: folders.home, node, adminSocket, engines, envoy, log },
+    () => ({ reconciler, slots, xds, view }),
+    () => events.emit('changed'),
+  )
   const slots = new Slots({
     adapters: measuring.following(adapters),
     generations: store,

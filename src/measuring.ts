@@ -33,15 +33,15 @@ export interface MeasuringParts {
   readonly adminSocket: string
   readonly engines: Pick<Engines, 'address'>
   readonly envoy: Pick<Envoy, 'restarts'>
-  /** What is made later than this. */
-  readonly rest: () => {
-    readonly reconciler: Pick<Reconciler, 'placed'>
-    readonly slots: Pick<Slots, 'views'>
-    readonly xds: Pick<XdsServer, 'counters'>
-    readonly view: Pick<View, 'services'>
-  }
-  readonly changed: () => void
   readonly log: Logger
+}
+
+/** What is made later than the others. */
+export interface Measured {
+  readonly reconciler: Pick<Reconciler, 'placed'>
+  readonly slots: Pick<Slots, 'views'>
+  readonly xds: Pick<XdsServer, 'counters'>
+  readonly view: Pick<View, 'services'>
 }
 
 /** Another program may end. */
@@ -49,6 +49,7 @@ const RETRY_MS = 15_000
 
 export class Measuring {
   readonly #parts: MeasuringParts
+  readonly #changed: () => void
   readonly #counters = new SlotCounters()
   readonly #metrics: Metrics
   #wanted: { readonly bind: string; readonly port: number } | undefined
@@ -59,16 +60,18 @@ export class Measuring {
   #moved: Promise<void> = Promise.resolve()
   #closed = false
 
-  constructor(parts: MeasuringParts) {
+  /** @param changed called when there is another problem, or none any more */
+  constructor(parts: MeasuringParts, measured: () => Measured, changed: () => void) {
     this.#parts = parts
-    const usage = new Usage(() => sourcesOf(parts))
+    this.#changed = changed
+    const usage = new Usage(() => sourcesOf(parts, measured()))
     this.#metrics = new Metrics({
       envoy: () => requestStatistics(parts.adminSocket),
-      services: () => parts.rest().view.services(),
-      slots: () => parts.rest().slots.views(),
+      services: () => measured().view.services(),
+      slots: () => measured().slots.views(),
       counters: () => this.#counters.all,
       usage: () => usage.read(),
-      xds: () => parts.rest().xds.counters,
+      xds: () => measured().xds.counters,
       envoyRestarts: () => parts.envoy.restarts,
     })
   }
@@ -120,7 +123,7 @@ export class Measuring {
   }
 
   async #serve(): Promise<void> {
-    const { home, adminSocket, changed, log } = this.#parts
+    const { home, adminSocket, log } = this.#parts
     await this.#end()
     const { bind, port } = this.#wanted!
     if (this.#closed) return
@@ -146,7 +149,7 @@ export class Measuring {
       }
       if (!this.#closed) this.#retry = setTimeout(() => this.#move(), RETRY_MS)
     }
-    if (before?.message !== this.#problem?.message) changed()
+    if (before?.message !== this.#problem?.message) this.#changed()
   }
 
   async #end(): Promise<void> {
@@ -186,8 +189,7 @@ async function statistics(adminSocket: string, path: string): Promise<string> {
 }
 
 /** Engines with containers of services, and the machine itself where it has processes of slots. */
-function sourcesOf({ node, engines, rest }: MeasuringParts): Map<string, Source> {
-  const { reconciler, slots } = rest()
+function sourcesOf({ node, engines }: MeasuringParts, { reconciler, slots }: Measured): Map<string, Source> {
   /** By engine: containers that Berth did not create. */
   const attached = new Map<string, Map<string, { readonly service: string; readonly client: string }>>()
   for (const { service } of reconciler.placed) {

@@ -72,16 +72,18 @@ export class Usage {
   #look(name: string, source: Source): Promise<void> {
     const running = this.#looking.get(name)
     if (running) return running
-    const look = source(AbortSignal.timeout(LOOK_MS))
-      .then((used) => {
-        const at = this.#now()
-        this.#seen.set(name, { at, used, cores: coresOf(used, at, this.#seen.get(name)) })
-      })
+    const look = this.#lookAt(name, source)
       // An engine that does not answer is a problem of its own, which is told elsewhere.
       .catch(() => undefined)
       .finally(() => this.#looking.delete(name))
     this.#looking.set(name, look)
     return look
+  }
+
+  async #lookAt(name: string, source: Source): Promise<void> {
+    const used = await source(AbortSignal.timeout(LOOK_MS))
+    const at = this.#now()
+    this.#seen.set(name, { at, used, cores: coresOf(used, at, this.#seen.get(name)) })
   }
 }
 
