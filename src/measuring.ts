@@ -44,6 +44,8 @@ export interface Measured {
   readonly view: Pick<View, 'services'>
 }
 
+/** An Envoy that says nothing for so long, to a question that is no work, is left out. */
+const HUNG_MS = 2000
 /** Another program may end. */
 const RETRY_MS = 15_000
 
@@ -173,7 +175,7 @@ function words(error: NodeJS.ErrnoException): string {
  * the first time for nothing.
  */
 async function requestStatistics(adminSocket: string): Promise<string> {
-  await adminRequest(adminSocket, 'GET', '/stats?type=TextReadouts&filter=%5Eberth%5C.')
+  await adminRequest(adminSocket, 'GET', '/stats?type=TextReadouts&filter=%5Eberth%5C.', HUNG_MS)
   return statistics(adminSocket, '/stats/prometheus?filter=%5Eberth%5C.')
 }
 
