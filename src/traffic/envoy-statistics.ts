@@ -10,7 +10,7 @@ const DURATION = 'envoy_berth_duration_us'
 const COUNT =
   /^envoy_berth_requests\{(service="([^"]*)",status="(\d+)",method="[^"]*",client="([^"]*)",tool="[^"]*"),flags="([^"]*)"\} (\d+)$/
 /** Characters that are looked at before something else gets a turn: a large Envoy says 15 MB. */
-const PART = 512 * 1024
+const PART = 64 * 1024
 
 export interface EnvoyStatistics {
   /** Exposition lines, with what they mean. */
@@ -28,8 +28,9 @@ export async function requestMetrics(said: string): Promise<EnvoyStatistics> {
   for (let at = 0; at < said.length;) {
     const cut = said.indexOf('\n', at + PART)
     const end = cut === -1 ? said.length : cut
+    const own: string[] = []
     for (const line of said.slice(at, end).split('\n')) {
-      if (line.startsWith(DURATION)) durations.push(inSeconds(line))
+      if (line.startsWith(DURATION)) own.push(inSeconds(line))
       else if (line.startsWith(REQUESTS)) {
         const [, labels, service, status, client, flags, value] = COUNT.exec(line) ?? []
         if (labels === undefined) continue
@@ -39,6 +40,7 @@ export async function requestMetrics(said: string): Promise<EnvoyStatistics> {
         if (reason) add(rejections, `service="${service}",client="${client}",reason="${reason}"`, Number(value))
       }
     }
+    if (own.length > 0) durations.push(own.join('\n'))
     at = end + 1
     await setImmediate()
   }
