@@ -23,10 +23,11 @@ import { Deployments } from './deployments.ts'
 import { Engines } from './docker/engines.ts'
 import { createEnvoy, engineSocket, envoyApi } from './envoy-api.ts'
 import { configOf, followConfig } from './follow-config.ts'
+import { Measuring } from './measuring.ts'
 import { callAddress } from './model/address.ts'
 import { TIERS } from './model/client.ts'
 import { OperatorError } from './model/operator-error.ts'
-import { problemLine, type Problem } from './model/problem.ts'
+import type { Problem } from './model/problem.ts'
 import { processTuning } from './model/tuning.ts'
 import { whenReady } from './ready.ts'
 import { formOf, Patching, remembering } from './patching.ts'
@@ -35,7 +36,7 @@ import { Reconciler } from './reconcile.ts'
 import { createRegistering } from './registering.ts'
 import { startRecording } from './recording.ts'
 import { createReleasing } from './releasing.ts'
-import { restartProblems, withReasons } from './problems.ts'
+import { restartProblems, telling, withReasons } from './problems.ts'
 import { refusalProblem, registrationOf, urlOf } from './rows.ts'
 import { createAdapters, logFile } from './slots/adapters.ts'
 import { oldest } from './slots/envoy-binary.ts'
@@ -189,8 +190,13 @@ async function start(
     changed: () => reconciler.changed(),
     log: (message, fields) => log.info(fields, message),
   })
+  const measuring = new Measuring(
+    { home: folders.home, node, adminSocket, engines, envoy, log },
+    () => ({ reconciler, slots, xds, view }),
+    () => events.emit('changed'),
+  )
   const slots = new Slots({
-    adapters,
+    adapters: measuring.following(adapters),
     generations: store,
     routed: (service) => xds.has(TYPE_OF.routes, service),
     beside: (unit) => releasing.beside(unit),
@@ -250,14 +256,9 @@ async function start(
     ...xds.refusals().flatMap((refusal) => (patching.explains(refusal) ? [] : refusalProblem(refusal))),
     ...patching.problems(),
     ...registering.problems(),
+    ...measuring.problems(),
   ]
-  const told = new Set<string>()
-  const tell = (): void => {
-    const now = new Map(problems().map((problem) => [problemLine(problem), problem]))
-    for (const [line, problem] of now) if (!told.has(line)) options.problem(problem)
-    told.clear()
-    for (const line of now.keys()) told.add(line)
-  }
+  const tell = telling(problems, options.problem)
 
   const reconciler = new Reconciler({
     slots,
@@ -308,6 +309,7 @@ async function start(
   const applyConfig = (next: Config): void => {
     registering.configure(next.consul)
     config = next
+    measuring.configure(config)
     engines.configure(config.engines)
     reconciler.setConfig(config, engines.runtimes())
     engines.watch()
@@ -325,7 +327,7 @@ async function start(
     engines.close()
     stopLogs()
     rmSync(join(folders.home, 'api.json'), { force: true })
-    await api?.close()
+    await Promise.all([api?.close(), measuring.close()])
     // First of all, so that nobody new is sent here.
     await registering.close(!keep)
     await Promise.all([trials.stop(), adapters.endSpares()])
@@ -345,6 +347,23 @@ async function start(
     if (!keep) removeSockets(folders, external !== undefined)
   }
 
+  const isReady = (): boolean => envoy.state === 'running' && xds.synced(SERVED_TYPES)
+  const view = createView({
+    startedAt,
+    version,
+    binary: binary?.version,
+    isReady,
+    envoy,
+    xds,
+    reconciler,
+    slots,
+    config: () => config,
+    certificates,
+    deployments,
+    releasing,
+    problems,
+    dind: async () => engines.dind(),
+  })
   const stopLogs = watchLogs(folders.logs, (reason) => log.warn({ reason }, 'the log files cannot be kept small'))
   const running = store.processes().length > 0
   let api: ApiServer | undefined
@@ -362,24 +381,6 @@ async function start(
         `Port ${config.ports.gateway} of the gateway is taken by another process ` +
           `(\`ss -ltnp 'sport = :${config.ports.gateway}'\` names it). End it, or set ports.gateway to another port.`,
       )
-    const isReady = (): boolean => envoy.state === 'running' && xds.synced(SERVED_TYPES)
-    const view = createView({
-      startedAt,
-      version,
-      binary: binary?.version,
-      isReady,
-      envoy,
-      xds,
-      reconciler,
-      slots,
-      config: () => config,
-      certificates,
-      deployments,
-      releasing,
-      problems,
-      dind: async () => engines.dind(),
-    })
-
     api = await serveApi(
       createApi({
         view,

@@ -1,8 +1,19 @@
 // Problems of a control plane as a whole, beside those that its parts report.
 
 import type { Config } from './config/load.ts'
-import type { Problem } from './model/problem.ts'
+import { problemLine, type Problem } from './model/problem.ts'
 import { processTuning } from './model/tuning.ts'
+
+/** Tells each problem once, and again when it comes back: call it whenever they may be others. */
+export function telling(problems: () => readonly Problem[], tell: (problem: Problem) => void): () => void {
+  const told = new Set<string>()
+  return () => {
+    const now = new Map(problems().map((problem) => [problemLine(problem), problem]))
+    for (const [line, problem] of now) if (!told.has(line)) tell(problem)
+    told.clear()
+    for (const line of now.keys()) told.add(line)
+  }
+}
 
 /** What a running control plane cannot change about itself. */
 export function restartProblems(first: Config, now: Config): Problem[] {

@@ -7,6 +7,7 @@ import type { Bounds } from './bounds.ts'
 import { BridgeToModern } from './bridge-to-modern.ts'
 import { CallLabels } from './call-label.ts'
 import type { Connection } from './connection.ts'
+import type { Counting, SessionEnd } from './counters.ts'
 import { CODE, RefusalError, unavailable, type Refusal } from './error.ts'
 import type { Log } from './log.ts'
 import { idText } from './message.ts'
@@ -88,6 +89,10 @@ export class Slot {
     ]
   }
 
+  get #counters(): Counting {
+    return this.#pool.room.counters
+  }
+
   get status(): AdapterStatus {
     const { lastFailure, failing, count } = this.#pool.health
     return {
@@ -105,6 +110,7 @@ export class Slot {
       ...(lastFailure === undefined ? {} : { lastFailure }),
       ...(failing ? { failing: true } : {}),
       eras: this.modern.eras.verdict,
+      counters: this.#counters,
       expected: this.#expected,
       activeAt: this.#activeAt,
     }
@@ -281,8 +287,8 @@ export class Slot {
   }
 
   /** Ends a session, its streams and what it still waits for; a process of its own with it. */
-  close(session: Session, refusal = SESSION_ENDED): void {
-    this.#sessions.delete(session.id)
+  close(session: Session, why: SessionEnd = 'closed', refusal = SESSION_ENDED): void {
+    if (this.#sessions.delete(session.id)) this.#counters.sessionEnds[why] += 1
     this.#end(session, refusal)
   }
 
@@ -302,7 +308,7 @@ export class Slot {
       clearTimeout(this.#deadline)
     }
     for (const timer of this.#timers) clearInterval(timer)
-    for (const session of this.#sessions.values()) this.close(session, STOPPING)
+    for (const session of this.#sessions.values()) this.close(session, 'stopped', STOPPING)
     await this.#pool.close()
   }
 
@@ -328,7 +334,7 @@ export class Slot {
       return this.#changed()
     }
     for (const session of process.sessions) {
-      this.#sessions.delete(session.id)
+      if (this.#sessions.delete(session.id)) this.#counters.sessionEnds.server += 1
       session.end()
     }
     process.sessions.clear()
@@ -345,10 +351,10 @@ export class Slot {
     if (count >= (this.#ownProcesses ? Math.min(sessions, processSessions) : sessions)) {
       const oldest = this.#longestIdle(0)
       if (!oldest) throw new RefusalError(unavailable('Too many sessions are open, and all of them are in use.', 5))
-      this.close(oldest)
+      this.close(oldest, 'evicted')
     } else if (this.#ownProcesses && count >= (this.#pool.ceiling ?? Infinity)) {
       const resting = this.#longestIdle(restingMs)
-      if (resting) this.close(resting)
+      if (resting) this.close(resting, 'evicted')
     }
   }
 
@@ -371,10 +377,10 @@ export class Slot {
     while (this.#ownProcesses && this.#sessions.size > this.bounds.restingSessions) {
       const resting = this.#longestIdle(this.bounds.restingMs)
       if (!resting) break
-      this.close(resting)
+      this.close(resting, 'idle')
     }
     for (const session of this.#sessions.values()) {
-      if (session.idle && now - session.lastUsed >= this.bounds.sessionIdleMs) this.close(session)
+      if (session.idle && now - session.lastUsed >= this.bounds.sessionIdleMs) this.close(session, 'idle')
       else session.expire(now)
     }
     this.modern.sweep(now)

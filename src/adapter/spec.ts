@@ -2,6 +2,9 @@
 
 import type { Policies } from '../model/policy.ts'
 import type { Era, Isolation, Limits, Scale } from '../model/service.ts'
+import type { Counters } from './counters.ts'
+
+export { EXITS, SESSION_ENDS, WAIT_BOUNDS_MS, type Counters } from './counters.ts'
 
 /** In the adapter's environment, as JSON: what a local server's command begins with here; absent: it finds that out. */
 export const CONTAINMENT_VARIABLE = 'BERTH_CONTAINMENT'
@@ -114,6 +117,8 @@ export interface AdapterStatus {
   readonly failing?: boolean
   /** What is known of the eras that the server speaks. */
   readonly eras: ErasKnown
+  /** Absent: an earlier version of Berth. */
+  readonly counters?: Counters
   /** Requests that are still arriving, subscriptions that are being opened, calls that wait for their client's input. */
   readonly expected: number
   /**

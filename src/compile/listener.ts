@@ -9,6 +9,7 @@ import { CORS_FILTER } from './cors.ts'
 import { ADS_SOURCE, extension, seconds, type Json, type Resource } from './resource.ts'
 import { requestLog } from './request-log.ts'
 import { transportSocket } from './secret.ts'
+import { requestStatistics } from './statistics.ts'
 import { toldByAdapter } from './told-by-adapter.ts'
 
 /** JSON-RPC codes of Envoy's own answers: refused requests, and failures behind Envoy. */
@@ -93,7 +94,11 @@ const UNDERSCORES = { reject: 'REJECT_REQUEST', drop: 'DROP_HEADER', allow: 'ALL
 
 function connectionManager(owner: string, routes: Routes, knobs: Settings): Json {
   const { timeouts, connections, headers, access_log, tracing, log } = knobs
-  const logs = [...(log === undefined ? [] : [requestLog(log)]), ...accessLogs(access_log, owner)]
+  const logs = [
+    ...(log === undefined ? [] : [requestLog(log)]),
+    ...requestStatistics(),
+    ...accessLogs(access_log, owner),
+  ]
   return extension(
     'envoy.filters.network.http_connection_manager',
     'envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager',
@@ -116,7 +121,7 @@ function connectionManager(owner: string, routes: Routes, knobs: Settings): Json
         ...(connections.max_duration === 'none' ? {} : { max_connection_duration: seconds(connections.max_duration) }),
         ...(connections.max_requests === 'none' ? {} : { max_requests_per_connection: connections.max_requests }),
       },
-      ...(logs.length === 0 ? {} : { access_log: logs }),
+      access_log: logs,
       ...(tracing === 'none' ? {} : { tracing: tracingProvider(tracing) }),
       ...routes,
       http_filters: [

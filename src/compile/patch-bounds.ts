@@ -54,6 +54,14 @@ export const BOUNDS: Readonly<Record<PatchType, readonly Bound[]>> = {
         return [own.map((filter) => (filter['name'] === ROUTER ? ROUTER : filter)), filters.at(-1)?.['name'] ?? null]
       },
     },
+    {
+      path: '/filter_chains/0/filters/…/access_log',
+      because: "records and statistics come from Berth's own (`berth.…`); add yours to the list with `access_log/-`",
+      part: (listener) =>
+        list(connectionManager(listener), 'access_log')
+          .map(object)
+          .filter(({ name }) => isOwn(name)),
+    },
   ],
   route: [
     NAME,

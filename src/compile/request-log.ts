@@ -37,7 +37,7 @@ export function requestLog(path: string): Json {
 }
 
 /** Those are asked for every few seconds, and serve nobody (route.ts). */
-const NO_HEALTH_CHECK: Json = {
+export const NO_HEALTH_CHECK: Json = {
   header_filter: {
     header: {
       name: ':path',
