@@ -7,6 +7,7 @@ import type { Service } from '../model/service.ts'
 import { groupFor, type Slot } from '../model/slot.ts'
 import { SAFE_RETRIES, type Knobs } from '../model/tuning.ts'
 import { clusterOf, waysOf, type Target, type Way } from './way.ts'
+import { whatFor, whomFor } from './route-metadata.ts'
 import { bounded } from './words.ts'
 import { any, extension, seconds, type Json, type Resource, XDS_SERVICE } from './resource.ts'
 
@@ -63,7 +64,7 @@ export function serviceRoutes(
         {
           name: 'other',
           domains: ['*'],
-          routes: [respond(403, `This Host is not served. Use ${options.hosts.join(' or ')}.`)],
+          routes: [respond(403, `This Host is not served. Use ${options.hosts.join(' or ')}.`, whatFor(service.name))],
         },
       ],
     },
@@ -88,6 +89,7 @@ function clientMatcher(
       403,
       // Not which clients there are: names of others are nobody's business (design §3).
       `This client may not use service ${service.name}. Declare it under clients in berth.yaml, or use another name.`,
+      whatFor(service.name),
     ),
   ])
   for (const path of [`/clients/`, `/${service.name}/clients/`]) byPath[path] = unknown
@@ -107,6 +109,7 @@ function clientMatcher(
         respond(
           403,
           `Service ${service.name} serves named clients only. Send your name in the header ${CLIENT_HEADER}.`,
+          whatFor(service.name),
         ),
       ])
   return {
@@ -121,6 +124,7 @@ function clientMatcher(
             respond(
               403,
               'This Origin is not allowed. Web pages may call from http://localhost or http://127.0.0.1 only.',
+              whatFor(service.name),
             ),
           ]),
         },
@@ -149,7 +153,7 @@ function clientMatcher(
 
 /**
  * Health for whoever routes to this listener (Consul, a balancer): Envoy answers it by itself, so that it is right while
- * the control plane is away, and it starts no slot.
+ * the control plane is away, and it starts no slot. It serves nobody, so that records and statistics leave it out.
  */
 function health(service: Service, unhealthy: string | undefined): Json {
   const answer = unhealthy === undefined ? respond(200, 'healthy') : respond(503, unhealthy)
@@ -183,7 +187,8 @@ function clientRoutes(
   nameless = false,
 ): Json[] {
   const [only] = ways
-  if (ways.length === 1 && only && 'down' in only.to) return [respond(503, only.to.down)]
+  const whom = (to?: Target) => whomFor(service.name, client, to)
+  if (ways.length === 1 && only && 'down' in only.to) return [respond(503, only.to.down, whom())]
   const headers = { ...(nameless ? { [CLIENT_HEADER]: client.name } : {}), [TIER_HEADER]: client.tier }
   const told = {
     request_headers_to_add: Object.entries(headers).map(([key, value]) => ({
@@ -203,7 +208,7 @@ function clientRoutes(
     return ways.flatMap(({ to, when, postsOnly, mirror }): Json[] => {
       const matched = when?.[kind]
       if (when && !matched) return []
-      if ('down' in to) return [{ match: { path, ...matched }, direct_response: said(503, to.down) }]
+      if ('down' in to) return [{ match: { path, ...matched }, direct_response: said(503, to.down), ...whom() }]
       const stream = {
         match: {
           path,
@@ -212,6 +217,7 @@ function clientRoutes(
         },
         route: { ...clusterOf(to, 'stream'), timeout: '0s', ...rewrite, ...quiet },
         ...told,
+        ...whom(to),
         ...traced(knobs),
       }
       return [
@@ -227,6 +233,7 @@ function clientRoutes(
             ...retryPolicy(knobs),
           },
           ...told,
+          ...whom(to),
           ...traced(knobs),
           ...(knobs.buffers.request === 'none' ? {} : { request_body_buffer_limit: knobs.buffers.request }),
         },
@@ -239,7 +246,7 @@ function clientRoutes(
   // Its path is part of the URI that the adapter tells, so it must reach the adapter as the client has it.
   const sse = service.sse ? folders.flatMap((folder) => endpoint(`${folder}/sse`, 'sse', {})) : []
   const without = service.sse ? ' and /sse' : '; /sse only where its definition says `sse: true`'
-  return [...mcp, ...sse, respond(404, `Unknown path. Service ${service.name} serves /mcp${without}.`)]
+  return [...mcp, ...sse, respond(404, `Unknown path. Service ${service.name} serves /mcp${without}.`, whom())]
 }
 
 function retryPolicy({ retries }: Knobs): { readonly [key: string]: Json } {
@@ -292,8 +299,8 @@ function routeAction(name: string, routes: readonly Json[]): Json {
   return { action: extension(name, 'envoy.config.route.v3.RouteList', { routes }) }
 }
 
-function respond(status: number, words: string): Json {
-  return { match: { prefix: '/' }, direct_response: said(status, words) }
+function respond(status: number, words: string, whom = {}): Json {
+  return { match: { prefix: '/' }, direct_response: said(status, words), ...whom }
 }
 
 function said(status: number, words: string): Json {
