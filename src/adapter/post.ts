@@ -50,6 +50,7 @@ function receive(slot: Slot, req: HttpRequest, res: HttpResponse, text: string, 
   const read = batch ? readBatch(text) : readMessage(text)
   if ('invalid' in read) return sendRefusal(res, invalid(read.invalid))
   const messages = Array.isArray(read) ? read : [read]
+  res.label = slot.labels.of(messages)
   // Before anything is made of them, whatever their era: headers say nothing that counts here.
   const denied = slot.policies.denied(clientOf(req), messages)
   if (denied) return sendRefusal(res, denied.refusal, denied.id)

@@ -5,6 +5,7 @@ import type { Limits } from '../model/service.ts'
 import type { AdapterSpec, AdapterStatus, Adjustable } from './spec.ts'
 import type { Bounds } from './bounds.ts'
 import { BridgeToModern } from './bridge-to-modern.ts'
+import { CallLabels } from './call-label.ts'
 import type { Connection } from './connection.ts'
 import { CODE, RefusalError, unavailable, type Refusal } from './error.ts'
 import type { Log } from './log.ts'
@@ -35,6 +36,7 @@ export class Slot {
   readonly modern: Modern
   /** What each client may do. */
   readonly policies: PolicyTable
+  readonly labels = new CallLabels()
   readonly #pool: ProcessPool
   readonly #sessions = new Map<string, Session>()
   readonly #openStreams = new Set<OpenStream>()

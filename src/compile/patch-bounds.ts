@@ -4,6 +4,8 @@
 import { isJsonList, isJsonObject, type Json, type JsonObject } from '../model/json.ts'
 import type { PatchType } from '../model/patch.ts'
 import { jsonEqual } from './json-patch.ts'
+import { METADATA } from './route-metadata.ts'
+import { OWN } from './told-by-adapter.ts'
 
 /** What is missing or different in words that name the path; undefined: nothing that Berth needs. */
 export function taken(type: PatchType, before: JsonObject, after: JsonObject): string | undefined {
@@ -38,11 +40,12 @@ export const BOUNDS: Readonly<Record<PatchType, readonly Bound[]>> = {
     {
       path: '/filter_chains/0/filters/…/http_filters',
       because:
-        "Berth's filters have to stay in their order, `on_demand` as it is and the router last; others may be added",
+        "Berth's filters have to stay in their order, `on_demand` and `berth.…` as they are and the router last; " +
+        'others may be added',
       // Those that are added are left out of the comparison.
       part: (listener) => {
         const filters = list(connectionManager(listener), 'http_filters').map(object)
-        const own = filters.filter(({ name }) => name === ON_DEMAND || name === ROUTER)
+        const own = filters.filter(({ name }) => name === ON_DEMAND || name === ROUTER || isOwn(name))
         return [own.map((filter) => (filter['name'] === ROUTER ? ROUTER : filter)), filters.at(-1)?.['name'] ?? null]
       },
     },
@@ -66,6 +69,11 @@ export const BOUNDS: Readonly<Record<PatchType, readonly Bound[]>> = {
       because: 'these are the clusters of the slots; use `clients` and `release` to say who gets what',
       part: (route) => routeActions(route),
     },
+    {
+      path: '/virtual_hosts/…/metadata/filter_metadata/berth',
+      because: 'records and statistics say by it whose a request is',
+      part: (route) => owners(route),
+    },
   ],
   cluster: [
     NAME,
@@ -87,6 +95,11 @@ const ROUTER = 'envoy.filters.http.router'
 /** `local` and `other` (route.ts). */
 const OWN_HOSTS = 2
 
+/** Of a filter or a logger. */
+function isOwn(name: Json | undefined): boolean {
+  return typeof name === 'string' && name.startsWith(OWN)
+}
+
 /** A field under both names that proto-JSON has for it. */
 function field(name: string): (message: JsonObject) => Json {
   const camel = name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase())
@@ -105,6 +118,14 @@ function routeActions(value: Json): Json[] {
   if (!isJsonObject(value)) return []
   const targets = isJsonObject(value['route']) ? TARGETS.map((key) => field(key)(object(value['route']))) : []
   return [...targets, ...Object.values(value).flatMap(routeActions)]
+}
+
+/** Whom routes serve, in the order in which it is written. */
+function owners(value: Json): Json[] {
+  if (isJsonList(value)) return value.flatMap(owners)
+  if (!isJsonObject(value)) return []
+  const own = ['filter_metadata', 'filterMetadata'].flatMap((key) => object(value[key])[METADATA] ?? [])
+  return [...own, ...Object.values(value).flatMap(owners)]
 }
 
 const TARGETS = [

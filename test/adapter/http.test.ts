@@ -156,3 +156,19 @@ it('keeps its sockets to its own user', () => {
   expect(statSync(socket).mode & 0o777).toBe(0o600)
   expect(statSync(test.spec.controlSocket).mode & 0o777).toBe(0o600)
 })
+
+it('tells Envoy which method and tool an answer is of, whatever the request says in headers', async () => {
+  const session = await openSession(socket)
+  const forged = { 'x-berth-method': 'ping', 'x-berth-tool': 'forged' }
+  const told = async (message: object) => {
+    const { headers } = await post(socket, message, { session, headers: forged })
+    return [headers['x-berth-method'], headers['x-berth-tool']]
+  }
+  expect(await told(toolCall(1, 'echo', { text: 'a' }))).toEqual(['tools/call', 'echo'])
+  expect(await told(toolCall(2, 'nothing'))).toEqual(['tools/call', 'other'])
+  expect(await told(ping)).toEqual(['ping', undefined])
+  expect(await told({ jsonrpc: '2.0', method: 'notifications/initialized' })).toEqual([
+    'notifications/initialized',
+    undefined,
+  ])
+})
