@@ -14,6 +14,7 @@ import { DEFAULT_LIMITS } from './config/limits.ts'
 import type { EngineState } from './docker/provider.ts'
 import { MANAGED_LABEL, SLOT_LABEL, type LabelledContainer } from './model/container.ts'
 import { servicesFromContainers } from './model/labels.ts'
+import { idleToolLists } from './model/policy.ts'
 import type { Lease } from './model/port.ts'
 import type { Problem } from './model/problem.ts'
 import { mapVersions, rolesOf, type Versions } from './model/release.ts'
@@ -266,7 +267,8 @@ export class Reconciler {
     this.#placed = withPorts
     this.#held = portsOf(withPorts, gateway)
     this.#gateway = gateway
-    this.#problems = [...problems, ...leftOutProblems(version, leftOut)]
+    const idle = idleToolLists(config.clients, units)
+    this.#problems = [...problems, ...idle, ...leftOutProblems(version, leftOut)]
     this.#reap()
     this.#lookAgain(isPortTaken, leases, config.ports.graceMs)
     this.#options.reconciled()

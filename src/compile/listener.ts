@@ -5,6 +5,7 @@
 import { GATEWAY, listenerName } from '../model/names.ts'
 import type { Knobs } from '../model/tuning.ts'
 import { accessLogs, tracingProvider } from './access-log.ts'
+import { CROWD_REPLY, RATE_REPLY, rateFilter } from './limits.ts'
 import { ADS_SOURCE, extension, seconds, type Json, type Resource } from './resource.ts'
 import { transportSocket } from './secret.ts'
 import { toldByAdapter } from './told-by-adapter.ts'
@@ -103,6 +104,7 @@ function connectionManager(owner: string, routes: Routes, knobs: Knobs): Json {
       ...(tracing === 'none' ? {} : { tracing: tracingProvider(tracing) }),
       ...routes,
       http_filters: [
+        rateFilter(),
         toldByAdapter(),
         extension('envoy.filters.http.on_demand', 'envoy.extensions.filters.http.on_demand.v3.OnDemand'),
         extension('envoy.filters.http.router', 'envoy.extensions.filters.http.router.v3.Router', {
@@ -140,10 +142,9 @@ const LOCAL_REPLIES: Json = [
     { status: 404 },
   ),
   // A circuit breaker: whoever waits a little is served (contract: a concurrency limit is 429).
-  reply({ flags: ['UO'] }, REFUSED, 'Too many requests of this service at once. Try again.', {
-    status: 429,
-    retryAfter: 1,
-  }),
+  reply({ flags: ['UO'] }, REFUSED, CROWD_REPLY, { status: 429, retryAfter: 1 }),
+  // Envoy's own filter sets no flag before it answers.
+  reply({ statusFrom: 429, statusTo: 429 }, REFUSED, RATE_REPLY),
   reply({ flags: ['SI', 'UT', 'DT', 'UMSDR'] }, FAILED, 'The request timed out.', { status: 504 }),
   reply({ statusFrom: 503, statusTo: 503 }, FAILED, '%LOCAL_REPLY_BODY%', { retryAfter: 5 }),
   reply({ statusFrom: 500, statusTo: 599 }, FAILED, '%LOCAL_REPLY_BODY% (%RESPONSE_CODE_DETAILS%)'),
@@ -160,7 +161,7 @@ type Condition = { readonly flags: readonly string[] } | { readonly statusFrom: 
 function reply(
   condition: Condition,
   code: number,
-  message: string,
+  words: string | { readonly message: string; readonly data: Json },
   change: { readonly status?: number; readonly retryAfter?: number } = {},
 ): Json {
   return {
@@ -179,7 +180,11 @@ function reply(
     body_format_override: {
       content_type: 'application/json',
       // Envoy has not read the body, so it does not know the request's id.
-      json_format: { jsonrpc: '2.0', id: null, error: { code, message } },
+      json_format: {
+        jsonrpc: '2.0',
+        id: null,
+        error: { code, ...(typeof words === 'string' ? { message: words } : words) },
+      },
     },
   }
 }

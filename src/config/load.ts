@@ -5,7 +5,14 @@ import { DEFAULT_TIER, KNOWN_CLIENTS, type Client } from '../model/client.ts'
 import type { WrittenEngine } from '../model/engine.ts'
 import type { Patch } from '../model/patch.ts'
 import type { Problem } from '../model/problem.ts'
-import { DEFAULT_SCALE, type Runtime, type Scale, type SecretSource, type Service } from '../model/service.ts'
+import {
+  DEFAULT_SCALE,
+  type Runtime,
+  type Scale,
+  type SecretSource,
+  type Service,
+  type ToolRules,
+} from '../model/service.ts'
 import type { GlobalTuning } from '../model/tuning.ts'
 import { DEFAULT_LIMITS } from './limits.ts'
 import { mistakesOf, problemAt } from './mistakes.ts'
@@ -159,11 +166,16 @@ function serviceOf(name: string, written: Partial<WrittenService>, where: string
       messageBytes: written.limits?.message ?? DEFAULT_LIMITS.messageBytes,
     },
     scale: scaleOf(written.scale),
+    ...(written.tools && { tools: toolRulesOf(written.tools) }),
     clients: written.clients ?? ['*'],
     ...(written.envoy && { tuning: tuningOf(written.envoy, cwd) }),
     backend: backendOf(written, secrets, cwd),
     ...(release && { release }),
   }
+}
+
+function toolRulesOf({ allow, deny }: NonNullable<WrittenService['tools']>): ToolRules {
+  return { ...(allow && { allow }), ...(deny && { deny }) }
 }
 
 function scaleOf(written: WrittenService['scale']): Scale {
@@ -232,11 +244,13 @@ function clientsOf(written: File): Client[] {
   ]
   for (const [name, client] of all) {
     const known = clients.get(name)
+    const tools = client?.tools ?? known?.tools
     const tier = client?.tier ?? known?.tier ?? DEFAULT_TIER
     clients.set(name, {
       name,
       tier,
       services: client?.services ?? known?.services ?? ['*'],
+      ...(tools && { tools }),
       ...paceOf(tier, client, tiers),
     })
   }

@@ -32,7 +32,7 @@ export function brokenRules(document: unknown, folder: string): Mistake[] {
     ...sameName(clients),
     ...sameName(engines),
     ...engineKeys(engines),
-    ...clients.flatMap((client) => [...clientName(client), ...knownTier(client, document)]),
+    ...clients.flatMap((client) => [...clientName(client), ...toolServices(client), ...knownTier(client, document)]),
     ...[...declared(document, ['tiers'])].flatMap((tier) => [...tierName(tier)]),
     ...knownClients(services, clients),
     ...servicePorts(services, document),
@@ -256,6 +256,15 @@ function* tierName({ name, path }: Declared): Generator<Mistake> {
   if (CLIENT_NAME.test(name)) return
   const remedy = 'Use at most 63 letters, digits, dots, hyphens and underscores, a letter or digit first.'
   yield { path, message: mistake('is no name of a tier.', remedy) }
+}
+
+/** Services may come later, but not under a name that none can have. */
+function* toolServices({ path, value }: Declared): Generator<Mistake> {
+  for (const name of Object.keys(Object(value['tools']) as object)) {
+    if (Array.isArray(value['tools']) || name === '*' || SERVICE_NAME.test(name)) continue
+    const remedy = 'Write a service, or * for all services that are not named.'
+    yield { path: [...path, 'tools', name], message: mistake('is no name of a service.', remedy) }
+  }
 }
 
 function* knownTier({ path, value }: Declared, document: unknown): Generator<Mistake> {

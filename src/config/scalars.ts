@@ -169,6 +169,21 @@ export const glob = z
     mistake('is no pattern over names.', 'Write a name, or * for any part of one, such as team-*.'),
   )
 
+/** Patterns over names of tools. Servers choose these freely, so that only what no name can be is refused. */
+export const toolGlobs = z
+  .array(
+    z
+      .string()
+      .regex(
+        /^[^\p{C}]{1,128}$/u,
+        mistake(
+          'is no pattern over names of tools.',
+          'Write a name of at most 128 characters, or * for any part of one.',
+        ),
+      ),
+  )
+  .max(1000, mistake('has more than 1000 patterns.', 'Write * for parts that names share.'))
+
 function within(value: number | undefined, min: number, max: number): number | undefined {
   return value !== undefined && value >= min && value <= max ? value : undefined
 }

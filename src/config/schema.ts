@@ -17,6 +17,7 @@ import {
   port,
   portRange,
   size,
+  toolGlobs,
   variable,
   volume,
   yesOrNo,
@@ -88,7 +89,7 @@ const service = keys({
     }),
   ),
   limits: optional(limits),
-  tools: optional(keys({ allow: optional(z.array(filled)), deny: optional(z.array(filled)) })),
+  tools: optional(keys({ allow: optional(toolGlobs), deny: optional(toolGlobs) })),
   clients: optional(z.array(glob)),
   release: optional(release),
   envoy: optional(keys({ ...serviceTuning, patches })),
@@ -99,7 +100,7 @@ const client = keys({
   ...clientPace,
   limits: optional(toolLimits),
   services: optional(z.array(glob)),
-  tools: optional(z.record(z.string(), z.array(filled))),
+  tools: optional(z.record(z.string(), toolGlobs)),
 })
 
 const auth = keys({

@@ -5,6 +5,7 @@ import { limitsOf } from './limits.ts'
 import { EVERYONE, globMatches } from './names.ts'
 import type { Service } from './service.ts'
 import { groupFor } from './slot.ts'
+import type { Problem } from './problem.ts'
 
 /** The tools that a client has: those that each of the lists `allow` has, without those of `deny`. */
 export interface ToolPolicy {
@@ -27,18 +28,18 @@ export interface ClientLimits extends Pace {
   readonly tools?: Readonly<Record<string, Pace>>
 }
 
-/** By client. A client that is not named may call no tool; where there are none at all, every client may call every tool. */
+/** By client. A client that is not named may call no tool; where none has `tools`, every client may call every tool. */
 export type Policies = Readonly<Record<string, Policy>>
 
 /** For services that a client's own lists do not name. */
 const OTHERS = '*'
 
-export function policyOf(service: Pick<Service, 'name' | 'tools'>, client: Client): Policy {
+/** Without its limits. */
+export function policyOf(service: Pick<Service, 'name' | 'tools'>, client: Pick<Client, 'tools'>): Policy {
   const { allow, deny = [] } = service.tools ?? {}
   const own = listOf(client.tools, service.name) ?? listOf(client.tools, OTHERS)
   const lists = [allow, own].filter((list) => list !== undefined && !list.includes('*')) as (readonly string[])[]
-  const limits = limitsOf(service, client)
-  return lists.length === 0 && deny.length === 0 ? { limits } : { limits, tools: { allow: lists, deny } }
+  return lists.length === 0 && deny.length === 0 ? {} : { tools: { allow: lists, deny } }
 }
 
 /** A service may be called `constructor`. */
@@ -46,15 +47,32 @@ function listOf(lists: Client['tools'], service: string): readonly string[] | un
   return lists && Object.hasOwn(lists, service) ? lists[service] : undefined
 }
 
-/** What the adapter of a client group is told; undefined: none of its clients is restricted. */
+/** What the adapter of a client group is told; undefined: it has no clients. */
 export function policiesOf(service: Service, group: string, clients: readonly Client[]): Policies | undefined {
   const served = clients.filter(({ name }) => group === EVERYONE || name === group)
   const policies = served.flatMap((client): [string, Policy][] => {
     if (!mayUse(client, service)) return []
     const found = groupFor(service, client.name)
-    return 'group' in found && found.group === group ? [[client.name, policyOf(service, client)]] : []
+    return 'group' in found && found.group === group
+      ? [[client.name, { ...policyOf(service, client), limits: limitsOf(service, client) }]]
+      : []
   })
-  return policies.some(([, policy]) => Object.keys(policy).length > 0) ? Object.fromEntries(policies) : undefined
+  return policies.length > 0 ? Object.fromEntries(policies) : undefined
+}
+
+/** Lists that restrict nothing, because nobody is called so: a misspelled one would be a hole that nobody sees. */
+export function idleToolLists(clients: readonly Client[], services: readonly Pick<Service, 'name'>[]): Problem[] {
+  const names = new Set([OTHERS, ...services.map(({ name }) => name)])
+  return clients.flatMap((client) =>
+    Object.keys(client.tools ?? {})
+      .filter((name) => !names.has(name))
+      .map((name) => ({
+        about: `client ${client.name}`,
+        where: `clients.${client.name}.tools`,
+        message: `There is no service ${name}, so that its list of tools restricts nothing.`,
+        remedy: 'Correct the name, or remove the list.',
+      })),
+  )
 }
 
 /**
@@ -66,6 +84,11 @@ export function toolAllowed({ allow, deny }: ToolPolicy, name: string): boolean 
   if (deny.length === 0) return true
   const plain = folded(name)
   return !deny.some((glob) => globMatches(glob, name) || globMatches(folded(glob), plain))
+}
+
+/** Whether a name, or another spelling that a server may take for it, fits. */
+export function toolMatches(glob: string, name: string): boolean {
+  return globMatches(glob, name) || globMatches(folded(glob), folded(name))
 }
 
 /** Equal for all spellings that somebody could take for the same name. */

@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto'
 import type { AdapterStatus } from '../adapter/spec.ts'
 import type { TierLimits } from '../model/client.ts'
 import { EVERYONE } from '../model/names.ts'
+import type { Policies } from '../model/policy.ts'
 import type { Service } from '../model/service.ts'
 import { containerFor, type Slot, type SlotState } from '../model/slot.ts'
 import { containerLimits } from './container.ts'
@@ -51,6 +52,8 @@ export interface Entry {
   retry?: NodeJS.Timeout
   /** The definition to start the next life with. */
   definition?: Service
+  /** What its clients may do; absent: everything. */
+  policies?: Policies | undefined
   /** The newest generation that Envoy was told of. */
   told: number
   /** Nobody has used it for so long before it slept, in milliseconds. */
@@ -106,7 +109,7 @@ export function fingerprintOf(service: Service, group: string, tier: TierLimits)
   })
 }
 
-/** What an adapter that runs can be told of a service. */
-export function adjustedBy({ scale, limits }: Service): string {
-  return JSON.stringify([scale, limits])
+/** What an adapter that runs can be told of a service and its clients. */
+export function adjustedBy({ scale, limits }: Service, policies: Policies | undefined): string {
+  return JSON.stringify([scale, limits, policies])
 }
