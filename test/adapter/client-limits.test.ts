@@ -206,7 +206,7 @@ describe('a session', () => {
     }
     const answers = [ask('a', '1'), ask('b', '2')]
     await state(2, 0)
-    for (const [i, [name, session]] of (['c 3', 'd 1', 'e 1'].map((each) => each.split(' ')) as string[][]).entries()) {
+    for (const [i, [name, session]] of ['c 3', 'd 1', 'e 1'].map((each) => each.split(' ')).entries()) {
       answers.push(ask(name!, session!))
       await state(2, i + 1)
     }
