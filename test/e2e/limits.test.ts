@@ -12,7 +12,7 @@ import { Connection, headerOf, type Answer } from '../bench/connection.ts'
 import type { Count } from '../fixtures/stdio/counting.ts'
 import { Berth, eventually } from './berth.ts'
 
-const OVERLOAD_MS = Number(process.env['OVERLOAD_MS'] ?? 60_000)
+const OVERLOAD_MS = 60_000
 const VERSION = '2026-07-28'
 const META = {
   'io.modelcontextprotocol/protocolVersion': VERSION,
@@ -32,13 +32,7 @@ beforeAll(async () => {
   await berth.upOrGone()
 }, 120_000)
 
-afterAll(async () => {
-  if (process.env['KEEP'])
-    (await import('node:child_process')).execSync(
-      `rm -rf /tmp/scratch/tiers-probe/kept; cp -r ${berth.home} /tmp/scratch/tiers-probe/kept; true`,
-    )
-  await berth[Symbol.asyncDispose]()
-})
+afterAll(() => berth[Symbol.asyncDispose]())
 
 function config(clients: object = {}): object {
   const program = join(berth.folder, 'counting.cjs')
@@ -49,7 +43,7 @@ function config(clients: object = {}): object {
     services: {
       metered: { ...counting, port: berth.port, limits: { concurrency: 100, queue: 100 } },
       crowded: { ...counting, port: berth.port + 1, isolation: 'shared', limits: { concurrency: 1000, queue: 1000 } },
-      sleepy: { ...counting, port: berth.port + 2, scale: { idle: '1s' } },
+      sleepy: { ...counting, command: [...counting.command, 'sleepy'], port: berth.port + 2, scale: { idle: '1s' } },
     },
     tiers: { wide: { requests_per_minute: 'unlimited', concurrent_requests: 400 } },
     clients: {
@@ -185,6 +179,9 @@ test('a request over the rate is refused in words, and wakes nobody', async () =
   expect([(await call()).status, (await call()).status]).toEqual([200, 200])
   const isAsleep = async () => (await berth.service('sleepy')).state === 'asleep'
   await eventually(async () => expect(await isAsleep()).toBe(true))
+  // No route leads to it any more.
+  const isGone = () => !berth.processes().some(({ command }) => command.endsWith('counting.cjs sleepy'))
+  await eventually(() => expect(isGone()).toBe(true))
   const refused = await call()
   expect(refused.status).toBe(429)
   expect(JSON.parse(refused.body)).toEqual({
