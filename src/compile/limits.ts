@@ -11,6 +11,11 @@ import { any, type Json } from './resource.ts'
 
 /** The filter; no patch takes it (patch-bounds.ts). */
 export const RATE_FILTER = 'berth.rate_limit'
+/**
+ * What the filter answers, for the words to find it by: listener.ts makes 429 of it. Nothing else in Envoy answers so, and
+ * what a patch adds may well answer 429.
+ */
+export const RATE_STATUS = 511
 /** Of the namespace `berth` in the metadata of routes. */
 const KEY = 'limits'
 /** A minute's worth of a bucket. Most rates that people write divide it, so that these are exact; others are to 0.3 %. */
@@ -57,7 +62,7 @@ export function rateFilter(): Json {
     name: RATE_FILTER,
     typed_config: any('envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit', {
       stat_prefix: 'berth',
-      status: { code: 'TooManyRequests' },
+      status: { code: 'NetworkAuthenticationRequired' },
       filter_enabled: always,
       filter_enforced: always,
       // For what has no descriptor; without it Envoy takes no settings.
@@ -104,7 +109,10 @@ export const RATE_REPLY = {
   message: rateWords({ ...WHOSE, perMinute: ofRoute(KEY, 'rate') }),
   data: { limit: 'requests_per_minute', allowed: ofRoute(KEY, 'rate') },
 }
-export const CROWD_REPLY = { message: crowdWords(WHOSE), data: { limit: 'concurrent_requests' } }
+export const CROWD_REPLY = {
+  message: `${crowdWords(WHOSE)} Circuit breakers that envoy sets count, too.`,
+  data: { limit: 'concurrent_requests' },
+}
 
 /**
  * Requests that a client's own slot may have at once, as Envoy counts them; beyond that Envoy answers for the adapter, which

@@ -5,7 +5,7 @@
 import { GATEWAY, listenerName } from '../model/names.ts'
 import type { Knobs } from '../model/tuning.ts'
 import { accessLogs, tracingProvider } from './access-log.ts'
-import { CROWD_REPLY, RATE_REPLY, rateFilter } from './limits.ts'
+import { CROWD_REPLY, RATE_REPLY, RATE_STATUS, rateFilter } from './limits.ts'
 import { ADS_SOURCE, extension, seconds, type Json, type Resource } from './resource.ts'
 import { transportSocket } from './secret.ts'
 import { toldByAdapter } from './told-by-adapter.ts'
@@ -143,8 +143,7 @@ const LOCAL_REPLIES: Json = [
   ),
   // A circuit breaker: whoever waits a little is served (contract: a concurrency limit is 429).
   reply({ flags: ['UO'] }, REFUSED, CROWD_REPLY, { status: 429, retryAfter: 1 }),
-  // Envoy's own filter sets no flag before it answers.
-  reply({ statusFrom: 429, statusTo: 429 }, REFUSED, RATE_REPLY),
+  reply({ statusFrom: RATE_STATUS, statusTo: RATE_STATUS }, REFUSED, RATE_REPLY, { status: 429 }),
   reply({ flags: ['SI', 'UT', 'DT', 'UMSDR'] }, FAILED, 'The request timed out.', { status: 504 }),
   reply({ statusFrom: 503, statusTo: 503 }, FAILED, '%LOCAL_REPLY_BODY%', { retryAfter: 5 }),
   reply({ statusFrom: 500, statusTo: 599 }, FAILED, '%LOCAL_REPLY_BODY% (%RESPONSE_CODE_DETAILS%)'),

@@ -117,8 +117,8 @@ export function crowdWords({
   service,
 }: Readonly<Record<Exclude<RateWord, 'perMinute'>, string>>): string {
   return (
-    `Client ${client} has as many requests under way at service ${service} as may run and wait. Try again when one is ` +
-    `answered; tiers.${tier}.concurrent_requests or clients.${client}.concurrent_requests in berth.yaml lets more of them ` +
-    `run, limits.queue of the service lets more wait.`
+    `Too many requests of client ${client} are under way at service ${service}. Try again when one is answered; ` +
+    `tiers.${tier}.concurrent_requests or clients.${client}.concurrent_requests in berth.yaml lets more of them run, ` +
+    `limits.queue of the service lets more wait.`
   )
 }
