@@ -25,7 +25,7 @@ import { createEnvoy, engineSocket, envoyApi } from './envoy-api.ts'
 import { configOf, followConfig } from './follow-config.ts'
 import { Measuring } from './measuring.ts'
 import { callAddress } from './model/address.ts'
-import { TIERS } from './model/client.ts'
+import { grantedTo } from './model/client.ts'
 import { OperatorError } from './model/operator-error.ts'
 import type { Problem } from './model/problem.ts'
 import { processTuning } from './model/tuning.ts'
@@ -174,7 +174,10 @@ async function start(
     engine: (name) => engines.address(name),
     cores: (name) => engines.cores(name),
     node,
-    tier: (name) => TIERS[config.clients.find((client) => client.name === name)?.tier ?? ''],
+    tier: (name) => {
+      const client = config.clients.find((each) => each.name === name)
+      return client && grantedTo(client)
+    },
     eras: store,
     env,
     storedSecret: secrets.value,

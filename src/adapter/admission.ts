@@ -7,6 +7,7 @@
 
 import type { Limits } from '../model/service.ts'
 import type { Bounds } from './bounds.ts'
+import { fullOf, NO_CLAIM, occupy, vacate, type Claim } from './client-limits.ts'
 import { CHOKED, CODE, type Refusal } from './error.ts'
 import { RequestQueue, type Tier, type WaitingRoom, type Waiter } from './queue.ts'
 
@@ -41,6 +42,8 @@ export interface Comer {
   readonly tier: Tier
   /** What it keeps in memory while it waits. */
   readonly bytes: number
+  /** Where it counts while it runs; absent: nowhere. */
+  readonly claim?: Claim
   /** A further part of a request that was let in before: it is not turned away for want of room. */
   readonly again?: boolean
   /** What is left of limits.timeout, if it has waited elsewhere before. */
@@ -56,6 +59,7 @@ export interface ServerState {
 
 interface Lined<T> {
   readonly turn: T
+  readonly claim: Claim
   readonly timeoutMs: number
   readonly timer: NodeJS.Timeout
 }
@@ -86,23 +90,34 @@ export class Admission<T extends Turn = Turn> {
   limited(): void {
     this.#queue.limit = this.#limits.concurrency
     this.#queue.ageMs = ageOf(this.#limits, this.#ageMs)
-    this.#giveTurns()
+    this.giveTurns()
   }
 
   /** Takes a place at the server; false: the request has to wait. */
-  enter(): boolean {
-    return this.#queue.enter()
+  enter(claim = NO_CLAIM): boolean {
+    // Where a place is free, those who wait may not run: but while turns are given.
+    if (fullOf(claim) || !this.#queue.enter(this.#turning)) return false
+    occupy(claim)
+    return true
   }
 
   /** Takes a place for a request that the server has already. */
-  reenter(): void {
+  reenter(claim = NO_CLAIM): void {
     this.#queue.reenter()
+    occupy(claim)
   }
 
   /** Gives a place back, to who is next. */
-  leave(): void {
+  leave(claim = NO_CLAIM): void {
     this.#queue.leave()
-    this.#giveTurns()
+    // Who is next of a client may wait for another process.
+    if (vacate(claim) && this.#room.vacated) this.#room.vacated()
+    else this.giveTurns()
+  }
+
+  /** When the one came who has waited for longest; Infinity: nobody waits. */
+  get oldest(): number {
+    return this.#queue.oldest
   }
 
   /** Where a turn is more than a place: whoever waits and can take one goes, in the order of their turns. */
@@ -127,7 +142,10 @@ export class Admission<T extends Turn = Turn> {
     }
     const timeoutMs = comer.timeoutMs ?? this.#limits.timeoutMs
     const timer = setTimeout(() => this.#timedOut(place), timeoutMs)
-    const place = this.#queue.wait({ turn, timeoutMs, timer }, { ...comer, now: performance.now() })
+    const place = this.#queue.wait(
+      { turn, claim: comer.claim ?? NO_CLAIM, timeoutMs, timer },
+      { ...comer, now: performance.now() },
+    )
     return place
   }
 
@@ -151,16 +169,21 @@ export class Admission<T extends Turn = Turn> {
     }
   }
 
-  #giveTurns(): void {
+  /** To those who have waited, as long as places are free. */
+  giveTurns(): void {
     if (this.#turning || this.#queue.waiting === 0) return
     this.#turning = true
     const now = performance.now()
-    for (let next = this.#queue.next(now); next; next = this.#queue.next(now)) {
+    const may = ({ value: { claim } }: Place<T>) => fullOf(claim) === undefined
+    for (let next = this.#queue.next(now, may); next; next = this.#queue.next(now, may)) {
       if (this.#server.choked) {
         clearTimeout(next.value.timer)
         this.#queue.leave()
         next.value.turn.refuse(CHOKED)
-      } else this.#go(next, now)
+      } else {
+        occupy(next.value.claim)
+        this.#go(next, now)
+      }
     }
     this.#turning = false
   }
@@ -171,10 +194,15 @@ export class Admission<T extends Turn = Turn> {
     turn.go(Math.max(1, timeoutMs - (now - since)))
   }
 
-  #full({ client, bytes }: Comer): Refusal | undefined {
+  #full({ client, bytes, claim = NO_CLAIM }: Comer): Refusal | undefined {
     const lacking = this.#room.lacks(client, bytes)
     if (lacking === undefined) return undefined
     const { concurrency, queue } = this.#limits
+    const own = lacking === 'bytes' ? undefined : fullOf(claim)
+    if (own) {
+      const data = { limit: 'concurrent_requests', allowed: own.most }
+      return { status: 429, code: CODE.server, message: own.words, retryAfterS: 1, data }
+    }
     const words = {
       places: `Too many requests wait (limits.queue ${queue}) beside those that run (limits.concurrency ${concurrency}).`,
       bytes: 'The requests that wait are too large together to keep one more.',
@@ -186,7 +214,7 @@ export class Admission<T extends Turn = Turn> {
   #timedOut(place: Place<T>): void {
     this.#queue.remove(place)
     const waited = `The request waited ${this.#limits.timeoutMs / 1000} s (limits.timeout) for its turn`
-    const message = `${waited} and was not run: ${this.#server.busy} Try again.`
+    const message = `${waited} and was not run: ${fullOf(place.value.claim)?.words ?? `${this.#server.busy} Try again.`}`
     place.value.turn.refuse({ status: 504, code: CODE.server, message })
   }
 }

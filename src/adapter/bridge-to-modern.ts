@@ -3,6 +3,7 @@
 
 import { needsPlace } from './admission.ts'
 import type { Bounds } from './bounds.ts'
+import type { Claim } from './client-limits.ts'
 import { CODE, errorMessage, RefusalError, type Refusal } from './error.ts'
 import { modernRequest, without, type LegacyClient } from './era-wire.ts'
 import type { Exchange } from './exchange.ts'
@@ -191,8 +192,9 @@ export class BridgeToModern implements SessionServer {
     const process = await this.#server.process()
     if (leg.over) return undefined
     return new Promise((settle) => {
-      const placed = needsPlace(leg.message.method)
-      if (!placed || process.admission.enter()) return this.#pass(process, leg, more, { placed, settle })
+      const { client, tier } = leg.session
+      const placed = needsPlace(leg.message.method) ? process.claimOf(client, leg.message) : undefined
+      if (!placed || process.admission.enter(placed)) return this.#pass(process, leg, more, { placed, settle })
       const refuse = (refusal: Refusal) => {
         leg.waits = false
         this.#refuse(leg, refusal)
@@ -202,9 +204,8 @@ export class BridgeToModern implements SessionServer {
         leg.waits = false
         this.#pass(process, leg, more, { placed, settle, timeoutMs })
       }
-      const { client, tier } = leg.session
       // What a client was asked for is not lost because others wait, too.
-      const comer = { client, tier, bytes: leg.message.text.length + more.length, again: more !== '' }
+      const comer = { client, tier, bytes: leg.message.text.length + more.length, claim: placed, again: more !== '' }
       const place = process.admission.wait({ go, refuse }, comer)
       if (!place) return
       leg.waits = true
@@ -224,7 +225,7 @@ export class BridgeToModern implements SessionServer {
       placed,
       settle,
       timeoutMs,
-    }: { placed: boolean; settle: (response: ResponseMessage | undefined) => void; timeoutMs?: number },
+    }: { placed: Claim | undefined; settle: (response: ResponseMessage | undefined) => void; timeoutMs?: number },
   ): void {
     const message = readMessage(modernRequest(leg.message, this.#client, more)) as RequestMessage
     const token = paramSpan(message, '_meta', 'progressToken')

@@ -3,6 +3,7 @@
 
 import { needsPlace } from './admission.ts'
 import { levelOf, NotInitialized, type BridgedCall, type BridgeEvents, type Listen } from './bridged-call.ts'
+import type { Claim } from './client-limits.ts'
 import { Connection, type ConnectionContext } from './connection.ts'
 import { CODE, errorMessage, RefusalError, unavailable, type Refusal } from './error.ts'
 import { legacyRequest, looseValueAt, subscribed, without } from './era-wire.ts'
@@ -115,14 +116,16 @@ export class BridgedProcess extends Connection<BridgedPending> {
 
   /** Sends a client's request when it is its turn, at once if the process is leased for it (`alone`). */
   call(exchange: ModernExchange, request: ModernRequest, alone: boolean, timeoutMs: number): void {
-    if (!needsPlace(request.method)) return this.#send(exchange, request, { alone, placed: false, timeoutMs })
-    if (this.admission.enter()) return this.#send(exchange, request, { alone, placed: true, timeoutMs })
+    if (!needsPlace(request.method)) return this.#send(exchange, request, { alone, placed: undefined, timeoutMs })
+    const { client, tier, message } = request
+    const claim = this.claimOf(client, message)
+    if (this.admission.enter(claim)) return this.#send(exchange, request, { alone, placed: claim, timeoutMs })
     const place = this.admission.wait(
       {
-        go: (timeoutMs) => this.#send(exchange, request, { alone, placed: true, timeoutMs }),
+        go: (timeoutMs) => this.#send(exchange, request, { alone, placed: claim, timeoutMs }),
         refuse: (refusal) => exchange.refuse(request.id, refusal),
       },
-      { client: request.client, tier: request.tier, bytes: request.message.text.length, timeoutMs },
+      { client, tier, bytes: message.text.length, claim, timeoutMs },
     )
     if (!place) return
     exchange.left = () => this.admission.withdraw(place)
@@ -133,7 +136,7 @@ export class BridgedProcess extends Connection<BridgedPending> {
   #send(
     exchange: ModernExchange,
     request: ModernRequest,
-    { alone, placed, timeoutMs }: { alone: boolean; placed: boolean; timeoutMs: number },
+    { alone, placed, timeoutMs }: { alone: boolean; placed: Claim | undefined; timeoutMs: number },
   ): void {
     this.lastUsed = Date.now()
     const number = this.context.nextId()

@@ -3,6 +3,7 @@
 import type { Limits } from '../model/service.ts'
 import { Admission, type Turn } from './admission.ts'
 import type { Bounds } from './bounds.ts'
+import type { Claim, ClientLimitTable } from './client-limits.ts'
 import { CODE, unavailable, type Refusal } from './error.ts'
 import { copied, oneLine, scanArray } from './json.ts'
 import type { Log } from './log.ts'
@@ -26,6 +27,7 @@ export interface ConnectionContext {
   readonly log: Log
   /** For requests that wait for any of the slot's servers. */
   readonly room: WaitingRoom
+  readonly clients: ClientLimitTable
   /** An id that no other request of this adapter has: a re-attached server may still answer an earlier one. */
   nextId(): number
   /** The server said something that is no answer, and no ping. */
@@ -103,6 +105,11 @@ export abstract class Connection<P extends Pending = Pending, T extends Turn = T
     return this.#endReason
   }
 
+  /** Where a request of a client counts while it runs. */
+  claimOf(client: string, message: RequestMessage): Claim {
+    return this.context.clients.claim(client, message)
+  }
+
   /** Called once. Rejects with a StartFailure. */
   start(start: StartStdio): Promise<void> {
     this.#started = this.#start(start)
@@ -168,7 +175,7 @@ export abstract class Connection<P extends Pending = Pending, T extends Turn = T
     const reason = this.#endReason
     // It can end while a request is on its way to it; nobody would answer.
     if (reason !== undefined) {
-      if (pending.placed) this.admission.leave()
+      if (pending.placed) this.admission.leave(pending.placed)
       return queueMicrotask(() => pending.fail(this.endRefusal(reason, pending.method)))
     }
     this.pending.add(id, pending, timeoutMs, () => this.#timedOut(id))

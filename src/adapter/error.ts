@@ -33,6 +33,8 @@ export interface Refusal {
   readonly message: string
   readonly retryAfterS?: number
   readonly allow?: string
+  /** Requests in a minute, and how many of them are left: the headers X-RateLimit-*. */
+  readonly rate?: { readonly limit: number; readonly remaining: number }
   /** The error's `data`. */
   readonly data?: unknown
 }
@@ -69,6 +71,11 @@ export function sendRefusal(res: HttpResponse, refusal: Refusal, id = 'null'): v
   const headers: Record<string, string> = {}
   if (refusal.retryAfterS !== undefined) headers['retry-after'] = String(Math.max(1, Math.ceil(refusal.retryAfterS)))
   if (refusal.allow !== undefined) headers['allow'] = refusal.allow
+  if (refusal.rate) {
+    headers['x-ratelimit-limit'] = String(refusal.rate.limit)
+    headers['x-ratelimit-remaining'] = String(refusal.rate.remaining)
+    headers['x-ratelimit-reset'] = headers['retry-after'] ?? '0'
+  }
   sendJson(res, refusal.status, errorMessage(id, refusal.code, refusal.message, refusal.data), headers)
 }
 

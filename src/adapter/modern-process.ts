@@ -1,6 +1,7 @@
 // One running server of the modern era, shared by all requests of the slot: the specification makes servers stateless,
 // so ids and tokens are all that has to be kept apart (mcp.md §3.1).
 
+import type { Claim } from './client-limits.ts'
 import { Connection } from './connection.ts'
 import { CODE, type Refusal } from './error.ts'
 import { findPath, splice, type Span } from './json.ts'
@@ -25,8 +26,8 @@ export interface Caller {
   readonly session?: Pick<Session, 'unrelated'>
   /** It is the adapter itself. */
   readonly own?: boolean
-  /** It has a place at the server. */
-  readonly placed?: boolean
+  /** Where it counts at its place at the server; absent: it has none. */
+  readonly placed?: Claim | undefined
   /** A notification; where the server names the request in it, the name stands at `own`. */
   notified(message: NotificationMessage, own: Span | undefined): void
   settled(response: ResponseMessage): void
@@ -60,7 +61,7 @@ export class ModernProcess extends Connection<ModernPending> {
     if (token) changes.push([token, String(id)])
     const pending: ModernPending = {
       method: message.method,
-      placed: caller.placed === true,
+      placed: caller.placed,
       caller,
       ...(token ? { tokenKey: String(id) } : {}),
       settle: (response) => caller.settled(response),

@@ -4,6 +4,7 @@
 import { needsPlace } from './admission.ts'
 import type { Bounds } from './bounds.ts'
 import { CHOKED, CODE, RefusalError } from './error.ts'
+import type { Claim } from './client-limits.ts'
 import { askModern } from './era.ts'
 import type { ResponseMessage } from './message.ts'
 import { LISTEN, ModernProcess, listenEnd, listenResponse, withOwnId, type Caller } from './modern-process.ts'
@@ -82,14 +83,16 @@ export class ModernServer {
     }
     if (exchange.over) return
     if (process.choked) throw new RefusalError(CHOKED)
-    if (!needsPlace(request.method)) return this.#send(process, exchange, request, false)
-    if (process.admission.enter()) return this.#send(process, exchange, request, true)
+    if (!needsPlace(request.method)) return this.#send(process, exchange, request, undefined)
+    const { client, tier, message } = request
+    const claim = process.claimOf(client, message)
+    if (process.admission.enter(claim)) return this.#send(process, exchange, request, claim)
     const place = process.admission.wait(
       {
-        go: (timeoutMs) => this.#send(process, exchange, request, true, timeoutMs),
+        go: (timeoutMs) => this.#send(process, exchange, request, claim, timeoutMs),
         refuse: (refusal) => exchange.refuse(request.id, refusal),
       },
-      { client: request.client, tier: request.tier, bytes: request.message.text.length },
+      { client, tier, bytes: message.text.length, claim },
     )
     if (!place) return
     exchange.left = () => process.admission.withdraw(place)
@@ -101,7 +104,7 @@ export class ModernServer {
     process: ModernProcess,
     exchange: ModernExchange,
     request: ModernRequest,
-    placed: boolean,
+    placed: Claim | undefined,
     timeoutMs?: number,
   ): void {
     const { id, message, token } = request

@@ -1,5 +1,6 @@
 // The requests that a server has not answered yet: by the id that it was given, and by their progress tokens.
 
+import type { Claim } from './client-limits.ts'
 import type { Refusal } from './error.ts'
 import type { ResponseMessage } from './message.ts'
 
@@ -7,8 +8,8 @@ export interface Pending {
   readonly method: string
   /** The key of its progress token as the server has it. */
   readonly tokenKey?: string
-  /** It holds a place at the server (limits.concurrency). */
-  readonly placed?: boolean
+  /** Where it counts while it holds a place at the server (limits.concurrency); absent: it holds none. */
+  readonly placed?: Claim | undefined
   settle(response: ResponseMessage): void
   fail(refusal: Refusal): void
 }
@@ -23,8 +24,8 @@ interface Entry<P> {
 
 /** The places at the server that requests hold. */
 export interface Places {
-  reenter(): void
-  leave(): void
+  reenter(claim: Claim): void
+  leave(claim: Claim): void
 }
 
 export class PendingTable<P extends Pending = Pending> {
@@ -54,7 +55,7 @@ export class PendingTable<P extends Pending = Pending> {
     clearTimeout(request.timer)
     if (request.placeless) return
     request.placeless = true
-    this.#places.leave()
+    this.#places.leave(request.pending.placed!)
   }
 
   /** Starts the clock of one that rested anew; it has a place again, as the server goes on with it. */
@@ -65,7 +66,7 @@ export class PendingTable<P extends Pending = Pending> {
     request.timer = setTimeout(request.timedOut, timeoutMs)
     if (!request.placeless || !request.pending.placed) return
     request.placeless = false
-    this.#places.reenter()
+    this.#places.reenter(request.pending.placed)
   }
 
   /** Takes a request out, for whoever settles or fails it; undefined: somebody has already. */
@@ -77,7 +78,7 @@ export class PendingTable<P extends Pending = Pending> {
     this.#requests.delete(id)
     const { tokenKey } = pending
     if (tokenKey !== undefined && this.#tokens.get(tokenKey) === pending) this.#tokens.delete(tokenKey)
-    if (!placeless) this.#places.leave()
+    if (!placeless) this.#places.leave(pending.placed!)
     return pending
   }
 

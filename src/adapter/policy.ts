@@ -45,8 +45,11 @@ export class PolicyTable {
     const told = (client: string) => JSON.stringify(this.#rule(client)?.tools)
     const was = new Map([...(before?.keys() ?? [])].map((client) => [client, told(client)]))
     const others = before ? told('') : undefined
+    const isAny = Object.values(policies ?? {}).some(({ tools }) => tools !== undefined)
     this.#rules =
-      policies && new Map(Object.entries(policies).map(([client, { tools }]) => [client, tools && ruleOf(tools)]))
+      policies && isAny
+        ? new Map(Object.entries(policies).map(([client, { tools }]) => [client, tools && ruleOf(tools)]))
+        : undefined
     return (client) => told(client) !== (was.has(client) ? was.get(client) : others)
   }
 
@@ -126,7 +129,7 @@ function isAllowed({ tools, known }: Rule, name: string): boolean {
 }
 
 /** Other spellings count, too: what is no method to most servers may be one to some. */
-function isMethod(written: string, method: string): boolean {
+export function isMethod(written: string, method: string): boolean {
   return written === method || (!PLAIN_METHOD.test(written) && written.length < 100 && folded(written) === method)
 }
 

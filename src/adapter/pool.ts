@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto'
 import type { Scale } from '../model/service.ts'
 import type { AdapterSpec } from './spec.ts'
 import type { Bounds } from './bounds.ts'
+import { ClientLimitTable } from './client-limits.ts'
 import { canonical } from './capabilities.ts'
 import type { Connection, ConnectionContext } from './connection.ts'
 import { EngineAway, RefusalError, StartFailure, unavailable } from './error.ts'
@@ -44,6 +45,8 @@ export class ProcessPool {
   readonly health: Health
   /** For requests that wait for any of the processes. */
   readonly room: WaitingRoom
+  /** How much each client gets of all of them. */
+  readonly clients: ClientLimitTable
   readonly #spec: AdapterSpec
   #scale: Scale
   readonly #start: StartStdio
@@ -77,6 +80,8 @@ export class ProcessPool {
     const { queue, messageBytes } = spec.limits
     const clients = spec.isolation === 'shared' || spec.group === '*'
     this.room = new WaitingRoom(queue, Math.max(2 * messageBytes, bounds.queueBytes), clients)
+    this.room.vacated = () => this.#giveTurns()
+    this.clients = new ClientLimitTable(spec.service, spec.policies)
     const attached = spec.server.kind === 'container'
     this.#lastId = attached ? Math.floor(Math.random() * 2 ** 30) : 0
     this.#scale = spec.scale
@@ -108,6 +113,12 @@ export class ProcessPool {
   limited(): void {
     this.room.places = this.#spec.limits.queue
     for (const { admission } of this.#all.keys()) admission.limited()
+  }
+
+  /** Clients get more or less from now on. */
+  limitClients(policies: AdapterSpec['policies']): void {
+    this.clients.set(policies)
+    this.#giveTurns()
   }
 
   get size(): number {
@@ -341,10 +352,17 @@ export class ProcessPool {
       limits: this.#spec.limits,
       log: this.#log,
       room: this.room,
+      clients: this.clients,
       nextId: () => ++this.#lastId,
       spoke: () => this.#events.spoke(),
       ended: (process, reason, asked) => this.#ended(process, reason, asked),
     }
+  }
+
+  /** A client may have one more running: the one of its requests that came first goes first, wherever it waits. */
+  #giveTurns(): void {
+    const waited = [...this.#all.keys()].map(({ admission }) => admission).filter(({ waiting }) => waiting > 0)
+    for (const admission of waited.toSorted((a, b) => a.oldest - b.oldest)) admission.giveTurns()
   }
 
   #create(): ServerProcess {

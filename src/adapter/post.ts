@@ -54,9 +54,11 @@ function receive(slot: Slot, req: HttpRequest, res: HttpResponse, text: string, 
   // Before anything is made of them, whatever their era: headers say nothing that counts here.
   const denied = slot.policies.denied(clientOf(req), messages)
   if (denied) return sendRefusal(res, denied.refusal, denied.id)
-  if (isModern(req, messages)) return receiveModern(slot, req, res, read)
   const first = messages[0]!
   const firstId = first.kind === 'request' && !batch ? idText(first) : 'null'
+  const tooMany = slot.charge(clientOf(req), req, messages)
+  if (tooMany) return sendRefusal(res, tooMany, firstId)
+  if (isModern(req, messages)) return receiveModern(slot, req, res, read)
 
   if (messages.some(isInitialize)) {
     if (batch) return sendRefusal(res, invalid('initialize must not be in a batch.'))

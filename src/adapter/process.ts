@@ -2,6 +2,7 @@
 
 import type { Isolation } from '../model/service.ts'
 import { needsPlace, type Turn } from './admission.ts'
+import type { Claim } from './client-limits.ts'
 import { Connection, type ConnectionContext } from './connection.ts'
 import { CODE, errorMessage, RefusalError, unavailable, type Refusal } from './error.ts'
 import type { Exchange } from './exchange.ts'
@@ -108,27 +109,35 @@ export class ServerProcess extends Connection<SessionPending, SessionTurn> imple
 
   /** Sends a client's request when it is its turn; the exchange gets the response, or a refusal. */
   request(exchange: Exchange, session: Session, message: RequestMessage): void {
-    if (!needsPlace(message.method)) return this.#send(exchange, session, message, false)
-    if (this.admission.enter()) return this.#send(exchange, session, message, true)
+    if (!needsPlace(message.method)) return this.#send(exchange, session, message, undefined)
+    const { client, tier } = session
+    const claim = this.claimOf(client, message)
+    if (this.admission.enter(claim)) return this.#send(exchange, session, message, claim)
     const id = idText(message)
     const turn: SessionTurn = {
       exchange,
       session,
       id,
-      go: (timeoutMs) => this.#send(exchange, session, message, true, timeoutMs),
+      go: (timeoutMs) => this.#send(exchange, session, message, claim, timeoutMs),
       refuse: (refusal) => exchange.refuse(id, refusal),
     }
-    this.admission.wait(turn, { client: session.client, tier: session.tier, bytes: message.text.length })
+    this.admission.wait(turn, { client, tier, bytes: message.text.length, claim })
   }
 
   /** Sends it under an id of its own; `placed`: it has a place at the server. */
-  #send(exchange: Exchange, session: Session, message: RequestMessage, placed: boolean, timeoutMs?: number): void {
+  #send(
+    exchange: Exchange,
+    session: Session,
+    message: RequestMessage,
+    placed: Claim | undefined,
+    timeoutMs?: number,
+  ): void {
     this.lastUsed = Date.now()
     exchange.sent = true
     const uri = this.shared && message.method.startsWith('resources/') ? stringParam(message, 'uri') : undefined
     const known = uri !== undefined && this.subscriptions.has(uri, session)
     if (uri !== undefined && this.#subscribed(exchange, session, message, uri)) {
-      if (placed) this.admission.leave()
+      if (placed) this.admission.leave(placed)
       return
     }
     const id = this.context.nextId()

@@ -68,6 +68,8 @@ export class WaitingRoom {
   readonly #own = new Map<string, number>()
   readonly counters = new Counting()
   running = 0
+  /** Called when a client may have one more running, at any of the processes; absent: there is one. */
+  vacated?: () => void
   #waiting = 0
   #bytes = 0
 
@@ -144,14 +146,20 @@ export class RequestQueue<T> {
     return this.#waiting
   }
 
-  /** Takes a place at the server; false: all are taken, or others wait for them. */
-  enter(): boolean {
-    if (this.#running >= this.limit || this.#waiting > 0) return false
+  /** Takes a place at the server; false: all are taken, or others wait for them; `inTurn`: those may run. */
+  enter(inTurn = true): boolean {
+    if (this.#running >= this.limit || (inTurn && this.#waiting > 0)) return false
     this.reenter()
     return true
   }
 
-  /** Takes a place whatever the limit says, for a request that the server has already. */
+  /** When the one came who has waited for longest; Infinity: nobody waits. */
+  get oldest(): number {
+    const firsts = this.#lanes.flatMap((lanes) => [...lanes.values()].map(({ entries }) => entries.first!.since))
+    return Math.min(...firsts)
+  }
+
+  /** Takes a place at the server whatever the limit says, for a request that the server has already. */
   reenter(): void {
     this.#running++
     this.#room.running++
@@ -179,12 +187,16 @@ export class RequestQueue<T> {
     return entry
   }
 
-  /** The one whose turn it is, with a place at the server; undefined: nobody waits, or no place is free. */
-  next(now: number): Waiter<T> | undefined {
+  /**
+   * The one whose turn it is, of those who may run, with a place at the server; undefined: there is none, or no place is
+   * free. Each look at one who may not is a step.
+   */
+  next(now: number, may: (waiter: Waiter<T>) => boolean = () => true): Waiter<T> | undefined {
     if (this.#waiting === 0 || this.#running >= this.limit) return undefined
     this.#age(now)
-    const lane = this.#rounds.find((round) => round.first)!.first!
-    const entry = lane.entries.first!
+    const entry = this.#taker(may)
+    if (!entry) return undefined
+    const lane = entry.lane!
     this.#remove(entry, lane)
     if (lane.entries.first) this.#line(lane, lane.home, now)
     this.reenter()

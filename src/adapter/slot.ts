@@ -10,7 +10,8 @@ import type { Connection } from './connection.ts'
 import type { Counting, SessionEnd } from './counters.ts'
 import { CODE, RefusalError, unavailable, type Refusal } from './error.ts'
 import type { Log } from './log.ts'
-import { idText } from './message.ts'
+import type { HttpRequest } from './http1.ts'
+import { idText, type Message } from './message.ts'
 import { Modern } from './modern.ts'
 import { errorCodeOf, type ExchangeContext } from './modern-exchange.ts'
 import { PolicyTable } from './policy.ts'
@@ -152,6 +153,7 @@ export class Slot {
   /** From now on, for requests that come and lists that are answered; who has another list now is told so. */
   police(policies: Policies | undefined): void {
     const differs = this.policies.set(policies)
+    this.#pool.limitClients(policies)
     for (const session of this.#sessions.values()) if (differs(session.client)) session.toolsChanged()
     this.modern.toolsChanged(differs)
   }
@@ -195,6 +197,11 @@ export class Slot {
     this.touch()
     if (this.#requests === 0) this.#whenIdle?.()
     this.#changed()
+  }
+
+  /** Counts a POST of a client; why none of it may be carried out, if so. */
+  charge(client: string, req: HttpRequest, messages: readonly Message[]): Refusal | undefined {
+    return this.#pool.clients.charge(client, req, messages)
   }
 
   /** Counts bytes of bodies that are being read; false when there are too many, and the bytes were not counted. */

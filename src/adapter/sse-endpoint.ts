@@ -59,8 +59,9 @@ export class SseEndpoint {
       const message = Array.isArray(parsed) ? { invalid: 'Send one message, not a batch.' } : readMessage(text)
       if ('invalid' in message) return sendRefusal(res, invalid(message.invalid))
       res.label = this.#slot.labels.of([message])
-      const denied = this.#slot.policies.denied(connection.client, [message])
-      const refusal = denied ? connection.deny(message, denied.refusal) : connection.receive(req, res, message, parsed)
+      const { client } = connection
+      const denied = this.#slot.policies.denied(client, [message])?.refusal ?? this.#slot.charge(client, req, [message])
+      const refusal = denied ? connection.deny(message, denied) : connection.receive(req, res, message, parsed)
       if (refusal) sendRefusal(res, refusal, message.kind === 'request' ? idText(message) : 'null')
       else sendAccepted(res)
     })

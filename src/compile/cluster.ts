@@ -8,16 +8,19 @@ import { bounded } from './words.ts'
 import { DEFAULT_KNOBS } from '../model/tuning.ts'
 import { any, seconds, type Json, type Resource } from './resource.ts'
 
-/** Both clusters of a slot: none while it is asleep or starting, without an endpoint when its start failed. */
-export function clustersOf(slot: Slot, knobs: Knobs): Resource[] {
+/**
+ * Both clusters of a slot: none while it is asleep or starting, without an endpoint when its start failed.
+ * @param mostAtOnce requests of its client (limits.ts)
+ */
+export function clustersOf(slot: Slot, knobs: Knobs, mostAtOnce = Infinity): Resource[] {
   if (slot.state === 'asleep' || slot.state === 'starting') return []
   return [
-    cluster(clusterName(slot.service, slot.group, slot.generation), slot, knobs),
-    cluster(streamClusterName(slot.service, slot.group, slot.generation), slot, knobs),
+    cluster(clusterName(slot.service, slot.group, slot.generation), slot, knobs, mostAtOnce),
+    cluster(streamClusterName(slot.service, slot.group, slot.generation), slot, knobs, Infinity),
   ]
 }
 
-function cluster(name: string, slot: Slot, knobs: Knobs): Resource {
+function cluster(name: string, slot: Slot, knobs: Knobs, mostAtOnce: number): Resource {
   const { service, group } = slotOfCluster(name)!
   const { timeouts, buffers } = knobs
   const streams = name.endsWith('|sse')
@@ -38,7 +41,7 @@ function cluster(name: string, slot: Slot, knobs: Knobs): Resource {
       metadata: { filter_metadata: { berth: { reason: bounded(slot.reason ?? lost(knobs)) } } },
       load_assignment: { cluster_name: name, endpoints: slot.socket === undefined ? [] : [endpoint(slot.socket)] },
       common_lb_config: { healthy_panic_threshold: { value: 0 } },
-      circuit_breakers: { thresholds: [thresholds(knobs, streams)] },
+      circuit_breakers: { thresholds: [thresholds(knobs, streams, mostAtOnce)] },
       ...outlierDetection(knobs),
       ...healthChecks(knobs),
       typed_extension_protocol_options: {
@@ -65,12 +68,16 @@ function lost({ outlier_detection, health_check }: Knobs): string {
 }
 
 /** A stream has its connection to itself, so it is counted as a request alone, and waits for nothing. */
-function thresholds({ circuit_breakers: breakers, retries: { budget } }: Knobs, streams: boolean): Json {
+function thresholds(
+  { circuit_breakers: breakers, retries: { budget } }: Knobs,
+  streams: boolean,
+  mostAtOnce: number,
+): Json {
   const { max_connections, max_pending_requests } = streams ? DEFAULT_KNOBS.circuit_breakers : breakers
   return {
     max_connections,
     max_pending_requests,
-    max_requests: streams ? breakers.max_streams : breakers.max_requests,
+    max_requests: streams ? breakers.max_streams : Math.min(breakers.max_requests, mostAtOnce),
     max_retries: breakers.max_retries,
     ...(budget === 'none'
       ? {}

@@ -7,6 +7,7 @@ import type { Slot } from '../model/slot.ts'
 import { GATEWAY, serviceOfUnit } from '../model/names.ts'
 import { knobsOf, type Knobs, type TlsMaterial, type Tuning } from '../model/tuning.ts'
 import { clustersOf } from './cluster.ts'
+import { mostAtOnce } from './limits.ts'
 import { gatewayListener, scopedRoute, serviceListener } from './listener.ts'
 import { Memory } from './memory.ts'
 import type { Resource } from './resource.ts'
@@ -64,6 +65,7 @@ export function compile(world: World, memory = new Memory()): Resources {
   const secrets = [[GATEWAY, everywhere] as const, ...knobs].flatMap(([owner, { tls }]) =>
     secretsOf(owner, tls, world.certificates?.get(owner)),
   )
+  const most = mostOf(world)
   const resources = {
     listeners: [
       ...(has(GATEWAY, everywhere)
@@ -90,7 +92,15 @@ export function compile(world: World, memory = new Memory()): Resources {
           [...world.slots.filter(({ state }) => state === 'up'), ...world.retired],
           ({ service }) => service,
         ),
-      ].map(([unit, own]) => memory.recall(clustersOfAll, unit, own, knobs.get(serviceOfUnit(unit)) ?? everywhere)),
+      ].map(([unit, own]) =>
+        memory.recall(
+          clustersOfAll,
+          unit,
+          own,
+          knobs.get(serviceOfUnit(unit)) ?? everywhere,
+          most(serviceOfUnit(unit)),
+        ),
+      ),
     ),
     ...(secrets.length === 0 ? {} : { secrets }),
   }
@@ -103,8 +113,28 @@ function placeless(service: Service): Service {
   return { ...service, where: '' }
 }
 
-function clustersOfAll(slots: readonly Slot[], knobs: Knobs): Resource[] {
-  return slots.flatMap((slot) => clustersOf(slot, knobs))
+function clustersOfAll(
+  slots: readonly Slot[],
+  knobs: Knobs,
+  most: Readonly<Record<string, number | undefined>>,
+): Resource[] {
+  return slots.flatMap((slot) =>
+    clustersOf(slot, knobs, Object.hasOwn(most, slot.group) ? most[slot.group] : undefined),
+  )
+}
+
+/** Requests at once, by client, in the slots of a service that are of one client. */
+function mostOf({ services, clients }: World): (service: string) => Readonly<Record<string, number | undefined>> {
+  const queues = new Map(services.map(({ service }) => [service.name, service.limits.queue]))
+  const made = new Map<number, Readonly<Record<string, number | undefined>>>()
+  return (service) => {
+    const queue = queues.get(service)
+    if (queue === undefined) return {}
+    const most =
+      made.get(queue) ?? Object.fromEntries(clients.map((client) => [client.name, mostAtOnce(queue, client)]))
+    made.set(queue, most)
+    return most
+  }
 }
 
 function sorted(lists: readonly (readonly Resource[])[]): Resource[] {

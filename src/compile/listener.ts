@@ -6,6 +6,7 @@ import { GATEWAY, listenerName } from '../model/names.ts'
 import type { Knobs } from '../model/tuning.ts'
 import { accessLogs, tracingProvider } from './access-log.ts'
 import { CORS_FILTER } from './cors.ts'
+import { CROWD_REPLY, RATE_REPLY, RATE_STATUS, rateFilter } from './limits.ts'
 import { ADS_SOURCE, extension, seconds, type Json, type Resource } from './resource.ts'
 import { requestLog } from './request-log.ts'
 import { transportSocket } from './secret.ts'
@@ -126,6 +127,7 @@ function connectionManager(owner: string, routes: Routes, knobs: Settings): Json
       ...routes,
       http_filters: [
         CORS_FILTER,
+        rateFilter(),
         toldByAdapter(),
         extension('envoy.filters.http.on_demand', 'envoy.extensions.filters.http.on_demand.v3.OnDemand'),
         extension('envoy.filters.http.router', 'envoy.extensions.filters.http.router.v3.Router', {
@@ -163,10 +165,8 @@ const LOCAL_REPLIES: Json = [
     { status: 404 },
   ),
   // A circuit breaker: whoever waits a little is served (contract: a concurrency limit is 429).
-  reply({ flags: ['UO'] }, REFUSED, 'Too many requests of this service at once. Try again.', {
-    status: 429,
-    retryAfter: 1,
-  }),
+  reply({ flags: ['UO'] }, REFUSED, CROWD_REPLY, { status: 429, retryAfter: 1 }),
+  reply({ statusFrom: RATE_STATUS, statusTo: RATE_STATUS }, REFUSED, RATE_REPLY, { status: 429 }),
   reply({ flags: ['SI', 'UT', 'DT', 'UMSDR'] }, FAILED, 'The request timed out.', { status: 504 }),
   reply({ statusFrom: 503, statusTo: 503 }, FAILED, '%LOCAL_REPLY_BODY%', { retryAfter: 5 }),
   reply({ statusFrom: 500, statusTo: 599 }, FAILED, '%LOCAL_REPLY_BODY% (%RESPONSE_CODE_DETAILS%)'),
@@ -183,7 +183,7 @@ type Condition = { readonly flags: readonly string[] } | { readonly statusFrom: 
 function reply(
   condition: Condition,
   code: number,
-  message: string,
+  words: string | { readonly message: string; readonly data: Json },
   change: { readonly status?: number; readonly retryAfter?: number } = {},
 ): Json {
   return {
@@ -202,7 +202,11 @@ function reply(
     body_format_override: {
       content_type: 'application/json',
       // Envoy has not read the body, so it does not know the request's id.
-      json_format: { jsonrpc: '2.0', id: null, error: { code, message } },
+      json_format: {
+        jsonrpc: '2.0',
+        id: null,
+        error: { code, ...(typeof words === 'string' ? { message: words } : words) },
+      },
     },
   }
 }

@@ -3,6 +3,7 @@
 
 import type { Client } from '../model/client.ts'
 import { partsOfUnit } from '../model/names.ts'
+import { rateOf } from './limits.ts'
 import type { Json } from './resource.ts'
 import type { Target } from './way.ts'
 
@@ -12,7 +13,9 @@ export const METADATA = 'berth'
 /** A member of a route of one client. `version` is empty for the first, and absent where the route leads to two. */
 export function whomFor(service: string, client: Client, to?: Target): { readonly [key: string]: Json } {
   const version = to && 'slot' in to && !to.other ? { version: partsOfUnit(to.slot.service).variant ?? '' } : {}
-  return metadata({ service, client: client.name, tier: client.tier, ...version })
+  // What leads to no slot is refused at once, and costs nothing.
+  const rate = to && 'slot' in to ? rateOf(service, client) : {}
+  return metadata({ service, client: client.name, tier: client.tier, ...version, ...rate })
 }
 
 /** A member of a route that serves no client: which service was asked for. */

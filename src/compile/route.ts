@@ -8,6 +8,7 @@ import { groupFor, type Slot } from '../model/slot.ts'
 import { SAFE_RETRIES, type Knobs } from '../model/tuning.ts'
 import { allowedOrigins, cors, PREFLIGHT, READABLE } from './cors.ts'
 import { clusterOf, waysOf, type Target, type Way } from './way.ts'
+import { countedAt } from './limits.ts'
 import { whatFor, whomFor } from './route-metadata.ts'
 import { bounded } from './words.ts'
 import { any, extension, seconds, type Json, type Resource, XDS_SERVICE } from './resource.ts'
@@ -208,7 +209,11 @@ function clientRoutes(
   const [only] = ways
   const whom = (to?: Target) => whomFor(service.name, client, to)
   if (ways.length === 1 && only && 'down' in only.to) return [respond(503, only.to.down, whom())]
-  const headers = { ...(nameless ? { [CLIENT_HEADER]: client.name } : {}), [TIER_HEADER]: client.tier }
+  const headers = {
+    ...(nameless ? { [CLIENT_HEADER]: client.name } : {}),
+    [TIER_HEADER]: client.tier,
+    ...countedAt(client),
+  }
   const told = {
     request_headers_to_add: Object.entries(headers).map(([key, value]) => ({
       header: { key, value },

@@ -1,7 +1,7 @@
 // Loads the text of a configuration: all of its mistakes together, or what it says in the words of the model.
 
 import { resolve } from 'node:path'
-import { KNOWN_CLIENTS, type Client } from '../model/client.ts'
+import { DEFAULT_TIER, KNOWN_CLIENTS, type Client } from '../model/client.ts'
 import type { WrittenEngine } from '../model/engine.ts'
 import type { Patch } from '../model/patch.ts'
 import type { Problem } from '../model/problem.ts'
@@ -22,6 +22,7 @@ import { releaseOf } from './release.ts'
 import { brokenRules, DEFAULT_PORTS } from './rules.ts'
 import { isNamedVolume } from './scalars.ts'
 import { file as fileSchema, type File, type WrittenSecret, type WrittenService } from './schema.ts'
+import { paceOf, tiersOf } from './tiers.ts'
 import { globalTuningOf, tuningOf } from './tuning.ts'
 import { readYaml, type Path, type YamlSource } from './yaml-source.ts'
 
@@ -68,8 +69,8 @@ const MAX_PROBLEMS = 100
 /** Processes and threads of a container whose service says nothing. */
 const DEFAULT_PIDS = 256
 
-/** That of the clients that exist without being written. */
-const DEFAULT_TIER = 'pro'
+/** Of a service that says what it may use and is a process of this machine. */
+const UNCONFINED = 'Its resource_limits hold for containers only; define it under `services` with an `image`.'
 
 const DEFAULT_GRACE_MS = 10 * 60_000
 
@@ -121,9 +122,10 @@ export function configOf(written: File, source: YamlSource, file: string, folder
           const service = { command: [command ?? '', ...(args ?? [])], env }
           return serviceOf(name, service, whereIs('mcpServers', name), resolve(folder, cwd ?? '.'))
         }),
-      ...(mcp?.services ?? []).map(({ name, wrapper, port }, index) =>
-        serviceOf(name, { command: wrapper, port }, whereIs('mcp', 'services', index), folder),
-      ),
+      ...(mcp?.services ?? []).map(({ name, wrapper, port, resource_limits }, index) => ({
+        ...serviceOf(name, { command: wrapper, port }, whereIs('mcp', 'services', index), folder),
+        ...(resource_limits && { note: UNCONFINED }),
+      })),
     ],
     clients: clientsOf(written),
     engines:
@@ -235,17 +237,23 @@ function secretOf({ env, file, exec, store }: WrittenSecret, folder: string): Se
 
 /** A known client keeps what the file does not say about it. */
 function clientsOf(written: File): Client[] {
-  const clients = new Map(KNOWN_CLIENTS.map((client) => [client.name, client]))
-  const all = [...Object.entries(written.clients ?? {}), ...Object.entries(written.mcp?.clients ?? {})]
+  const tiers = tiersOf(written.tiers)
+  const known = KNOWN_CLIENTS.map((client): Client => ({ ...client, ...paceOf(client.tier, undefined, tiers) }))
+  const clients = new Map(known.map((client) => [client.name, client]))
+  const all: readonly [string, Partial<NonNullable<File['clients']>[string]>][] = [
+    ...Object.entries(written.clients ?? {}),
+    ...Object.entries(written.mcp?.clients ?? {}),
+  ]
   for (const [name, client] of all) {
     const known = clients.get(name)
-    const services = client && 'services' in client ? client.services : undefined
-    const tools = client && 'tools' in client ? client.tools : known?.tools
+    const tools = client?.tools ?? known?.tools
+    const tier = client?.tier ?? known?.tier ?? DEFAULT_TIER
     clients.set(name, {
       name,
-      tier: client?.tier ?? known?.tier ?? DEFAULT_TIER,
-      services: services ?? known?.services ?? ['*'],
+      tier,
+      services: client?.services ?? known?.services ?? ['*'],
       ...(tools && { tools }),
+      ...paceOf(tier, client, tiers),
     })
   }
   return [...clients.values()]

@@ -20,15 +20,8 @@ const REMOVE = 'Remove it.'
 const NOT_YET: readonly NotYet[] = [
   { key: 'envoy.verify', harmless: (value) => value === 'false', remedy: REMOVE },
   { key: 'services.*.envoy.verify', harmless: (value) => value === 'false', remedy: REMOVE },
-  { key: 'tiers.*', remedy: 'Remove it and use one of the tiers free, pro, enterprise.' },
   { key: 'auth.mode', words: ['jwt', 'optional'], remedy: 'Remove it or write `none`: clients then name themselves.' },
   { key: 'auth.jwt', remedy: REMOVE },
-  { key: 'mcp.services.*.resource_limits', remedy: REMOVE },
-  { key: 'mcp.clients.*.rate_limit', remedy: 'Remove it.' },
-  {
-    key: 'mcp.clients.*.concurrent_requests',
-    remedy: 'Remove it; `limits.concurrency` of a service bounds each process.',
-  },
 ]
 
 /** Keys that can be written, but not with another value than the one that changes nothing. */

@@ -33,6 +33,7 @@ export function brokenRules(document: unknown, folder: string): Mistake[] {
     ...sameName(engines),
     ...engineKeys(engines),
     ...clients.flatMap((client) => [...clientName(client), ...toolServices(client), ...knownTier(client, document)]),
+    ...[...declared(document, ['tiers'])].flatMap((tier) => [...tierName(tier)]),
     ...knownClients(services, clients),
     ...servicePorts(services, document),
     ...ownPorts(document),
@@ -250,6 +251,13 @@ function* clientName({ name, path }: Declared): Generator<Mistake> {
   yield { path, message: mistake(wrong, remedy) }
 }
 
+/** It goes into headers, and words to clients. */
+function* tierName({ name, path }: Declared): Generator<Mistake> {
+  if (CLIENT_NAME.test(name)) return
+  const remedy = 'Use at most 63 letters, digits, dots, hyphens and underscores, a letter or digit first.'
+  yield { path, message: mistake('is no name of a tier.', remedy) }
+}
+
 /** Services may come later, but not under a name that none can have. */
 function* toolServices({ path, value }: Declared): Generator<Mistake> {
   for (const name of Object.keys(Object(value['tools']) as object)) {
@@ -261,7 +269,6 @@ function* toolServices({ path, value }: Declared): Generator<Mistake> {
 
 function* knownTier({ path, value }: Declared, document: unknown): Generator<Mistake> {
   const tier = value['tier']
-  // A tier of one's own is reported where it is defined (not-yet.ts).
   const tiers = [...KNOWN_TIERS, ...Object.keys(Object(valueAt(document, ['tiers'])) as object)]
   if (typeof tier !== 'string' || tiers.includes(tier)) return
   const meant = nearest(tier, tiers)

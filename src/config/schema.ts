@@ -17,7 +17,6 @@ import {
   percentage,
   port,
   portRange,
-  rate,
   size,
   toolGlobs,
   variable,
@@ -28,6 +27,7 @@ import { parseSshHost, type WrittenEngine } from '../model/engine.ts'
 import { SECRET_NAME, SECRET_NAME_WORDS } from '../model/secret.ts'
 import { patches } from './patches.ts'
 import { keys, optional } from './shape.ts'
+import { clientPace, foreignPace, foreignResources, tier, toolLimits } from './tiers.ts'
 import { globalTuning, serviceTuning } from './tuning.ts'
 import { splitWords } from './words.ts'
 
@@ -103,15 +103,10 @@ const service = keys({
 
 const client = keys({
   tier: optionalText,
+  ...clientPace,
+  limits: optional(toolLimits),
   services: optional(z.array(glob)),
   tools: optional(z.record(z.string(), toolGlobs)),
-})
-
-const tier = keys({
-  requests_per_minute: optional(rate),
-  concurrent_requests: optional(integer(1, 10_000)),
-  cpu: optional(cores),
-  memory: optional(size('4MB', '1024GB')),
 })
 
 const auth = keys({
@@ -212,13 +207,12 @@ const wrapped = keys({
   port: optional(port),
   // Read and not used: Envoy and the adapter watch the process themselves.
   health_check_path: optionalText,
-  resource_limits: optional(z.record(z.string(), z.unknown())),
+  resource_limits: optional(foreignResources),
 })
 
 const wrappedClient = keys({
   tier: optionalText,
-  rate_limit: z.unknown().optional(),
-  concurrent_requests: z.unknown().optional(),
+  ...foreignPace,
 })
 
 const ports = keys({

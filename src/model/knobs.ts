@@ -83,7 +83,12 @@ export const KNOBS: readonly Knob[] = [
     { percent: '20', min_concurrency: '3' },
     'retries at once as a share of the requests under way, in per cent, and never fewer than `min_concurrency`; instead of `circuit_breakers.max_retries`',
   ),
-  cluster('circuit_breakers.max_requests', '100000', '200', 'requests of a slot at once; one more is answered 429'),
+  cluster(
+    'circuit_breakers.max_requests',
+    '100000',
+    '200',
+    'requests of a slot at once; one more is answered 429. Of a slot of one client never more than its `concurrent_requests`, `limits.queue` and 164 together',
+  ),
   cluster('circuit_breakers.max_streams', '100000', '50', 'GET streams of a slot at once; one more is answered 429'),
   cluster(
     'circuit_breakers.max_connections',

@@ -3,10 +3,12 @@
 import { createHash } from 'node:crypto'
 
 import type { AdapterStatus } from '../adapter/spec.ts'
+import type { TierLimits } from '../model/client.ts'
 import { EVERYONE } from '../model/names.ts'
 import type { Policies } from '../model/policy.ts'
 import type { Service } from '../model/service.ts'
 import { containerFor, type Slot, type SlotState } from '../model/slot.ts'
+import { containerLimits } from './container.ts'
 import { oncePer } from './once-per.ts'
 import type { Adapter } from './slot-parts.ts'
 
@@ -89,16 +91,19 @@ export function generationOfSocket(path: string | undefined): number | undefined
  * What an adapter must be replaced for. A container that is started again is not: its adapter attaches to it anew, and
  * the sessions of the old process end with that process.
  */
-export function fingerprintOf(service: Service, group: string, tier: string): string {
-  const { isolation, era, limits, backend } = service
-  const container = containerFor(service, group)
-  const behind = {
-    process: backend,
-    // What a client's containers may use comes from its tier.
-    image: [backend, group === EVERYONE ? undefined : tier],
-    containers: [container?.engine, container?.id],
-  }[backend.kind]
-  return digestOf([isolation, era, limits.messageBytes, behind]).slice(0, 16)
+export function fingerprintOf(service: Service, group: string, tier: TierLimits): string {
+  const { cpus, memoryBytes } = tier
+  return oncePer(service, `${group} ${cpus} ${memoryBytes}`, () => {
+    const { isolation, era, limits, backend } = service
+    const container = containerFor(service, group)
+    const behind = {
+      process: backend,
+      // What a client's containers may use comes from its tier, where that is less than the service's own.
+      image: [backend, group === EVERYONE || backend.kind !== 'image' ? undefined : containerLimits(backend, tier)],
+      containers: [container?.engine, container?.id],
+    }[backend.kind]
+    return digestOf([isolation, era, limits.messageBytes, behind]).slice(0, 16)
+  })
 }
 
 function digestOf(value: object): string {

@@ -2,7 +2,7 @@
 
 import { unitName } from '../model/names.ts'
 import { unitOf } from '../model/release.ts'
-import { mayUse, type Client } from '../model/client.ts'
+import { grantedTo, mayUse, type Client } from '../model/client.ts'
 import type { Service } from '../model/service.ts'
 import { groupFor, type Slot } from '../model/slot.ts'
 import { fingerprintOf, key } from './life.ts'
@@ -44,7 +44,7 @@ export function previewSlots(
       if (slots.has(name) || (doubt !== undefined && slot?.state !== 'up')) continue
       const view = views.get(name)
       const asleep: Slot = { service: unit, group, generation: slot?.generation ?? 1, state: 'asleep' }
-      if (slot && view?.fingerprint === fingerprintOf(service, group, client.tier)) {
+      if (slot && view?.fingerprint === fingerprintOf(service, group, grantedTo(client))) {
         slots.set(name, slot)
         going.push(view)
       } else if (!slot || !view || !isRunning(view)) slots.set(name, asleep)

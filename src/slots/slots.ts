@@ -6,7 +6,7 @@
 // A generation is one life. Envoy asks for a cluster name only once, so whatever ends a life advances the generation, and
 // the clusters of the old one stay until no route names them any more (envoy-measured.md A §5.2).
 
-import { mayUse, type Client } from '../model/client.ts'
+import { grantedTo, mayUse, type Client, type TierLimits } from '../model/client.ts'
 import { clusterName, partsOfUnit, serviceOfUnit, slotOfCluster } from '../model/names.ts'
 import type { Problem } from '../model/problem.ts'
 import type { ProcessRecord } from '../model/record.ts'
@@ -15,7 +15,6 @@ import type { Service } from '../model/service.ts'
 import { groupFor, type Slot } from '../model/slot.ts'
 import { adjust, policiesFor, type Adjusting } from './adjusting.ts'
 import { adjustedBy, fingerprintOf, generationOfSocket, key, slotOf, type Entry, type Life } from './life.ts'
-import { oncePer } from './once-per.ts'
 import { isKept } from './sleep.ts'
 import { Sleeper } from './sleeper.ts'
 import type { Adapter, AdapterEvents, SlotsOptions, SlotView } from './slot-parts.ts'
@@ -112,7 +111,7 @@ export class Slots {
           continue
         const entry = this.#entry(unitOf(service), found.group)
         entry.policies = policiesFor(service, found.group, client, clients)
-        this.#want(entry, service, client.tier)
+        this.#want(entry, service, grantedTo(client))
         if (entry.current.state === 'asleep' && isKept(service, found.group)) this.#wake(entry)
       }
     }
@@ -240,10 +239,10 @@ export class Slots {
     return entry
   }
 
-  #want(entry: Entry, service: Service, tier: string): void {
+  #want(entry: Entry, service: Service, tier: TierLimits): void {
     entry.wanted = true
     entry.definition = service
-    const fingerprint = oncePer(service, `${entry.group} ${tier}`, () => fingerprintOf(service, entry.group, tier))
+    const fingerprint = fingerprintOf(service, entry.group, tier)
     const { current } = entry
     if (current.fingerprint === fingerprint) return this.#adjust(entry, current, service)
     this.#renew(entry)

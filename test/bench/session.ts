@@ -213,3 +213,18 @@ export async function closedLoop(
     ...(firstFailure === undefined ? {} : { firstFailure }),
   }
 }
+
+/** A whole request of the modern era: the call ECHO of a client. */
+export function modernCall(port: number, client: string): string {
+  const params = { name: ECHO.name, arguments: ECHO.arguments, _meta: META }
+  const headers = [
+    `host: 127.0.0.1:${port}`,
+    'content-type: application/json',
+    'accept: application/json, text/event-stream',
+    `x-mcp-client: ${client}`,
+    `mcp-protocol-version: ${MODERN_VERSION}`,
+    'mcp-method: tools/call',
+    `mcp-name: ${ECHO.name}`,
+  ]
+  return rendered('POST', headers, { jsonrpc: '2.0', id: FIRST_ID, method: 'tools/call', params })
+}

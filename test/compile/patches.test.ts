@@ -189,7 +189,7 @@ describe('no patch takes', () => {
     const allowed: [PatchType, Operation][] = [
       ['listener', { op: 'add', path: `${HTTP}/http_filters/0`, value: filter }],
       ['listener', { op: 'add', path: `${HTTP}/http_filters/1`, value: filter }],
-      ['listener', { op: 'replace', path: `${HTTP}/http_filters/5/typed_config/suppress_envoy_headers`, value: false }],
+      ['listener', { op: 'replace', path: `${HTTP}/http_filters/6/typed_config/suppress_envoy_headers`, value: false }],
       ['route', { op: 'add', path: '/virtual_hosts/2', value: { name: 'x', domains: ['x.test'], routes: [] } }],
       ['route', { op: 'add', path: `${FIRST}/timeout`, value: '30s' }],
       ['cluster', { op: 'add', path: '/metadata/filter_metadata/own', value: { a: 1 } }],

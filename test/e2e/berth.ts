@@ -33,6 +33,14 @@ export interface Answer {
   readonly json: { readonly error?: { readonly code: number; readonly message: string }; readonly result?: unknown }
 }
 
+/** Tests ask far more than people do. */
+export const WITHOUT_LIMITS = Object.fromEntries(
+  ['free', 'pro', 'enterprise'].map((tier) => [
+    tier,
+    { requests_per_minute: 'unlimited', concurrent_requests: 10_000 },
+  ]),
+)
+
 export class Berth {
   readonly folder = mkdtempSync(join(tmpdir(), 'bt-'))
   readonly home = join(this.folder, 'h')
@@ -84,12 +92,12 @@ export class Berth {
     return berth
   }
 
-  /** Writes the configuration, with this Berth's ports and without Docker unless it says otherwise. */
+  /** Writes the configuration, with this Berth's ports, without Docker and without limits of tiers unless it says otherwise. */
   write(config: object): void {
     const { gateway, apiPort: api, metricsPort: metrics } = this
     const ports = { services: `${this.port}-${this.port + 29}`, gateway, api, metrics }
     const { ports: more, ...rest } = config as { ports?: object }
-    writeFileSync(this.file, stringify({ docker: [], ...rest, ports: { ...ports, ...more } }))
+    writeFileSync(this.file, stringify({ docker: [], tiers: WITHOUT_LIMITS, ...rest, ports: { ...ports, ...more } }))
   }
 
   /** Starts the program; resolves when it has said `ready`, rejects with its words when it ends before. */

@@ -103,6 +103,9 @@ function patched(type: string, path: string, value: unknown): object {
   return { envoy: { patches: [{ type, patch: [{ op: 'add', path, value }] }] } }
 }
 
+/** The clients of this test ask more often than a tier lets them. */
+const OFTEN = { requests_per_minute: 'unlimited' }
+
 /** Settings beside the services, changed one after another. `port`: one that is free. */
 export function globalChanges(port: number, services: string, docker: readonly object[]): Change[] {
   return [
@@ -112,6 +115,30 @@ export function globalChanges(port: number, services: string, docker: readonly o
       key: 'clients.*.tier',
       to: { clients: { team: { tier: 'enterprise' } } },
       note: 'containers of that client whose limits come from the tier are new ones',
+    },
+    { key: 'clients.*.rate_limit', to: { clients: { team: { rate_limit: 'unlimited' } } } },
+    { key: 'clients.*.concurrent_requests', to: { clients: { team: { concurrent_requests: 7 } } } },
+    {
+      key: 'clients.*.limits',
+      to: {
+        clients: { team: { limits: { subject: { '*': { requests_per_minute: 5000, concurrent_requests: 7 } } } } },
+      },
+    },
+    {
+      key: 'tiers.*.requests_per_minute',
+      from: { tiers: { pro: { requests_per_minute: 5000 } } },
+      to: { tiers: { pro: OFTEN } },
+    },
+    { key: 'tiers.*.concurrent_requests', to: { tiers: { pro: { ...OFTEN, concurrent_requests: 7 } } } },
+    {
+      key: 'tiers.*.cpu',
+      to: { tiers: { pro: { ...OFTEN, cpu: '1.5' } } },
+      note: 'containers whose limits come from the tier are new ones',
+    },
+    {
+      key: 'tiers.*.memory',
+      to: { tiers: { pro: { ...OFTEN, memory: '1GB' } } },
+      note: 'containers whose limits come from the tier are new ones',
     },
     { key: 'docker', to: { docker: [...docker, { name: 'away', host: 'unix:///nonexistent/docker.sock' }] } },
     { key: 'consul.address', to: { consul: { address: `127.0.0.1:${port}` } } },

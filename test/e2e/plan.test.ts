@@ -7,7 +7,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { stringify } from 'yaml'
 
 import type { Plan } from '../../src/api/plan.ts'
-import { Berth, eventually, initialize, reference } from './berth.ts'
+import { Berth, eventually, initialize, reference, WITHOUT_LIMITS } from './berth.ts'
 import { openStream } from './load.ts'
 
 let berth: Berth
@@ -23,7 +23,7 @@ afterAll(() => berth[Symbol.asyncDispose]())
 
 function written(config: object): string {
   const ports = { services: `${berth.port}-${berth.port + 29}`, gateway: berth.gateway, api: berth.apiPort }
-  return stringify({ docker: [], ports, ...config })
+  return stringify({ docker: [], tiers: WITHOUT_LIMITS, ports, ...config })
 }
 
 async function plan(text: string): Promise<{ status: number; plan: Plan }> {

@@ -36,14 +36,18 @@ describe('the policies of a slot', () => {
   const restricted = client('alice', { tools: { a: ['x'] } })
   const all = [restricted, client('bob'), client('carol', { services: ['b'] })]
 
-  test('are none where no client is restricted', () => {
-    expect(policiesOf(service('a', { isolation: 'shared' }), '*', all.slice(1))).toBeUndefined()
-    expect(policiesOf(service('a'), 'bob', all)).toBeUndefined()
+  const limits = { tier: 'pro', perMinute: 600, concurrent: 20 }
+
+  test('are those of its tier where no client is restricted', () => {
+    const bob = { limits }
+    expect(policiesOf(service('a', { isolation: 'shared' }), '*', all.slice(1))).toEqual({ bob })
+    expect(policiesOf(service('a'), 'bob', all)).toEqual({ bob })
+    expect(policiesOf(service('a'), 'bob', [])).toBeUndefined()
   })
 
   test('name every client of the group, and nobody else', () => {
-    const own = { tools: { allow: [['x']], deny: [] } }
-    expect(policiesOf(service('a', { isolation: 'shared' }), '*', all)).toEqual({ alice: own, bob: {} })
+    const own = { limits, tools: { allow: [['x']], deny: [] } }
+    expect(policiesOf(service('a', { isolation: 'shared' }), '*', all)).toEqual({ alice: own, bob: { limits } })
     expect(policiesOf(service('a'), 'alice', all)).toEqual({ alice: own })
     const backend = containers(container('bobs', { client: 'bob' }), container('others'))
     expect(policiesOf(service('a', { backend }), '*', all)).toEqual({ alice: own })

@@ -308,15 +308,19 @@ describe('slots', () => {
     const clients = [client('alice', { tools: { a: ['read'] } }), client('bob'), client('carol', { services: ['b'] })]
     slots.sync([shared(['r*'])], clients)
     slots.demand('a|*@1')
-    const bob = { tools: { allow: [['r*']], deny: [] } }
-    const before = { alice: { tools: { allow: [['r*'], ['read']], deny: [] } }, bob }
+    const limits = { tier: 'pro', perMinute: 600, concurrent: 20 }
+    const bob = { limits, tools: { allow: [['r*']], deny: [] } }
+    const before = { alice: { limits, tools: { allow: [['r*'], ['read']], deny: [] } }, bob }
     expect(starts[0]!.policies).toEqual(before)
     const adapter = await starts[0]!.up()
     slots.sync([shared(['r*'])], clients)
     expect(adapter.policies).toEqual([])
     slots.sync([shared(['r*'])], [client('alice'), ...clients.slice(1)])
     slots.sync([shared(['*'])], [client('alice'), ...clients.slice(1)])
-    expect(adapter.policies).toEqual([{ alice: bob, bob }, undefined])
+    expect(adapter.policies).toEqual([
+      { alice: bob, bob },
+      { alice: { limits }, bob: { limits } },
+    ])
     expect(stateOf(slots)).toEqual(['*@1 up'])
   })
 
