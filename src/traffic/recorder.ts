@@ -1,5 +1,7 @@
 // Keeps reading Envoy's request log, and forgets what is old, for as long as the control plane runs.
 
+import { stat, truncate } from 'node:fs/promises'
+
 import type { Problem } from '../model/problem.ts'
 import type { Records } from '../model/request.ts'
 import { Tail, type TailOptions } from './tail.ts'
@@ -8,6 +10,8 @@ export interface RecorderOptions extends Pick<TailOptions, 'file' | 'reopen'> {
   readonly records: Records
   /** A problem came or went. */
   readonly changed: () => void
+  /** What cannot be kept for long may fill the disk up to so much, and is then dropped. */
+  readonly backlogBytes?: number
 }
 
 /** Envoy writes twice a second. */
@@ -15,6 +19,7 @@ const IDLE_MS = 400
 const BUSY_MS = 100
 const FIRST_RETRY_MS = 1000
 const LAST_RETRY_MS = 30_000
+const BACKLOG_BYTES = 512 * 1024 * 1024
 const PRUNE_EVERY_MS = 10_000
 /** What is forgotten in one go is little; of so many goes nobody notices anything. */
 const PRUNE_GOES = 20
@@ -32,6 +37,8 @@ export class Recorder {
   #reading: Promise<void> | undefined
   #prunedAt = 0
   #failure: string | undefined
+  /** When some were. */
+  #dropped: string | undefined
   #retryMs = FIRST_RETRY_MS
   #closed = false
 
@@ -42,13 +49,19 @@ export class Recorder {
   }
 
   problems(): Problem[] {
-    if (this.#failure === undefined) return []
+    const dropped =
+      this.#dropped === undefined ? '' : `Those up to ${this.#dropped} were dropped, not to fill the disk.`
+    const failure = this.#failure === undefined ? '' : `They cannot be read or kept: ${this.#failure}.`
+    if (failure === '' && dropped === '') return []
     return [
       {
         about: 'records of requests',
         where: this.#options.file,
-        message: `They cannot be read or kept: ${this.#failure}.`,
-        remedy: 'Make room on the disk of the state folder, or see to its rights. None are lost until then.',
+        message: [failure, dropped].filter((words) => words !== '').join(' '),
+        remedy:
+          failure === ''
+            ? 'This is said until Berth starts again.'
+            : 'Make room on the disk of the state folder, or see to its rights. What is in the file is not lost.',
       },
     ]
   }
@@ -84,9 +97,19 @@ export class Recorder {
       this.#later(lines > 0 ? BUSY_MS : IDLE_MS)
     } catch (error) {
       this.#failed((error as Error).message)
+      await this.#drop().catch(() => undefined)
       this.#later(this.#retryMs)
       this.#retryMs = Math.min(LAST_RETRY_MS, this.#retryMs * 2)
     }
+  }
+
+  /** Envoy appends: it goes on in the empty file. */
+  async #drop(): Promise<void> {
+    const { file, backlogBytes = BACKLOG_BYTES, changed } = this.#options
+    if ((await stat(file)).size <= backlogBytes) return
+    await truncate(file)
+    this.#dropped = new Date().toISOString()
+    changed()
   }
 
   #failed(reason: string | undefined): void {

@@ -16,6 +16,7 @@ const HTTP = '/filter_chains/0/filters/0/typed_config'
 const RESOURCES = compile(
   world([service('files'), service('mem')], {
     clients: [client('alice'), client('bob')],
+    requestLog: '/srv/access.jsonl',
     slots: [
       { service: 'files', group: 'alice', generation: 3, state: 'up', socket: '/run/a' },
       { service: 'mem', group: 'alice', generation: 1, state: 'up', socket: '/run/b' },
@@ -152,6 +153,8 @@ describe('no patch takes', () => {
     ['listener', { op: 'add', path: `${HTTP}/http_filters/2/disabled`, value: true }, /http_filters/],
     ['listener', { op: 'add', path: `${HTTP}/http_filters/1/disabled`, value: true }, /http_filters/],
     ['listener', { op: 'add', path: `${HTTP}/http_filters/-`, value: { name: 'behind' } }, /http_filters/],
+    ['listener', { op: 'add', path: `${HTTP}/access_log`, value: [] }, /access_log cannot/],
+    ['listener', { op: 'remove', path: `${HTTP}/access_log/0/filter` }, /access_log cannot/],
     ['listener', { op: 'replace', path: '', value: [] }, /no resource/],
     ['route', { op: 'replace', path: '/virtual_hosts', value: [] }, /^\/virtual_hosts cannot/],
     ['route', { op: 'add', path: '/virtual_hosts/0/domains/-', value: '*' }, /^\/virtual_hosts cannot/],
@@ -188,6 +191,7 @@ describe('no patch takes', () => {
     }
     const allowed: [PatchType, Operation][] = [
       ['listener', { op: 'add', path: `${HTTP}/http_filters/0`, value: filter }],
+      ['listener', { op: 'add', path: `${HTTP}/access_log/-`, value: { name: 'own' } }],
       ['listener', { op: 'add', path: `${HTTP}/http_filters/1`, value: filter }],
       ['listener', { op: 'replace', path: `${HTTP}/http_filters/6/typed_config/suppress_envoy_headers`, value: false }],
       ['route', { op: 'add', path: '/virtual_hosts/2', value: { name: 'x', domains: ['x.test'], routes: [] } }],

@@ -1,6 +1,6 @@
 // What is forgotten and when, and what is said of a log that cannot be kept.
 
-import { appendFileSync, mkdtempSync, rmSync } from 'node:fs'
+import { appendFileSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -123,4 +123,34 @@ test('a log that cannot be kept is a problem until it can', async () => {
   expect(recorder.problems()).toEqual([])
   expect(problems).toEqual([1, 0])
   expect(store.records.requests({ limit: 10 })).toMatchObject([{ client: 'codex', status: 200 }])
+})
+
+test('what cannot be kept for long does not fill the disk: it is dropped, which is said', async () => {
+  const file = join(folder, 'access.jsonl')
+  const line = (status: number) => `${JSON.stringify({ time: '2026-01-01T00:00:00.000Z', client: 'codex', status })}\n`
+  appendFileSync(file, line(200).repeat(100))
+  let isFull = true
+  const told = Promise.withResolvers<void>()
+  const recorder = new Recorder({
+    file,
+    backlogBytes: 5000,
+    reopen: async () => undefined,
+    records: {
+      ...store.records,
+      keep: (...args) => {
+        if (isFull) throw new Error('database or disk is full')
+        store.records.keep(...args)
+      },
+    },
+    changed: () => {
+      if (recorder.problems().some(({ message }) => message.includes('dropped'))) told.resolve()
+    },
+  })
+  await told.promise
+  expect(statSync(file).size).toBe(0)
+  isFull = false
+  appendFileSync(file, line(201))
+  await recorder.close(true)
+  expect(store.records.requests({ limit: 1000 }).map(({ status }) => status)).toEqual([201])
+  expect(recorder.problems()).toMatchObject([{ message: expect.stringMatching(/^Those up to .* were dropped/) }])
 })

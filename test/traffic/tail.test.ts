@@ -55,18 +55,29 @@ function kept(): number[] {
     .toReversed()
 }
 
-/** What Envoy does with a file: it appends, and opens it anew when it is told to. */
+/** What Envoy does with a file: it appends, and opens it anew before it writes next when it was told to. */
 class Writer {
   #descriptor = openSync(file, 'a')
+  #isTold = false
+  #isWithin = false
   deaf = false
 
   write(text: string): void {
+    if (this.#isTold && !this.#isWithin) this.restart()
     writeSync(this.#descriptor, text)
+    this.#isWithin = !text.endsWith('\n')
   }
 
   reopen(): void {
+    this.#isTold = true
+  }
+
+  /** Another one begins, wherever this one was. */
+  restart(): void {
     closeSync(this.#descriptor)
     this.#descriptor = openSync(file, 'a')
+    this.#isTold = false
+    this.#isWithin = false
   }
 
   /** As `: > access.jsonl` does. */
@@ -167,8 +178,10 @@ describe('the tail', () => {
         open = line.slice(40)
       } else if (each.do === 'end' && open !== '') whole(open)
       // Envoy dies within a line, and the next one begins behind it.
-      else if (each.do === 'cut' && open !== '') whole(lineOf(number))
-      else if (each.do === 'deaf') writer.deaf = true
+      else if (each.do === 'cut' && open !== '') {
+        writer.restart()
+        whole(lineOf(number))
+      } else if (each.do === 'deaf') writer.deaf = true
       else if (each.do === 'hears') writer.deaf = false
       else if (each.do === 'wait') now += 10
       else if (each.do === 'lose') fails = 'lose'
