@@ -114,6 +114,7 @@ function resourcesOf(snapshot: Snapshot): Resources {
     scopedRoutes: of('scopedRoutes'),
     routes: of('routes'),
     clusters: of('clusters'),
+    extensions: of('extensions'),
     secrets: of('secrets'),
   }
 }

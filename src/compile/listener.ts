@@ -3,7 +3,10 @@
 // the routes.
 
 import { GATEWAY, listenerName } from '../model/names.ts'
+import type { Auth } from '../model/auth.ts'
 import type { Knobs } from '../model/tuning.ts'
+import { authFilters, withoutForgedHeaders } from './auth.ts'
+import { authReplies } from './auth-replies.ts'
 import { accessLogs, tracingProvider } from './access-log.ts'
 import { ADS_SOURCE, extension, seconds, type Json, type Resource } from './resource.ts'
 import { transportSocket } from './secret.ts'
@@ -13,25 +16,43 @@ const REFUSED = -32000
 const FAILED = -32603
 
 /** The listener of one service. */
-export function serviceListener(service: string, port: number, bind: string, knobs: Knobs): Resource {
-  return listener(service, port, bind, knobs, { rds: { route_config_name: service, config_source: ADS_SOURCE } })
+export function serviceListener(
+  service: string,
+  port: number,
+  bind: string,
+  knobs: Knobs,
+  auth?: Auth['mode'],
+): Resource {
+  return listener(
+    service,
+    port,
+    bind,
+    { knobs, auth },
+    { rds: { route_config_name: service, config_source: ADS_SOURCE } },
+  )
 }
 
 /**
  * The listener of all services under `/<service>/mcp`: the first path segment chooses the same RouteConfiguration that
  * the service's own listener uses (envoy-measured.md A §13).
  */
-export function gatewayListener(port: number, bind: string, knobs: Knobs): Resource {
-  return listener(GATEWAY, port, bind, knobs, {
-    scoped_routes: {
-      name: GATEWAY,
-      scope_key_builder: {
-        fragments: [{ header_value_extractor: { name: ':path', element_separator: '/', index: 1 } }],
+export function gatewayListener(port: number, bind: string, knobs: Knobs, auth?: Auth['mode']): Resource {
+  return listener(
+    GATEWAY,
+    port,
+    bind,
+    { knobs, auth },
+    {
+      scoped_routes: {
+        name: GATEWAY,
+        scope_key_builder: {
+          fragments: [{ header_value_extractor: { name: ':path', element_separator: '/', index: 1 } }],
+        },
+        rds_config_source: ADS_SOURCE,
+        scoped_rds: { scoped_rds_config_source: ADS_SOURCE },
       },
-      rds_config_source: ADS_SOURCE,
-      scoped_rds: { scoped_rds_config_source: ADS_SOURCE },
     },
-  })
+  )
 }
 
 /** The scope that leads the gateway to a service's routes. */
@@ -44,8 +65,15 @@ export function scopedRoute(service: string): Resource {
 
 type Routes = { readonly [key: string]: Json }
 
-function listener(owner: string, port: number, bind: string, knobs: Knobs, routes: Routes): Resource {
+interface Said {
+  readonly knobs: Knobs
+  /** Undefined: nobody is authenticated. */
+  readonly auth: Auth['mode'] | undefined
+}
+
+function listener(owner: string, port: number, bind: string, said: Said, routes: Routes): Resource {
   const name = listenerName(owner, port)
+  const { knobs } = said
   const { tls } = knobs
   return {
     name,
@@ -57,7 +85,7 @@ function listener(owner: string, port: number, bind: string, knobs: Knobs, route
       per_connection_buffer_limit_bytes: knobs.buffers.listener,
       filter_chains: [
         {
-          filters: [...connectionLimit(owner, knobs), connectionManager(owner, routes, knobs)],
+          filters: [...connectionLimit(owner, knobs), connectionManager(owner, routes, said)],
           ...(tls === 'none' ? {} : { transport_socket: transportSocket(owner, tls) }),
         },
       ],
@@ -74,7 +102,7 @@ function connectionLimit(owner: string, { connections: { max } }: Knobs): Json[]
 
 const UNDERSCORES = { reject: 'REJECT_REQUEST', drop: 'DROP_HEADER', allow: 'ALLOW' } as const
 
-function connectionManager(owner: string, routes: Routes, knobs: Knobs): Json {
+function connectionManager(owner: string, routes: Routes, { knobs, auth }: Said): Json {
   const { timeouts, connections, headers, access_log, tracing } = knobs
   return extension(
     'envoy.filters.network.http_connection_manager',
@@ -101,13 +129,20 @@ function connectionManager(owner: string, routes: Routes, knobs: Knobs): Json {
       ...(access_log.length === 0 ? {} : { access_log: accessLogs(access_log, owner) }),
       ...(tracing === 'none' ? {} : { tracing: tracingProvider(tracing) }),
       ...routes,
+      ...(auth === undefined ? {} : withoutForgedHeaders(auth)),
       http_filters: [
+        ...(auth === undefined ? [] : authFilters()),
         extension('envoy.filters.http.on_demand', 'envoy.extensions.filters.http.on_demand.v3.OnDemand'),
         extension('envoy.filters.http.router', 'envoy.extensions.filters.http.router.v3.Router', {
           suppress_envoy_headers: true,
         }),
       ],
-      local_reply_config: { mappers: LOCAL_REPLIES },
+      local_reply_config: {
+        mappers:
+          auth === undefined
+            ? LOCAL_REPLIES
+            : [...authReplies(knobs.tls === 'none' ? 'http' : 'https'), ...LOCAL_REPLIES],
+      },
     },
   )
 }
@@ -116,7 +151,7 @@ function connectionManager(owner: string, routes: Routes, knobs: Knobs): Json {
  * Whatever Envoy answers itself is a JSON-RPC error that says what to do (contract, "What a client gets"). The first
  * mapper that fits wins; texts of direct responses come from the routes.
  */
-const LOCAL_REPLIES: Json = [
+const LOCAL_REPLIES: readonly Json[] = [
   // A slot whose start failed: a cluster without an endpoint that carries the reason (cluster.ts).
   reply({ flags: ['UH'] }, FAILED, '%CLUSTER_METADATA(berth:reason)%', { retryAfter: 1 }),
   reply(

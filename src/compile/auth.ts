@@ -1,0 +1,173 @@
+// Authentication in Envoy: two filters whose configuration comes apart from the listeners that they are in (ECDS), so that
+// keys, audiences and revocations change without a cut (envoy-measured.md B §12). One configuration is for all listeners:
+// what it asks of a token is named after the service, and the routes of a service name it.
+
+import { audiencesOf, COUNT_CLAIM, type Auth, type Revoked, type ServiceAuth } from '../model/auth.ts'
+import { ADS_SOURCE, any, extension, type Json, type Resource } from './resource.ts'
+
+/** The client of a verified token. Nobody else can set it. */
+export const TOKEN_CLIENT_HEADER = 'x-berth-client'
+const ID_HEADER = 'x-berth-token'
+const COUNT_HEADER = 'x-berth-count'
+/** Set for tokens that are signed by the secret: every one of them has this claim. */
+const OWN_HEADER = 'x-berth-until'
+const CLAIM_HEADERS = [TOKEN_CLIENT_HEADER, ID_HEADER, COUNT_HEADER, OWN_HEADER]
+
+/** What never reaches an adapter, whatever the mode. */
+export const SECRET_HEADERS: readonly string[] = ['authorization', 'proxy-authorization', ...CLAIM_HEADERS]
+
+/** Names of the filters, which are those of their configurations. */
+export const JWT_FILTER = 'identity'
+const REVOKED_FILTER = 'revoked'
+const JWT_TYPE = 'envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication'
+const RBAC_TYPE = 'envoy.extensions.filters.http.rbac.v3.RBAC'
+/** The name of the rule by which a revoked token is denied, in Envoy's words for it. */
+const REVOKED = 'revoked'
+
+/** By how much the clocks of Envoy and of whoever signs tokens may differ. */
+const CLOCK_SKEW_S = 30
+
+/** Members of a connection manager: whoever names itself in these headers is not heard where tokens do. */
+export function withoutForgedHeaders(mode: Auth['mode']): { readonly [key: string]: Json } {
+  // With `optional` the name is still needed for those without a token; the routes of all others write over it.
+  const names = ['x-mcp-tier', ...(mode === 'jwt' ? ['x-mcp-client'] : []), ...CLAIM_HEADERS]
+  return {
+    early_header_mutation_extensions: [
+      extension(
+        'envoy.http.early_header_mutation.header_mutation',
+        'envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation',
+        { mutations: names.map((name) => ({ remove: name })) },
+      ),
+    ],
+  }
+}
+
+/** In front of all filters that look at who the client is. */
+export function authFilters(): Json[] {
+  return [
+    { name: JWT_FILTER, config_discovery: { config_source: ADS_SOURCE, type_urls: [PREFIX + JWT_TYPE] } },
+    { name: REVOKED_FILTER, config_discovery: { config_source: ADS_SOURCE, type_urls: [PREFIX + RBAC_TYPE] } },
+  ]
+}
+
+const PREFIX = 'type.googleapis.com/'
+
+interface Protected {
+  readonly name: string
+  readonly port: number
+  readonly needed: ServiceAuth
+  /** Names that requests may be addressed to. */
+  readonly hosts: readonly string[]
+}
+
+/** What the two filters do now. */
+export function authExtensions(auth: Auth, services: readonly Protected[], gatewayPort: number): Resource[] {
+  const jwt = (key: string): { readonly [key: string]: Json } => ({
+    name: JWT_FILTER,
+    typed_config: any(JWT_TYPE, {
+      providers: {
+        secret: provider(auth, symmetric(key), true),
+        ...(auth.jwks === undefined ? {} : { keys: provider(auth, auth.jwks, false) }),
+      },
+      bypass_cors_preflight: true,
+      requirement_map: Object.fromEntries(
+        services.map(({ name, port, hosts, needed }) => {
+          const audiences = audiencesOf(name, port, gatewayPort, hosts, auth.audience)
+          return [name, requirement(auth, audiences, needed === 'jwt')]
+        }),
+      ),
+    }),
+  })
+  return [
+    { name: JWT_FILTER, json: jwt(`[not shown: ${auth.secret.id}]`), sealed: jwt(auth.secret.key) },
+    { name: REVOKED_FILTER, json: { name: REVOKED_FILTER, typed_config: any(RBAC_TYPE, deniesRevoked(auth.revoked)) } },
+  ]
+}
+
+/** The one key that HS256 goes with, and no other algorithm does: a public key is never taken for a secret. */
+function symmetric(key: string): string {
+  return JSON.stringify({ keys: [{ kty: 'oct', alg: 'HS256', k: key }] })
+}
+
+function provider({ issuer, claim }: Auth, jwks: string, isOwn: boolean): Json {
+  const own = isOwn
+    ? [
+        { header_name: COUNT_HEADER, claim_name: COUNT_CLAIM },
+        { header_name: OWN_HEADER, claim_name: 'exp' },
+      ]
+    : []
+  return {
+    ...(issuer === undefined ? {} : { issuer }),
+    require_expiration: true,
+    clock_skew_seconds: CLOCK_SKEW_S,
+    local_jwks: { inline_string: jwks },
+    from_headers: ['Bearer ', 'bearer '].map((value_prefix) => ({ name: 'Authorization', value_prefix })),
+    // The routes look at it once more, and take it off.
+    forward: true,
+    claim_to_headers: [
+      { header_name: TOKEN_CLIENT_HEADER, claim_name: claim },
+      { header_name: ID_HEADER, claim_name: 'jti' },
+      ...own,
+    ],
+    clear_route_cache: true,
+  }
+}
+
+function requirement(auth: Auth, audiences: readonly string[], isNeeded: boolean): Json {
+  const of = (provider_name: string): Json => ({ provider_and_audiences: { provider_name, audiences } })
+  const either = [
+    of('secret'),
+    ...(auth.jwks === undefined ? [] : [of('keys')]),
+    ...(isNeeded ? [] : [{ allow_missing: {} }]),
+  ]
+  return either.length === 1 ? either[0]! : { requires_any: { requirements: either } }
+}
+
+/** Look-ups in maps: as fast with ten thousand tokens as with one. */
+function deniesRevoked({ ids, counts }: Revoked): { readonly [key: string]: Json } {
+  const clients = Object.entries(counts).map(([client, count]) => {
+    return [client, byHeader(COUNT_HEADER, [[String(count), ALLOW]], DENY)] as const
+  })
+  const ofClients =
+    clients.length === 0
+      ? ALLOW
+      : {
+          matcher: {
+            matcher_list: {
+              matchers: [{ predicate: present(OWN_HEADER), on_match: byHeader(TOKEN_CLIENT_HEADER, clients, ALLOW) }],
+            },
+            on_no_match: ALLOW,
+          },
+        }
+  if (ids.length > 0) {
+    const tokens = ids.map((id) => [id, DENY] as const)
+    return byHeader(ID_HEADER, tokens, ofClients) as { matcher: Json }
+  }
+  return 'matcher' in ofClients ? ofClients : {}
+}
+
+const ALLOW = rbac('ALLOW')
+const DENY = rbac('DENY')
+
+function rbac(action: 'ALLOW' | 'DENY'): { readonly action: Json } {
+  return { action: extension('action', 'envoy.config.rbac.v3.Action', { name: REVOKED, action }) }
+}
+
+function byHeader(header: string, map: readonly (readonly [string, Json])[], otherwise: Json): Json {
+  return {
+    matcher: {
+      matcher_tree: { input: headerInput(header), exact_match_map: { map: Object.fromEntries(map) } },
+      on_no_match: otherwise,
+    },
+  }
+}
+
+function present(header: string): Json {
+  return {
+    single_predicate: { input: headerInput(header), value_match: { safe_regex: { google_re2: {}, regex: '.+' } } },
+  }
+}
+
+function headerInput(header: string): Json {
+  return extension(header, 'envoy.type.matcher.v3.HttpRequestHeaderMatchInput', { header_name: header })
+}
