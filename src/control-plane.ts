@@ -53,6 +53,7 @@ import { Slots } from './slots/slots.ts'
 import { Trials } from './slots/trial.ts'
 import { Tunnels } from './slots/tunnels.ts'
 import { openOwnStore } from './store/ownership.ts'
+import { createStoredSecrets } from './stored-secrets.ts'
 import type { Store } from './store/store.ts'
 import { createCodec } from './xds/codec.ts'
 import { createView, servedPorts } from './viewing.ts'
@@ -138,6 +139,7 @@ async function start(
     tunnels,
   })
 
+  const secrets = createStoredSecrets({ store, home: folders.home, env, reconciler: () => reconciler })
   const { binary, descriptors } = await envoyApi(external !== undefined, {
     env,
     cache,
@@ -171,6 +173,7 @@ async function start(
     tier: (name) => TIERS[config.clients.find((client) => client.name === name)?.tier ?? ''],
     eras: store,
     env,
+    storedSecret: secrets.value,
     log: (message, fields) => log.info(fields, message),
   })
   const certificates = new Certificates(() => reconciler.changed())
@@ -231,6 +234,7 @@ async function start(
     ...withReasons(reconciler.problems(), tunnels.problems()),
     ...deployments.problems(),
     ...releasing.problems(),
+    ...secrets.problems(),
     ...envoy.problems(),
     ...xds.refusals().flatMap((refusal) => (patching.explains(refusal) ? [] : refusalProblem(refusal))),
     ...patching.problems(),
@@ -256,6 +260,7 @@ async function start(
     // In an Envoy elsewhere nobody can try; Envoy itself says when a port is taken.
     canBind: async (port) => external !== undefined || canBind(config.bind, port),
     image: (...asked) => engines.image(...asked),
+    withRevisions: secrets.withRevisions,
     certificates,
     node,
     hosts: envoyHost === undefined ? [] : [envoyHost],
@@ -396,6 +401,7 @@ async function start(
           adminSocket,
         }),
         releasing,
+        secrets: secrets.api,
         token: await adminToken(folders.home),
         envoyHost,
         onBug: (error) => log.error({ err: error }, 'the control API failed'),

@@ -42,6 +42,8 @@ export interface ReconcileOptions {
   readonly deployments: { services(): readonly Service[]; look(engines: readonly EngineView[]): void }
   /** Which versions of a service there are now; `peek`: there would be. */
   readonly releases: { versions(service: Service): Versions; peek(service: Service): Versions }
+  /** A service with the revisions of its stored secrets; absent: nobody has any. */
+  readonly withRevisions?: (service: Service) => Service
   /** What is known of an image on an engine; asking has it looked for or fetched. */
   readonly image: (engine: string, image: string, anew?: boolean) => ImageState
   /** Absent: nobody has TLS. */
@@ -311,11 +313,12 @@ export class Reconciler {
   async #survey(config: Config, engines: readonly EngineView[], versionsOf: (service: Service) => Versions) {
     const found = this.#found()
     const versions = new Map<Service, Versions>()
+    const { withRevisions = (service: Service) => service } = this.#options
     const onEngines = (services: readonly Service[]) =>
       services.map((service) => {
         // One that is deployed under a name of the configuration is not served.
         if ([...versions.keys()].some(({ name }) => name === service.name)) return placed(service, engines)
-        const found = mapVersions(versionsOf(service), (version) => placed(version, engines))
+        const found = mapVersions(versionsOf(service), (version) => placed(withRevisions(version), engines))
         versions.set(found.stable, found)
         return found.stable
       })

@@ -14,6 +14,7 @@ import { type Planning, planRoutes } from './plan.ts'
 import { problemDetails } from './problem-details.ts'
 import { releaseRoutes, type Releasing } from './release.ts'
 import { forward, serviceRequest } from './request.ts'
+import { type Secrets, secretRoutes } from './secrets.ts'
 import { type Actions, DEFAULT_LOG_LINES, MAX_LOG_LINES, type Restarted, type ServiceRow, type View } from './view.ts'
 
 const REQUEST_BYTES = 4 * 1024 * 1024
@@ -29,6 +30,7 @@ export interface ApiOptions {
   readonly deploying: Deploying
   readonly planning: Planning
   readonly releasing: Releasing
+  readonly secrets: Secrets
   /** The bearer token of everything below `/api`. */
   readonly token: string
   /** Where Envoy's listeners are reached from here, when not at the addresses of their URLs. */
@@ -114,6 +116,7 @@ export function createApi(options: ApiOptions): Hono {
   planRoutes(app, planning)
   envoyRoutes(app, actions, limit)
   releaseRoutes(app, releasing, ofService)
+  secretRoutes(app, options.secrets)
   app.get('/api/v1/mcp/problems', (context) => context.json(view.problems()))
   app.get('/api/v1/mcp/snapshot', (context) => context.json(view.snapshot()))
 

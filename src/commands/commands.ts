@@ -18,6 +18,7 @@ import * as release from './release.ts'
 import * as restart from './restart.ts'
 import * as rm from './rm.ts'
 import * as scale from './scale.ts'
+import * as secret from './secret.ts'
 import * as status from './status.ts'
 import * as up from './up.ts'
 
@@ -36,6 +37,7 @@ const commands: readonly Command[] = [
   problems,
   plan,
   envoy,
+  secret,
   catalog,
   image,
   dind,

@@ -15,6 +15,8 @@ export interface Running {
   readonly get: <T>(path: string) => Promise<T>
   /** What a POST answers; throws as `get` does. @param deadlineMs for what is more than a look into memory */
   readonly post: <T>(path: string, body?: object, deadlineMs?: number) => Promise<T>
+  /** What a PUT answers; throws as `get` does. */
+  readonly put: <T>(path: string, body: object) => Promise<T>
   /** What a DELETE answers; throws as `get` does. */
   readonly remove: <T>(path: string) => Promise<T>
 }
@@ -30,6 +32,7 @@ export async function running({ home }: Pick<CommandContext, 'home'>): Promise<R
     address,
     get: (path) => ask('GET', path),
     post: (path, body, deadlineMs) => ask('POST', path, body, deadlineMs),
+    put: (path, body) => ask('PUT', path, body),
     remove: (path) => ask('DELETE', path),
   }
 }

@@ -213,7 +213,8 @@ function runtimesOf(runtime: 'auto' | 'dind' | 'docker', hasCommand: boolean): R
   return hasCommand ? ['dind', 'docker', 'process'] : ['dind', 'docker']
 }
 
-function secretOf({ env, file, exec }: WrittenSecret, folder: string): SecretSource {
+function secretOf({ env, file, exec, store }: WrittenSecret, folder: string): SecretSource {
+  if (store !== undefined) return { from: 'store', name: store }
   if (env !== undefined) return { from: 'env', name: env }
   if (file !== undefined) return { from: 'file', path: resolve(folder, file) }
   return { from: 'exec', command: exec ?? [] }

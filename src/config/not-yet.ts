@@ -21,7 +21,6 @@ const NOT_YET: readonly NotYet[] = [
   { key: 'envoy.verify', harmless: (value) => value === 'false', remedy: REMOVE },
   { key: 'services.*.envoy.verify', harmless: (value) => value === 'false', remedy: REMOVE },
   { key: 'services.*.tools', harmless: isAllTools, remedy: 'Remove it, and expose all tools of the service or none.' },
-  { key: 'services.*.secrets.*.store', remedy: 'Write {env: NAME}, {file: path} or {exec: [program]} instead.' },
   { key: 'clients.*.tools', harmless: isAllToolsByService, remedy: 'Remove it, and name the services in `services`.' },
   { key: 'tiers.*', remedy: 'Remove it and use one of the tiers free, pro, enterprise.' },
   { key: 'auth.mode', words: ['jwt', 'optional'], remedy: 'Remove it or write `none`: clients then name themselves.' },

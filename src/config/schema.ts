@@ -23,6 +23,7 @@ import {
   yesOrNo,
 } from './scalars.ts'
 import { parseSshHost, type WrittenEngine } from '../model/engine.ts'
+import { SECRET_NAME, SECRET_NAME_WORDS } from '../model/secret.ts'
 import { patches } from './patches.ts'
 import { keys, optional } from './shape.ts'
 import { globalTuning, serviceTuning } from './tuning.ts'
@@ -39,10 +40,13 @@ const secret = keys({
   env: optionalText,
   file: optionalText,
   exec: optional(command),
-  store: optionalText,
+  store: optional(z.string().regex(SECRET_NAME, mistake('is no name of a secret.', `Use ${SECRET_NAME_WORDS}.`))),
 }).refine(
   (source) => Object.values(source).filter((value) => value !== undefined).length === 1,
-  mistake('must say where the value comes from, once.', 'Write one of {env: NAME}, {file: path}, {exec: [program]}.'),
+  mistake(
+    'must say where the value comes from, once.',
+    'Write one of {env: NAME}, {file: path}, {exec: [program]}, {store: NAME}.',
+  ),
 )
 
 const limits = keys({

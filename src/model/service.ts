@@ -49,6 +49,12 @@ export type SecretSource =
   | { readonly from: 'env'; readonly name: string }
   | { readonly from: 'file'; readonly path: string }
   | { readonly from: 'exec'; readonly command: readonly string[] }
+  | {
+      readonly from: 'store'
+      readonly name: string
+      /** Which value of it: servers that were started with another one are replaced. Absent: nobody has looked, or there is none. */
+      readonly revision?: string
+    }
 
 /** A stdio server that an adapter starts as a local process, once per session or client group. */
 export interface ProcessBackend {

@@ -37,6 +37,8 @@ export interface AdaptersOptions {
   readonly eras: EraMemory
   /** The control plane's own environment: secrets come from it, and the little that every process gets. */
   readonly env: NodeJS.ProcessEnv
+  /** The value of a secret that Berth keeps itself; throws with why there is none. */
+  readonly storedSecret: (name: string) => string
   readonly log: (message: string, fields?: object) => void
 }
 
@@ -155,7 +157,7 @@ function wrap(adapter: AdapterProcess): Adapter {
 
 async function serverOf(
   slot: { readonly service: Service; readonly group: string; readonly name: string },
-  { engine, cores, env, node, tier }: AdaptersOptions,
+  { engine, cores, env, node, tier, storedSecret }: AdaptersOptions,
 ): Promise<AdapterSpec['server']> {
   const { service, group, name } = slot
   const { backend } = service
@@ -164,7 +166,7 @@ async function serverOf(
     if (!container) throw new Error(`no container serves ${group}`)
     return { kind: 'container', engine: accessTo(engine, container.engine), id: container.id, name: container.name }
   }
-  const secrets = await readSecrets(backend.secrets, backend.cwd, env)
+  const secrets = await readSecrets(backend.secrets, backend.cwd, env, storedSecret)
   if (backend.kind === 'process') {
     const inherited = Object.fromEntries(
       INHERITED.flatMap((variable) => (env[variable] === undefined ? [] : [[variable, env[variable]]])),

@@ -6,27 +6,28 @@ import { open } from 'node:fs/promises'
 import { buffer } from 'node:stream/consumers'
 import { promisify } from 'node:util'
 
+import { SECRET_BYTES } from '../model/secret.ts'
 import type { SecretSource } from '../model/service.ts'
 
 const run = promisify(execFile)
 
-/** A secret is a token or a key, not a document. */
-const SECRET_BYTES = 64 * 1024
 const EXEC_DEADLINE_MS = 10_000
 
 /**
  * @param cwd where relative paths and programs of `exec` start: the configuration's folder
+ * @param stored the value of a secret that Berth keeps itself; throws with why there is none
  * @throws with the secret's name and why it cannot be read; never with a value
  */
 export async function readSecrets(
   secrets: Readonly<Record<string, SecretSource>>,
   cwd: string,
   env: NodeJS.ProcessEnv,
+  stored: (name: string) => string,
 ): Promise<Record<string, string>> {
   const values: Record<string, string> = {}
   for (const [name, source] of Object.entries(secrets)) {
     try {
-      const value = await valueOf(source, cwd, env)
+      const value = source.from === 'store' ? stored(source.name) : await valueOf(source, cwd, env)
       // Node refuses such an environment with an error that quotes the value.
       if (value.includes('\0')) throw new Error('it holds a zero byte')
       values[name] = value
@@ -39,7 +40,11 @@ export async function readSecrets(
   return values
 }
 
-async function valueOf(source: SecretSource, cwd: string, env: NodeJS.ProcessEnv): Promise<string> {
+async function valueOf(
+  source: Exclude<SecretSource, { from: 'store' }>,
+  cwd: string,
+  env: NodeJS.ProcessEnv,
+): Promise<string> {
   if (source.from === 'env') {
     const value = env[source.name]
     if (value === undefined) throw new Error(`the environment variable ${source.name} is not set`)
@@ -52,8 +57,13 @@ async function valueOf(source: SecretSource, cwd: string, env: NodeJS.ProcessEnv
   }
   const [program, ...args] = source.command
   const limits = { timeout: EXEC_DEADLINE_MS, killSignal: 'SIGKILL', maxBuffer: SECRET_BYTES } as const
-  const { stdout } = await run(program!, args, { cwd, env, ...limits })
+  const { stdout } = await run(program!, args, { cwd, env: withoutKey(env), ...limits })
   return withoutNewline(stdout)
+}
+
+/** What decrypts all stored secrets is for no program that yields one. */
+function withoutKey(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return { ...env, MCP_ENCRYPTION_KEY: undefined }
 }
 
 /** Of a pipe nobody knows when it ends, or begins. */

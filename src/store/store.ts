@@ -15,6 +15,7 @@ import {
   type RefusedResource,
   type StoredService,
 } from '../model/record.ts'
+import { secretRows, SECRETS_SCHEMA, type SecretRows } from './secrets.ts'
 
 export interface Store {
   /** This node's id, made once: it marks what this node creates on engines that others use too. */
@@ -42,6 +43,7 @@ export interface Store {
   setRefused(refused: readonly RefusedResource[]): void
   refusedPatches(): RefusedPatch[]
   setRefusedPatches(refused: readonly RefusedPatch[]): void
+  readonly secrets: SecretRows
   processes(): ProcessRecord[]
   addProcess(record: ProcessRecord): void
   removeProcess(pid: number, birth: string): void
@@ -102,7 +104,7 @@ export function openStore(file: string): Store {
     if (id !== APPLICATION_ID && tables !== 0) throw new Error('it is the database of another program')
     if (Number(version) > SCHEMA_VERSION) throw new Error('a newer version of Berth has written it')
     const marks = `PRAGMA application_id = ${APPLICATION_ID}; PRAGMA user_version = ${SCHEMA_VERSION}`
-    db.exec(`${SCHEMA} ${marks}; COMMIT; PRAGMA synchronous = NORMAL`)
+    db.exec(`${SCHEMA} ${SECRETS_SCHEMA} ${marks}; COMMIT; PRAGMA synchronous = NORMAL`)
     useWal(db)
   } catch (error) {
     db.close()
@@ -279,6 +281,7 @@ export function openStore(file: string): Store {
         for (const { patch, owner, message } of refused)
           sql('INSERT INTO refused_patches (patch, owner, message) VALUES (?, ?, ?)').run(patch, owner, message)
       }),
+    secrets: secretRows(db),
     processes: () =>
       sql('SELECT kind, name, pid, birth, fingerprint, sockets FROM processes ORDER BY rowid')
         .all()

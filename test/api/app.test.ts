@@ -18,6 +18,7 @@ import { OperatorError } from '../../src/model/operator-error.ts'
 import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 import { noReleasing } from '../fixtures/releasing.ts'
+import { noSecrets } from '../fixtures/secrets.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
 
@@ -78,6 +79,7 @@ function api(
     ...view,
   }
   return createApi({
+    secrets: noSecrets,
     releasing: noReleasing,
     view: whole,
     actions: { restart: () => 0, restartEnvoy: noEnvoy, logs: async () => [], ...actions },

@@ -6,6 +6,7 @@ import type { ServiceRow } from '../../src/api/view.ts'
 import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 import { noReleasing } from '../fixtures/releasing.ts'
+import { noSecrets } from '../fixtures/secrets.ts'
 
 const row = { name: 'a', state: 'asleep' } as ServiceRow
 
@@ -19,6 +20,7 @@ async function send(method: string, path: string, body: unknown, deploying: Part
       return Promise.resolve(answer)
     }
   const app = createApi({
+    secrets: noSecrets,
     releasing: noReleasing,
     view: {
       status: () => ({ version: '1' }) as never,

@@ -8,6 +8,7 @@ import type { View } from '../../src/api/view.ts'
 import { noDeploying } from '../fixtures/deploying.ts'
 import { noReleasing } from '../fixtures/releasing.ts'
 import { noPlanning } from '../fixtures/planning.ts'
+import { noSecrets } from '../fixtures/secrets.ts'
 
 const never = (): never => {
   throw new Error('it is not asked')
@@ -16,6 +17,7 @@ const view: View = { status: never, services: never, problems: never, snapshot: 
 
 async function ask(method: string, path: string, body: unknown, planning: Partial<Planning>) {
   const api = createApi({
+    secrets: noSecrets,
     view,
     actions: { restart: never, restartEnvoy: never, logs: never },
     deploying: noDeploying,

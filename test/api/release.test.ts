@@ -7,12 +7,14 @@ import type { ReleaseRow, Releasing } from '../../src/api/release.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 import type { ServiceRow } from '../../src/api/view.ts'
 import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
+import { noSecrets } from '../fixtures/secrets.ts'
 
 const row: ReleaseRow = { service: 'files', state: null, versions: [] }
 const asked: string[] = []
 
 function app(releasing: Partial<Releasing> = {}) {
   return createApi({
+    secrets: noSecrets,
     view: {
       status: () => ({ version: '1' }) as never,
       services: () => [{ name: 'files' } as ServiceRow],

@@ -16,6 +16,7 @@ import { service } from '../commands/berth.ts'
 import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 import { noReleasing } from '../fixtures/releasing.ts'
+import { noSecrets } from '../fixtures/secrets.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
 
@@ -66,6 +67,7 @@ beforeEach(async () => {
 function apiAt(envoyHost: string | undefined): Hono {
   const slots = [{ client: 'codex', state: 'up' as const, sessions: 1, processes: 2, pid: 12 }]
   return createApi({
+    secrets: noSecrets,
     releasing: noReleasing,
     view: {
       status: () => {

@@ -16,6 +16,7 @@ import { COMMANDS } from '../../src/commands/commands.ts'
 import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 import { noReleasing } from '../fixtures/releasing.ts'
+import { noSecrets } from '../fixtures/secrets.ts'
 
 export interface Ran {
   readonly code: number
@@ -81,6 +82,7 @@ export async function controlApi(
     throw error
   }
   const app = createApi({
+    secrets: noSecrets,
     releasing,
     view: whole,
     deploying: noDeploying,

@@ -133,12 +133,22 @@ export class Berth {
   }
 
   /** Runs a command of the program. */
-  async cli(...args: string[]): Promise<{ code: number | null; out: string; err: string }> {
+  cli(...args: string[]): Promise<{ code: number | null; out: string; err: string }> {
+    return this.cliWith('', {}, ...args)
+  }
+
+  /** The same with something on its standard input and in its environment. */
+  async cliWith(
+    input: string | Buffer,
+    env: Record<string, string>,
+    ...args: string[]
+  ): Promise<{ code: number | null; out: string; err: string }> {
     const child = spawn(process.execPath, [PROGRAM, ...args, ...this.#options()], {
-      env: this.#env(),
+      env: this.#env(env),
       cwd: this.folder,
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['pipe', 'pipe', 'pipe'],
     })
+    child.stdin.on('error', () => undefined).end(input) // it need not read
     let out = ''
     let err = ''
     child.stdout.setEncoding('utf8').on('data', (text: string) => (out += text))

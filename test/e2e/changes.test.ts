@@ -37,6 +37,7 @@ describeWithDocker('every setting, changed under load', (docker) => {
     await docker.cli('tag', SMALL_IMAGE, SAME_IMAGE)
     berth = await Berth.make()
     berth.write(config({}))
+    expect((await berth.cliWith('a token', {}, 'secret', 'set', 'TOKEN')).code).toBe(0)
     await berth.upOrGone()
     other = await Watched.open({ port: berth.port }, 'codex')
   }, 120_000)

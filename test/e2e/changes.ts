@@ -41,6 +41,7 @@ export function serviceChanges({ command, inContainer, image, secretFile, port }
     { key: 'secrets.*.env', to: { secrets: { TOKEN: { env: 'PATH' } } } },
     { key: 'secrets.*.file', to: { secrets: { TOKEN: { file: secretFile } } } },
     { key: 'secrets.*.exec', to: { secrets: { TOKEN: { exec: ['echo', '1'] } } } },
+    { key: 'secrets.*.store', to: { secrets: { TOKEN: { store: 'TOKEN' } } } },
     container('volumes', { volumes: ['data:/data'] }),
     container('network', { network: 'bridge' }),
     container('resources.cpu', { resources: { cpu: '0.5' } }),

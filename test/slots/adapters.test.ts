@@ -37,6 +37,7 @@ beforeEach(() => {
     cores: () => Promise.resolve(undefined),
     eras: store,
     env: process.env,
+    storedSecret: (name) => `stored ${name}`,
     log: () => undefined,
   })
 })

@@ -31,8 +31,14 @@ function program(script: string, ...args: string[]): SecretSource {
   return { from: 'exec', command: [process.execPath, '-e', script, ...args] }
 }
 
+/** What Berth keeps itself; its words are the error's. */
+function stored(name: string): string {
+  if (name === 'TOKEN') return VALUE
+  throw new Error(`no secret ${name} is stored`)
+}
+
 function read(source: SecretSource, env: NodeJS.ProcessEnv = {}): Promise<string> {
-  return readSecrets({ API_KEY: source }, folder, env).then((values) => values['API_KEY']!)
+  return readSecrets({ API_KEY: source }, folder, env, stored).then((values) => values['API_KEY']!)
 }
 
 async function failure(source: SecretSource, env: NodeJS.ProcessEnv = {}): Promise<Error> {
@@ -72,6 +78,16 @@ describe('a value', () => {
     expect(await read({ from: 'exec', command: ['./bin/get', 'a b', '$HOME'] })).toBe('a b $HOME')
   })
 
+  test('that Berth keeps is that of its name', async () => {
+    expect(await read({ from: 'store', name: 'TOKEN', revision: 'r' })).toBe(VALUE)
+    expect((await failure({ from: 'store', name: 'OTHER' })).message).toContain('no secret OTHER is stored')
+  })
+
+  test("of a program is not made with the key of Berth's own secrets in reach", async () => {
+    const script = 'console.log(`${process.env.FROM} ${process.env.MCP_ENCRYPTION_KEY}`)'
+    expect(await read(program(script), { FROM: 'here', MCP_ENCRYPTION_KEY: 'k' })).toBe('here undefined')
+  })
+
   test('may be as long as 64 KiB', async () => {
     const most = 'x'.repeat(65_536)
     expect(await read(file('long', most))).toBe(most)
@@ -87,8 +103,8 @@ describe('a value', () => {
 
   test('each stands under its name', async () => {
     const secrets = { A: { from: 'env', name: 'ONE' }, B: file('b', 'two') } as const
-    expect(await readSecrets(secrets, folder, { ONE: 'one' })).toEqual({ A: 'one', B: 'two' })
-    expect(await readSecrets({}, folder, {})).toEqual({})
+    expect(await readSecrets(secrets, folder, { ONE: 'one' }, stored)).toEqual({ A: 'one', B: 'two' })
+    expect(await readSecrets({}, folder, {}, stored)).toEqual({})
   })
 })
 
