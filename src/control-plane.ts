@@ -14,6 +14,7 @@ import { serveApi, type ApiServer } from './api/server.ts'
 import { adminToken } from './api/token.ts'
 import type { View } from './api/view.ts'
 import { TYPE_OF } from './compile/snapshot.ts'
+import { createAuthenticating } from './authenticating.ts'
 import { Certificates } from './config/certificates.ts'
 import type { ConfigFile } from './config/file.ts'
 import type { Config, ConfigText } from './config/load.ts'
@@ -26,14 +27,14 @@ import { configOf, followConfig } from './follow-config.ts'
 import { callAddress } from './model/address.ts'
 import { TIERS } from './model/client.ts'
 import { OperatorError } from './model/operator-error.ts'
-import { problemLine, type Problem } from './model/problem.ts'
+import type { Problem } from './model/problem.ts'
 import { processTuning } from './model/tuning.ts'
 import { whenReady } from './ready.ts'
 import { formOf, Patching, remembering } from './patching.ts'
 import { createPlanning } from './planning.ts'
 import { Reconciler } from './reconcile.ts'
 import { createReleasing } from './releasing.ts'
-import { restartProblems, withReasons } from './problems.ts'
+import { restartProblems, teller, withReasons } from './problems.ts'
 import { refusalProblem, registrationOf, urlOf } from './rows.ts'
 import { createAdapters, logFile } from './slots/adapters.ts'
 import { oldest } from './slots/envoy-binary.ts'
@@ -140,6 +141,16 @@ async function start(
   })
 
   const secrets = createStoredSecrets({ store, home: folders.home, env, reconciler: () => reconciler })
+  const authenticating = createAuthenticating({
+    store,
+    home: folders.home,
+    env,
+    storedSecret: secrets.value,
+    config: () => config,
+    reconciler: () => reconciler,
+    synced: () => xds.synced([TYPE_OF.extensions]),
+    log: (message, fields) => log.info(fields, message),
+  })
   const { binary, descriptors } = await envoyApi(external !== undefined, {
     env,
     cache,
@@ -223,6 +234,7 @@ async function start(
     clients: () => config.clients,
     url: (service, port) => urlOf(service, port, envoyHost ?? callAddress(config.bind), config.tuning),
     trial: (service, until) => trials.run(service, until),
+    token: (client) => authenticating.desk.own(client),
     settled: () => reconciler.settled(),
     changed: () => reconciler.changed(),
     log: (message, fields) => log.info(fields, message),
@@ -235,18 +247,13 @@ async function start(
     ...deployments.problems(),
     ...releasing.problems(),
     ...secrets.problems(),
+    ...authenticating.problems(),
     ...envoy.problems(),
     ...xds.refusals().flatMap((refusal) => (patching.explains(refusal) ? [] : refusalProblem(refusal))),
     ...patching.problems(),
     ...(registrar?.problems() ?? []),
   ]
-  const told = new Set<string>()
-  const tell = (): void => {
-    const now = new Map(problems().map((problem) => [problemLine(problem), problem]))
-    for (const [line, problem] of now) if (!told.has(line)) options.problem(problem)
-    told.clear()
-    for (const line of now.keys()) told.add(line)
-  }
+  const tell = teller(problems, (problem) => options.problem(problem))
 
   const reconciler = new Reconciler({
     slots,
@@ -262,6 +269,7 @@ async function start(
     image: (...asked) => engines.image(...asked),
     withRevisions: secrets.withRevisions,
     certificates,
+    auth: authenticating.auth,
     node,
     hosts: envoyHost === undefined ? [] : [envoyHost],
     living,
@@ -288,24 +296,18 @@ async function start(
     reconciler.placed.flatMap(({ service, port }) =>
       port === undefined ? [] : [registrationOf(service, port, { ...config, envoyHost }, slots.views())],
     )
+  const newRegistrar = (address: string, after: Promise<void> | undefined): Registrar => {
+    const told = (message: string, fields?: object): void => log.info(fields, message)
+    return new Registrar({ address, node, version, log: told, changed: () => events.emit('changed'), after })
+  }
   const applyConfig = (next: Config): void => {
-    const consul = next.consul
-    if (consul !== config.consul || (consul !== undefined && !registrar)) {
+    if (next.consul !== config.consul || (next.consul !== undefined && !registrar)) {
       const after = registrar?.close(true)
-      registrar =
-        consul === undefined
-          ? undefined
-          : new Registrar({
-              address: consul,
-              node,
-              version,
-              log: (message, fields) => log.info(fields, message),
-              changed: () => events.emit('changed'),
-              after,
-            })
+      registrar = next.consul === undefined ? undefined : newRegistrar(next.consul, after)
     }
     config = next
     engines.configure(config.engines)
+    authenticating.configure(config.auth)
     reconciler.setConfig(config, engines.runtimes())
     engines.watch()
   }
@@ -317,6 +319,7 @@ async function start(
     events.off('changed', tell)
     reconciler.close()
     certificates.close()
+    authenticating.close()
     deployments.close()
     releasing.close()
     engines.close()
@@ -402,12 +405,14 @@ async function start(
         }),
         releasing,
         secrets: secrets.api,
+        tokens: authenticating.desk,
         token: await adminToken(folders.home),
         envoyHost,
         onBug: (error) => log.error({ err: error }, 'the control API failed'),
       }),
       { host: config.bind, port: config.ports.api },
     )
+    await authenticating.start(config.auth)
     applyConfig(config)
     await firstRun
     await xds.listen(xdsSocket)

@@ -7,6 +7,7 @@ import { plan as compare, type PlannedChange } from './compile/plan.ts'
 import { TYPE_OF, type Snapshot } from './compile/snapshot.ts'
 import { peekAt, type Peeked } from './config/certificates.ts'
 import { loadConfig, type Config, type ConfigText } from './config/load.ts'
+import { previewAuth } from './model/auth.ts'
 import { allocatePorts } from './model/port.ts'
 import type { Problem } from './model/problem.ts'
 import { rolesOf, versionsOf } from './model/release.ts'
@@ -83,7 +84,15 @@ export function planAlone(request: ConfigText): Plan | { readonly mistakes: read
   let peeked: Peeked | undefined
   const certificates = (files: Parameters<typeof peekAt>[0]) => (peeked = peekAt(files)).materials
   const compiled = compile(
-    worldOf(withPorts, loaded.config, ports.gateway, [], { slots, retired: [], views: [] }, certificates),
+    worldOf(
+      withPorts,
+      loaded.config,
+      ports.gateway,
+      [],
+      { slots, retired: [], views: [] },
+      certificates,
+      previewAuth(loaded.config.auth, undefined),
+    ),
   )
   const nobodyAsks = { check: () => undefined, leftOut: () => undefined }
   const patched = patchAll(compiled, patches, (type, resource, own) => patchResource(type, resource, own, nobodyAsks))

@@ -1,7 +1,7 @@
 // Problems of a control plane as a whole, beside those that its parts report.
 
 import type { Config } from './config/load.ts'
-import type { Problem } from './model/problem.ts'
+import { problemLine, type Problem } from './model/problem.ts'
 import { processTuning } from './model/tuning.ts'
 
 /** What a running control plane cannot change about itself. */
@@ -39,4 +39,15 @@ function apiProblems(first: Config, now: Config): Problem[] {
 export function withReasons(problems: readonly Problem[], reasons: readonly Problem[]): Problem[] {
   const explained = new Set(reasons.map(({ about }) => about))
   return [...problems.filter(({ about }) => !explained.has(about)), ...reasons]
+}
+
+/** Tells problems that were not there when it was called last. */
+export function teller(problems: () => readonly Problem[], tell: (problem: Problem) => void): () => void {
+  let told: ReadonlySet<string> = new Set()
+  return () => {
+    const now = new Map(problems().map((problem) => [problemLine(problem), problem]))
+    const before = told
+    told = new Set(now.keys())
+    for (const [line, problem] of now) if (!before.has(line)) tell(problem)
+  }
 }

@@ -12,6 +12,7 @@ import type { Certificates, Peeked } from './config/certificates.ts'
 import type { Config } from './config/load.ts'
 import { DEFAULT_LIMITS } from './config/limits.ts'
 import type { EngineState } from './docker/provider.ts'
+import { previewAuth, type Auth } from './model/auth.ts'
 import { MANAGED_LABEL, SLOT_LABEL, type LabelledContainer } from './model/container.ts'
 import { servicesFromContainers } from './model/labels.ts'
 import type { Lease } from './model/port.ts'
@@ -48,6 +49,8 @@ export interface ReconcileOptions {
   readonly image: (engine: string, image: string, anew?: boolean) => ImageState
   /** Absent: nobody has TLS. */
   readonly certificates?: Pick<Certificates, 'of' | 'peek'>
+  /** What Envoy has to know to check tokens; absent, or undefined: clients say themselves who they are. */
+  readonly auth?: () => Auth | undefined
   /** This node's id, which marks its containers. */
   readonly node: string
   /** Further host names that requests are addressed to, which the operator has written somewhere. */
@@ -257,7 +260,15 @@ export class Reconciler {
     const world = { slots: slots.tell(), retired: slots.retired(), views: slots.views() }
     const { certificates, hosts } = this.#options
     const compiled = compile(
-      worldOf(withPorts, config, gateway, hosts, world, (files) => certificates?.of(files) ?? new Map()),
+      worldOf(
+        withPorts,
+        config,
+        gateway,
+        hosts,
+        world,
+        (files) => certificates?.of(files) ?? new Map(),
+        this.#options.auth?.(),
+      ),
       this.#memory,
     )
     const { patching } = this.#options
@@ -294,10 +305,18 @@ export class Reconciler {
     const { certificates, hosts } = this.#options
     let peeked: Peeked | undefined
     const compiled = compile(
-      worldOf(withPorts, config, gateway, hosts, world, (files) => {
-        peeked = certificates?.peek(files)
-        return peeked?.materials ?? new Map()
-      }),
+      worldOf(
+        withPorts,
+        config,
+        gateway,
+        hosts,
+        world,
+        (files) => {
+          peeked = certificates?.peek(files)
+          return peeked?.materials ?? new Map()
+        },
+        previewAuth(config.auth, this.#options.auth?.()),
+      ),
     )
     const patched = patching?.preview(compiled, config.patches ?? [], next.slots)
     const { resources, leftOut } = knownTo(version, patched?.resources ?? compiled)

@@ -4,6 +4,7 @@ import type { World } from './compile/compile.ts'
 import { tlsOf } from './compile/secret.ts'
 import type { Certificates } from './config/certificates.ts'
 import type { Config } from './config/load.ts'
+import type { Auth } from './model/auth.ts'
 import { bracketed, isWildcard } from './model/address.ts'
 import { downReason, unhealthy } from './model/health.ts'
 import type { Versions } from './model/release.ts'
@@ -27,6 +28,7 @@ const HOSTS = ['localhost', '127.0.0.1', '[::1]']
 /**
  * @param hosts further host names that requests are addressed to
  * @param certificates absent: those of TLS cannot be had
+ * @param auth absent: clients say themselves who they are
  */
 export function worldOf(
   withPorts: readonly Placed[],
@@ -35,6 +37,7 @@ export function worldOf(
   hosts: readonly string[],
   { slots, retired, views }: Pick<World, 'slots' | 'retired'> & { readonly views: readonly SlotView[] },
   certificates?: Certificates['of'],
+  auth?: Auth,
 ): World {
   const withPort = withPorts.filter(({ port }) => port !== undefined).map(({ service }) => service)
   const viewsOf = Map.groupBy(views, ({ service }) => service)
@@ -50,6 +53,7 @@ export function worldOf(
     retired,
     bind,
     gatewayPort,
+    auth,
     tuning,
     certificates: certificates?.(tlsOf(withPort, tuning)) ?? new Map(),
     routes: { hosts: [...new Set([...HOSTS, ...bound, ...hosts])], holdMs: HOLD_MS },

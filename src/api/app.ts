@@ -15,6 +15,7 @@ import { problemDetails } from './problem-details.ts'
 import { releaseRoutes, type Releasing } from './release.ts'
 import { forward, serviceRequest } from './request.ts'
 import { type Secrets, secretRoutes } from './secrets.ts'
+import { type TokenDesk, tokenRoutes } from './tokens.ts'
 import { type Actions, DEFAULT_LOG_LINES, MAX_LOG_LINES, type Restarted, type ServiceRow, type View } from './view.ts'
 
 const REQUEST_BYTES = 4 * 1024 * 1024
@@ -31,6 +32,7 @@ export interface ApiOptions {
   readonly planning: Planning
   readonly releasing: Releasing
   readonly secrets: Secrets
+  readonly tokens: TokenDesk
   /** The bearer token of everything below `/api`. */
   readonly token: string
   /** Where Envoy's listeners are reached from here, when not at the addresses of their URLs. */
@@ -40,7 +42,7 @@ export interface ApiOptions {
 }
 
 export function createApi(options: ApiOptions): Hono {
-  const { view, actions, deploying, planning, releasing, token, envoyHost, onBug } = options
+  const { view, actions, deploying, planning, releasing, token, onBug } = options
   const app = new Hono()
   const expected = digest(`Bearer ${token}`)
 
@@ -105,7 +107,7 @@ export function createApi(options: ApiOptions): Hono {
     app.post(
       `${services}/:name/request`,
       limit,
-      ofService((service, context) => request(service, envoyHost, context)),
+      ofService((service, context) => request(service, options, context)),
     )
     app.get(
       `${services}/:name/clients`,
@@ -117,6 +119,7 @@ export function createApi(options: ApiOptions): Hono {
   envoyRoutes(app, actions, limit)
   releaseRoutes(app, releasing, ofService)
   secretRoutes(app, options.secrets)
+  tokenRoutes(app, options.tokens)
   app.get('/api/v1/mcp/problems', (context) => context.json(view.problems()))
   app.get('/api/v1/mcp/snapshot', (context) => context.json(view.snapshot()))
 
@@ -148,7 +151,7 @@ function unknownService(name: string, known: readonly string[]): string {
 
 async function request(
   { name, url, gateway_url, reason }: ServiceRow,
-  envoyHost: string | undefined,
+  { envoyHost, tokens }: Pick<ApiOptions, 'envoyHost' | 'tokens'>,
   context: Context,
 ): Promise<Response> {
   const body = serviceRequest.safeParse(await context.req.json().catch(() => undefined))
@@ -163,7 +166,7 @@ async function request(
   const address = url ?? gateway_url
   if (address === null) return problemDetails(context, 502, `${name} has no address. ${reason ?? ''}`.trimEnd())
   const signal = AbortSignal.any([AbortSignal.timeout(REQUEST_DEADLINE_MS), context.req.raw.signal])
-  const answer = await forward(atHost(address, envoyHost), body.data, signal)
+  const answer = await forward(atHost(address, envoyHost), body.data, signal, tokens.own(body.data.client_id))
   return 'status' in answer ? problemDetails(context, answer.status, answer.detail) : context.json(answer)
 }
 

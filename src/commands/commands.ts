@@ -20,6 +20,7 @@ import * as rm from './rm.ts'
 import * as scale from './scale.ts'
 import * as secret from './secret.ts'
 import * as status from './status.ts'
+import * as token from './token.ts'
 import * as up from './up.ts'
 
 const commands: readonly Command[] = [
@@ -37,6 +38,7 @@ const commands: readonly Command[] = [
   problems,
   plan,
   envoy,
+  token,
   secret,
   catalog,
   image,

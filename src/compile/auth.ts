@@ -19,6 +19,7 @@ export const SECRET_HEADERS: readonly string[] = ['authorization', 'proxy-author
 /** Names of the filters, which are those of their configurations. */
 export const JWT_FILTER = 'identity'
 const REVOKED_FILTER = 'revoked'
+export const AUTH_FILTERS: readonly string[] = [JWT_FILTER, REVOKED_FILTER]
 const JWT_TYPE = 'envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication'
 const RBAC_TYPE = 'envoy.extensions.filters.http.rbac.v3.RBAC'
 /** The name of the rule by which a revoked token is denied, in Envoy's words for it. */

@@ -7,6 +7,7 @@ import { GATEWAY } from '../model/names.ts'
 import type { Service } from '../model/service.ts'
 import { authExtensions } from './auth.ts'
 import { gatewayMetadata, type Identity } from './auth-routes.ts'
+import type { Memory } from './memory.ts'
 import type { Resource } from './resource.ts'
 
 interface Listeners {
@@ -26,7 +27,13 @@ export interface Authentication {
   readonly of: (service: Service) => Identity
 }
 
-export function authentication(auth: Auth, listeners: Listeners, { scheme, hosts }: Owners): Authentication {
+/** @param memory of the last compilation: with many revocations the configurations are long */
+export function authentication(
+  auth: Auth,
+  listeners: Listeners,
+  { scheme, hosts }: Owners,
+  memory: Memory,
+): Authentication {
   const { services, bind, gatewayPort } = listeners
   const needed = (service: Service) => neededBy(service, auth, isLoopback(bind))
   const names = services.map(({ service }) => service.name).sort()
@@ -34,7 +41,7 @@ export function authentication(auth: Auth, listeners: Listeners, { scheme, hosts
     .map(({ service, port }) => ({ name: service.name, port, needed: needed(service), hosts: hosts(service.name) }))
     .sort((a, b) => (a.name < b.name ? -1 : 1))
   return {
-    extensions: authExtensions(auth, guarded, gatewayPort),
+    extensions: memory.recall(authExtensions, 'authentication', auth, guarded, gatewayPort),
     gateway: gatewayMetadata(auth, scheme(GATEWAY), names, hosts(GATEWAY)),
     // Neither keys nor revocations: routes stay the same when those change.
     of: (service) => ({

@@ -69,7 +69,7 @@ export function compile(world: World, memory = new Memory()): Resources {
     secretsOf(owner, tls, world.certificates?.get(owner)),
   )
   const scheme = (owner: string) => ((knobs.get(owner) ?? everywhere).tls === 'none' ? 'http' : 'https')
-  const auth = world.auth && authentication(world.auth, world, { scheme, hosts })
+  const auth = world.auth && authentication(world.auth, world, { scheme, hosts }, memory)
   const mode = world.auth?.mode
   const resources = {
     listeners: [

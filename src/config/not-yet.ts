@@ -23,8 +23,6 @@ const NOT_YET: readonly NotYet[] = [
   { key: 'services.*.tools', harmless: isAllTools, remedy: 'Remove it, and expose all tools of the service or none.' },
   { key: 'clients.*.tools', harmless: isAllToolsByService, remedy: 'Remove it, and name the services in `services`.' },
   { key: 'tiers.*', remedy: 'Remove it and use one of the tiers free, pro, enterprise.' },
-  { key: 'auth.mode', words: ['jwt', 'optional'], remedy: 'Remove it or write `none`: clients then name themselves.' },
-  { key: 'auth.jwt', remedy: REMOVE },
   { key: 'mcp.services.*.resource_limits', remedy: REMOVE },
   { key: 'mcp.clients.*.rate_limit', remedy: 'Remove it.' },
   {

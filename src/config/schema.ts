@@ -24,6 +24,7 @@ import {
 } from './scalars.ts'
 import { parseSshHost, type WrittenEngine } from '../model/engine.ts'
 import { SECRET_NAME, SECRET_NAME_WORDS } from '../model/secret.ts'
+import { authSchema, serviceAuth } from './auth.ts'
 import { patches } from './patches.ts'
 import { keys, optional } from './shape.ts'
 import { globalTuning, serviceTuning } from './tuning.ts'
@@ -94,6 +95,7 @@ const service = keys({
   limits: optional(limits),
   tools: optional(keys({ allow: optional(z.array(filled)), deny: optional(z.array(filled)) })),
   clients: optional(z.array(glob)),
+  auth: optional(serviceAuth),
   release: optional(release),
   envoy: optional(keys({ ...serviceTuning, patches })),
 })
@@ -109,19 +111,6 @@ const tier = keys({
   concurrent_requests: optional(integer(1, 10_000)),
   cpu: optional(cores),
   memory: optional(size('4MB', '1024GB')),
-})
-
-const auth = keys({
-  mode: optional(oneOf('none', 'jwt', 'optional')),
-  jwt: optional(
-    keys({
-      secret: optional(secret),
-      jwks: optionalText,
-      issuer: optionalText,
-      audience: optionalText,
-      claim: optionalText,
-    }),
-  ),
 })
 
 /** Where an engine listens. */
@@ -240,7 +229,7 @@ export const file = optional(
     ),
     clients: optional(z.record(z.string(), optional(client))),
     tiers: optional(z.record(z.string(), optional(tier))),
-    auth: optional(auth),
+    auth: optional(authSchema(secret)),
     docker: optional(z.array(engine)),
     consul: optional(keys({ address: optional(agentAddress) })),
     ports: optional(ports),

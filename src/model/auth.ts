@@ -40,6 +40,14 @@ export interface Revoked {
 /** What a service says of itself; undefined: what `auth.mode` and the address say. */
 export type ServiceAuth = 'jwt' | 'optional'
 
+/** What Envoy would have to know with another configuration. @param now what it knows; undefined: nothing yet */
+export function previewAuth(config: AuthConfig | undefined, now: Auth | undefined): Auth | undefined {
+  if (!config) return undefined
+  const { mode, issuer, audience, claim } = config
+  const { secret = { id: 'new', key: '' }, jwks, revoked = { ids: [], counts: {} } } = now ?? {}
+  return { mode, issuer, audience, claim, secret, jwks, revoked }
+}
+
 /** Whoever is on another machine needs a token unless the configuration says otherwise in words. */
 export function neededBy(
   service: { readonly auth?: ServiceAuth },

@@ -19,6 +19,7 @@ import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 import { noReleasing } from '../fixtures/releasing.ts'
 import { noSecrets } from '../fixtures/secrets.ts'
+import { noTokens } from '../fixtures/tokens.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
 
@@ -80,6 +81,7 @@ function api(
   }
   return createApi({
     secrets: noSecrets,
+    tokens: noTokens,
     releasing: noReleasing,
     view: whole,
     actions: { restart: () => 0, restartEnvoy: noEnvoy, logs: async () => [], ...actions },

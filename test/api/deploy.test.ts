@@ -7,6 +7,7 @@ import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 import { noReleasing } from '../fixtures/releasing.ts'
 import { noSecrets } from '../fixtures/secrets.ts'
+import { noTokens } from '../fixtures/tokens.ts'
 
 const row = { name: 'a', state: 'asleep' } as ServiceRow
 
@@ -21,6 +22,7 @@ async function send(method: string, path: string, body: unknown, deploying: Part
     }
   const app = createApi({
     secrets: noSecrets,
+    tokens: noTokens,
     releasing: noReleasing,
     view: {
       status: () => ({ version: '1' }) as never,

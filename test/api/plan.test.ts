@@ -9,6 +9,7 @@ import { noDeploying } from '../fixtures/deploying.ts'
 import { noReleasing } from '../fixtures/releasing.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 import { noSecrets } from '../fixtures/secrets.ts'
+import { noTokens } from '../fixtures/tokens.ts'
 
 const never = (): never => {
   throw new Error('it is not asked')
@@ -18,6 +19,7 @@ const view: View = { status: never, services: never, problems: never, snapshot: 
 async function ask(method: string, path: string, body: unknown, planning: Partial<Planning>) {
   const api = createApi({
     secrets: noSecrets,
+    tokens: noTokens,
     view,
     actions: { restart: never, restartEnvoy: never, logs: never },
     deploying: noDeploying,

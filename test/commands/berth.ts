@@ -17,6 +17,7 @@ import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 import { noReleasing } from '../fixtures/releasing.ts'
 import { noSecrets } from '../fixtures/secrets.ts'
+import { noTokens } from '../fixtures/tokens.ts'
 
 export interface Ran {
   readonly code: number
@@ -83,6 +84,7 @@ export async function controlApi(
   }
   const app = createApi({
     secrets: noSecrets,
+    tokens: noTokens,
     releasing,
     view: whole,
     deploying: noDeploying,
