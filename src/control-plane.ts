@@ -7,6 +7,7 @@ import { join } from 'node:path'
 
 import type { Logger } from 'pino'
 
+import { findContainment } from './adapter/containment.ts'
 import { allowedPaths } from './allowed.ts'
 import { writeApiAddress } from './api/address.ts'
 import { createApi } from './api/app.ts'
@@ -18,7 +19,6 @@ import { createAuthenticating } from './authenticating.ts'
 import { Certificates } from './config/certificates.ts'
 import type { ConfigFile } from './config/file.ts'
 import type { Config, ConfigText } from './config/load.ts'
-import { Registrar, type Registration } from './consul/registrar.ts'
 import { createDeploying } from './deploying.ts'
 import { Deployments } from './deployments.ts'
 import { Engines } from './docker/engines.ts'
@@ -33,6 +33,7 @@ import { whenReady } from './ready.ts'
 import { formOf, Patching, remembering } from './patching.ts'
 import { createPlanning } from './planning.ts'
 import { Reconciler } from './reconcile.ts'
+import { createRegistering } from './registering.ts'
 import { createReleasing } from './releasing.ts'
 import { restartProblems, teller, withReasons } from './problems.ts'
 import { refusalProblem, registrationOf, urlOf } from './rows.ts'
@@ -176,6 +177,7 @@ async function start(
   })
   const adapters = createAdapters({
     command: ADAPTER,
+    containment: findContainment(env.PATH),
     records: store,
     folders,
     engine: (name) => engines.address(name),
@@ -251,7 +253,7 @@ async function start(
     ...envoy.problems(),
     ...xds.refusals().flatMap((refusal) => (patching.explains(refusal) ? [] : refusalProblem(refusal))),
     ...patching.problems(),
-    ...(registrar?.problems() ?? []),
+    ...registering.problems(),
   ]
   const tell = teller(problems, (problem) => options.problem(problem))
 
@@ -278,7 +280,7 @@ async function start(
     releases: { versions: (service) => releasing.versions(service), peek: (service) => releasing.peek(service) },
     reap: (name) => void engines.reap(name, living),
     reconciled: () => {
-      registrar?.sync(registrations())
+      registering.sync()
       releasing.reconciled()
       events.emit('changed')
     },
@@ -290,21 +292,19 @@ async function start(
   const firstRun = once(events, 'changed', { signal })
   // It is awaited later; what ends the start until then ends it in order.
   firstRun.catch(() => undefined)
-  let registrar: Registrar | undefined
-  /** What Consul shall know; the check follows Envoy's own answer (compile/route.ts), `healthy` is where it starts. */
-  const registrations = (): Registration[] =>
-    reconciler.placed.flatMap(({ service, port }) =>
-      port === undefined ? [] : [registrationOf(service, port, { ...config, envoyHost }, slots.views())],
-    )
-  const newRegistrar = (address: string, after: Promise<void> | undefined): Registrar => {
-    const told = (message: string, fields?: object): void => log.info(fields, message)
-    return new Registrar({ address, node, version, log: told, changed: () => events.emit('changed'), after })
-  }
+  const registering = createRegistering({
+    node,
+    version,
+    // The check follows Envoy's own answer (compile/route.ts), `healthy` is where it starts.
+    registrations: () =>
+      reconciler.placed.flatMap(({ service, port }) =>
+        port === undefined ? [] : [registrationOf(service, port, { ...config, envoyHost }, slots.views())],
+      ),
+    changed: () => events.emit('changed'),
+    log: (message, fields) => log.info(fields, message),
+  })
   const applyConfig = (next: Config): void => {
-    if (next.consul !== config.consul || (next.consul !== undefined && !registrar)) {
-      const after = registrar?.close(true)
-      registrar = next.consul === undefined ? undefined : newRegistrar(next.consul, after)
-    }
+    registering.configure(next.consul)
     config = next
     engines.configure(config.engines)
     authenticating.configure(config.auth)
@@ -327,7 +327,7 @@ async function start(
     rmSync(join(folders.home, 'api.json'), { force: true })
     await api?.close()
     // First of all, so that nobody new is sent here.
-    await registrar?.close(!keep)
+    await registering.close(!keep)
     await Promise.all([trials.stop(), adapters.endSpares()])
     if (keep) {
       slots.release()

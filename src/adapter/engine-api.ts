@@ -2,7 +2,6 @@
 // small file, and thousands of lines for five calls would stand in every slot's memory (design §7).
 
 import { request as plainRequest, type ClientRequest, type IncomingMessage } from 'node:http'
-import { request as tlsRequest } from 'node:https'
 import { readFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
 
@@ -108,7 +107,8 @@ export class EngineApi {
     if (!tls) return plainRequest({ ...options, host, port })
     // Read for each call, so that rotated certificates count at once.
     const [ca, cert, key] = [tls.ca, tls.cert, tls.key].map((file) => readFileSync(file))
-    return tlsRequest({ ...options, host, port, ca, cert, key })
+    // Not loaded before it is needed: TLS is half of what an adapter's start would cost, and few need it [measured].
+    return process.getBuiltinModule('node:https').request({ ...options, host, port, ca, cert, key })
   }
 }
 

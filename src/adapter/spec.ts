@@ -2,6 +2,9 @@
 
 import type { Era, Isolation, Limits, Scale } from '../model/service.ts'
 
+/** In the adapter's environment, as JSON: what a local server's command begins with here; absent: it finds that out. */
+export const CONTAINMENT_VARIABLE = 'BERTH_CONTAINMENT'
+
 /**
  * One JSON document on the adapter's stdin, then end of file; without a document it ends. Secrets are in `env` and stand
  * nowhere else.

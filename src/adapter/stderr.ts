@@ -30,6 +30,8 @@ export interface StderrLog {
 /** Values of `env` that a server prints are replaced by their names, here and in what clients are told. */
 export function createStderrLog(log: Log, env: Readonly<Record<string, string>>): StderrLog {
   const secrets = Object.entries(env)
+    // It is read line by line, and so is a value of several lines, such as a private key.
+    .flatMap(([name, value]) => value.split(/\r?\n/).map((line) => [name, line] as const))
     .filter(([, value]) => value.length >= SECRET_CHARACTERS)
     .toSorted(([, a], [, b]) => b.length - a.length)
   let last = ''

@@ -123,7 +123,8 @@ function inFolder({ home, env }: CommandContext): Keeper {
       if (existsSync(file) && owned(home, (store) => store.secrets.remove(name))) return { removed: name }
       throw new OperatorError(`There is no secret ${name}. berth secret ls lists them.`)
     },
-    rotate: async () => owned(home, (store) => ({ rotated: open(store).rotate() })),
+    rotate: async () =>
+      existsSync(file) ? owned(home, (store) => ({ rotated: open(store).rotate() })) : { rotated: 0 },
   }
 }
 

@@ -23,6 +23,8 @@ import { SPARE_ADAPTERS, SpareAdapters } from './spare-adapters.ts'
 export interface AdaptersOptions {
   /** The Node.js binary and the bundled adapter. */
   readonly command: readonly [string, ...string[]]
+  /** What a local server's command begins with on this machine; absent: each adapter finds it out. */
+  readonly containment?: Promise<readonly string[]>
   readonly records: ProcessRecords
   readonly folders: Folders
   /** How adapters reach an engine; undefined: the configuration has none of this name any more. */
@@ -61,8 +63,8 @@ const INHERITED = ['PATH', 'HOME', 'LANG', 'TMPDIR']
 
 /** @param spares how many shall wait for their slots, once they are kept */
 export function createAdapters(options: AdaptersOptions, spares = SPARE_ADAPTERS): AdaptersWithSpares {
-  const { command, folders, log, records } = options
-  const waiting = new SpareAdapters({ command, logFile: startLogFile(folders), count: spares, log })
+  const { command, containment, folders, log, records } = options
+  const waiting = new SpareAdapters({ command, containment, logFile: startLogFile(folders), count: spares, log })
   const program: AdapterProgram = { spares: waiting, records }
   return {
     keepSpares: () => waiting.keep(),

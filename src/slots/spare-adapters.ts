@@ -1,6 +1,7 @@
 // Adapters that are started and wait for their specification, so that a cold slot does not wait for Node (design §6). They
 // are in no record: the program ends by itself when its stdin closes without one, also when the control plane is killed.
 
+import { CONTAINMENT_VARIABLE } from '../adapter/spec.ts'
 import { end, gone, runs, startDetached, type Detached } from './process.ts'
 
 /** How many wait. A client that starts calls several services at once; what waits costs its memory all the time. */
@@ -17,6 +18,8 @@ export interface SpareAdaptersOptions {
   /** Where stdout and stderr lead until there is a specification, which says where from then on. */
   readonly logFile: string
   readonly count: number
+  /** What a local server's command begins with on this machine; absent: each adapter finds it out. */
+  readonly containment?: Promise<readonly string[]> | undefined
   /** How long a slot that took one has the processors for itself; absent: a second. */
   readonly refillMs?: number
   readonly log: (message: string, fields?: object) => void
@@ -60,12 +63,12 @@ export class SpareAdapters {
   /** A new one, which waits for its specification like a spare. @throws when the program cannot be started */
   async start(): Promise<Detached> {
     const { command, logFile } = this.#options
-    const started = await startDetached(
-      command,
-      logFile,
-      { PATH: process.env.PATH ?? '' },
-      { stdin: 'pipe', ready: 'pipe' },
-    )
+    const containment = await this.#options.containment
+    const env = {
+      PATH: process.env.PATH ?? '',
+      ...(containment && { [CONTAINMENT_VARIABLE]: JSON.stringify(containment) }),
+    }
+    const started = await startDetached(command, logFile, env, { stdin: 'pipe', ready: 'pipe' })
     // It has ended: that is told by its exit, or by the line on descriptor 3 that does not come.
     started.child.stdin!.on('error', () => undefined)
     return started

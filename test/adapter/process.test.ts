@@ -304,6 +304,16 @@ describe('what goes wrong with a server', () => {
     expect(text + running!.log.join()).not.toContain('very-secret')
   })
 
+  it('its last words are told without the lines of a value that has several', async () => {
+    const script = 'console.error("Error: bad key " + process.env.API_KEY); process.exit(1)'
+    const value = '-----BEGIN-----\nvery-secret-one\r\nvery-secret-two\nthe-end'
+    const socket = await start({ server: local([process.execPath, '-e', script], { API_KEY: value }) })
+    const { text } = await post(socket, initializeMessage())
+    expect(text).toContain('Error: bad key $API_KEY')
+    await until('the last line is logged', () => running!.log.join().includes('the-end'))
+    expect(text + running!.log.join()).not.toContain('very-secret')
+  })
+
   it('a banner and other garbage on stdout are skipped', async () => {
     const socket = await start({}, {}, ['--banner'])
     const session = await openSession(socket)

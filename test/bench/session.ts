@@ -10,6 +10,8 @@ export interface Target {
   readonly endpoint: Endpoint
   /** Who calls; sent as Envoy sends it on. */
   readonly client?: string
+  /** Sent instead of the name. */
+  readonly token?: string
   /** Legacy, unless it says so. */
   readonly era?: 'modern'
 }
@@ -52,7 +54,7 @@ export class Session {
   }
 
   /** Connects and initializes, or asks what there is. Rejects with the answer's words when it is refused. */
-  static async open({ endpoint, client, era }: Target, signal: AbortSignal): Promise<Session> {
+  static async open({ endpoint, client, token, era }: Target, signal: AbortSignal): Promise<Session> {
     signal.throwIfAborted()
     const connection = await Connection.open(endpoint)
     const giveUp = (): void => connection.close()
@@ -63,6 +65,7 @@ export class Session {
         'content-type: application/json',
         'accept: application/json, text/event-stream',
         ...(client === undefined ? [] : [`x-mcp-client: ${client}`]),
+        ...(token === undefined ? [] : [`authorization: Bearer ${token}`]),
       ]
       if (era === 'modern') {
         const headers = [...base, `mcp-protocol-version: ${MODERN_VERSION}`]

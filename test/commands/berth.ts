@@ -7,6 +7,7 @@ import { Writable } from 'node:stream'
 import { createApi } from '../../src/api/app.ts'
 import type { Planning } from '../../src/api/plan.ts'
 import type { Releasing } from '../../src/api/release.ts'
+import type { Secrets } from '../../src/api/secrets.ts'
 import { type ApiServer, serveApi } from '../../src/api/server.ts'
 import { adminToken } from '../../src/api/token.ts'
 import type { Actions, ServiceRow, View } from '../../src/api/view.ts'
@@ -59,6 +60,7 @@ export async function controlApi(
   actions: Partial<Actions> = {},
   planning: Partial<Planning> = {},
   releasing: Releasing = noReleasing,
+  secrets: Secrets = noSecrets,
 ): Promise<ApiServer> {
   await mkdir(home, { recursive: true })
   const whole: View = {
@@ -83,7 +85,7 @@ export async function controlApi(
     throw error
   }
   const app = createApi({
-    secrets: noSecrets,
+    secrets,
     tokens: noTokens,
     releasing,
     view: whole,

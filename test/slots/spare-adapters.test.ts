@@ -1,7 +1,8 @@
 // Spare adapters: real programs that wait, and what becomes of those that nobody needs.
 
+import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, truncateSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { getPriority, tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -41,9 +42,9 @@ afterEach(async () => {
   rmSync(folder, { recursive: true, force: true })
 })
 
-function made(command: readonly [string, ...string[]]): SpareAdapters {
-  const logFile = join(folder, 'starting.log')
-  return new SpareAdapters({ command, logFile, count: 2, refillMs: 1, log: (message) => void log.push(message) })
+function made(command: readonly [string, ...string[]], containment?: Promise<readonly string[]>): SpareAdapters {
+  const options = { command, containment, count: 2, refillMs: 1, log: (message: string) => void log.push(message) }
+  return new SpareAdapters({ ...options, logFile: join(folder, 'starting.log') })
 }
 
 /** Adapters that this process has started, the oldest first. */
@@ -105,6 +106,16 @@ test('without one a slot gets a new one, which is not different', async () => {
   await serves(adapter)
   expect(readlinkSync(`/proc/${adapter.identity.pid}/fd/1`)).toBe(join(folder, 'service-1.log'))
   expect(running()).toEqual([adapter.identity.pid])
+})
+
+test('what local servers begin with is found out once for all', async () => {
+  const nice = execFileSync('sh', ['-c', 'command -v nice'], { encoding: 'utf8' }).trim()
+  spares = made([process.execPath, adapterBundle()], Promise.resolve([nice, '-n', '3']))
+  const { httpSocket } = await start(1)
+  const pid = toolText(await post(httpSocket, toolCall(1, 'pid'), { session: await openSession(httpSocket) }))
+  // proc(5): the 19th field, counted behind the name.
+  const niceness = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').at(-1)!.split(' ')[16]
+  expect(Number(niceness)).toBe(getPriority() + 3)
 })
 
 test('one that dies is replaced, also while it is given away', async () => {
