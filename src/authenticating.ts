@@ -9,7 +9,8 @@ import { KeyRing } from './auth/key-ring.ts'
 import { Tokens } from './auth/tokens.ts'
 import { equal } from './compile/memory.ts'
 import type { Config } from './config/load.ts'
-import type { Auth, AuthConfig, Revoked } from './model/auth.ts'
+import type { World } from './compile/compile.ts'
+import type { AuthConfig, Revoked } from './model/auth.ts'
 import { OperatorError } from './model/operator-error.ts'
 import { problemLine, type Problem } from './model/problem.ts'
 import type { Reconciler } from './reconcile.ts'
@@ -30,8 +31,8 @@ export interface AuthenticatingOptions {
 }
 
 export interface Authenticating {
-  /** Undefined: clients say themselves who they are. */
-  readonly auth: () => Auth | undefined
+  /** As the compiler takes it. */
+  readonly auth: () => World['auth']
   /** Before anything is served. @throws {OperatorError} when the configuration cannot be in force */
   start(config: AuthConfig | undefined): Promise<void>
   readonly configure: (config: AuthConfig | undefined) => void
@@ -49,7 +50,9 @@ const PRUNE_MS = 60 * 60_000
 export function createAuthenticating(options: AuthenticatingOptions): Authenticating {
   const { store, home, env, storedSecret, reconciler, synced, log } = options
   const tokens = new Tokens(store.tokens, Date.now)
+  const nonce = store.tokens.nonce()
   let revoked: Revoked = tokens.revoked()
+  let wasOn = false
   const ring = new KeyRing({
     home,
     env,
@@ -72,7 +75,12 @@ export function createAuthenticating(options: AuthenticatingOptions): Authentica
     lookAgain()
   }, PRUNE_MS).unref()
   return {
-    auth: () => ring.auth && { ...ring.auth, revoked },
+    auth() {
+      const { auth } = ring
+      wasOn ||= auth !== undefined
+      if (auth) return { ...auth, revoked, nonce }
+      return wasOn ? 'off' : undefined
+    },
     async start(config) {
       await ring.configure(config)
       const [problem] = ring.problems()

@@ -4,7 +4,7 @@
 // (a port's grace ends, a taken port may be free). Each only says "look again"; each look goes the whole way.
 
 import type { PatchRow } from './api/plan.ts'
-import { compile, type Resources } from './compile/compile.ts'
+import { compile, type Resources, type World } from './compile/compile.ts'
 import { knownTo, leftOutProblems } from './compile/features.ts'
 import { equal, Memory } from './compile/memory.ts'
 import { EMPTY, nextSnapshot, type Encode, type Snapshot } from './compile/snapshot.ts'
@@ -12,7 +12,7 @@ import type { Certificates, Peeked } from './config/certificates.ts'
 import type { Config } from './config/load.ts'
 import { DEFAULT_LIMITS } from './config/limits.ts'
 import type { EngineState } from './docker/provider.ts'
-import { previewAuth, type Auth } from './model/auth.ts'
+import { previewAuth } from './model/auth.ts'
 import { MANAGED_LABEL, SLOT_LABEL, type LabelledContainer } from './model/container.ts'
 import { servicesFromContainers } from './model/labels.ts'
 import type { Lease } from './model/port.ts'
@@ -49,8 +49,8 @@ export interface ReconcileOptions {
   readonly image: (engine: string, image: string, anew?: boolean) => ImageState
   /** Absent: nobody has TLS. */
   readonly certificates?: Pick<Certificates, 'of' | 'peek'>
-  /** What Envoy has to know to check tokens; absent, or undefined: clients say themselves who they are. */
-  readonly auth?: () => Auth | undefined
+  /** What Envoy has to know to check tokens (World); absent: nothing. */
+  readonly auth?: () => World['auth']
   /** This node's id, which marks its containers. */
   readonly node: string
   /** Further host names that requests are addressed to, which the operator has written somewhere. */
@@ -304,6 +304,7 @@ export class Reconciler {
     const world = { slots: next.slots, retired: slots.retired(), views: next.views }
     const { certificates, hosts } = this.#options
     let peeked: Peeked | undefined
+    const authNow = this.#options.auth?.()
     const compiled = compile(
       worldOf(
         withPorts,
@@ -315,7 +316,7 @@ export class Reconciler {
           peeked = certificates?.peek(files)
           return peeked?.materials ?? new Map()
         },
-        previewAuth(config.auth, this.#options.auth?.()),
+        previewAuth(config.auth, authNow === 'off' ? undefined : authNow),
       ),
     )
     const patched = patching?.preview(compiled, config.patches ?? [], next.slots)

@@ -4,7 +4,6 @@ import type { World } from './compile/compile.ts'
 import { tlsOf } from './compile/secret.ts'
 import type { Certificates } from './config/certificates.ts'
 import type { Config } from './config/load.ts'
-import type { Auth } from './model/auth.ts'
 import { bracketed, isWildcard } from './model/address.ts'
 import { downReason, unhealthy } from './model/health.ts'
 import type { Versions } from './model/release.ts'
@@ -37,7 +36,7 @@ export function worldOf(
   hosts: readonly string[],
   { slots, retired, views }: Pick<World, 'slots' | 'retired'> & { readonly views: readonly SlotView[] },
   certificates?: Certificates['of'],
-  auth?: Auth,
+  auth?: World['auth'],
 ): World {
   const withPort = withPorts.filter(({ port }) => port !== undefined).map(({ service }) => service)
   const viewsOf = Map.groupBy(views, ({ service }) => service)

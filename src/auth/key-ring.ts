@@ -64,7 +64,7 @@ export class KeyRing {
     return this.#keys
   }
 
-  get auth(): Omit<Auth, 'revoked'> | undefined {
+  get auth(): Omit<Auth, 'revoked' | 'nonce'> | undefined {
     if (!this.#keys) return undefined
     const { config, secret, jwks } = this.#keys
     const { mode, issuer, audience, claim } = config

@@ -3,7 +3,7 @@
 
 import { RESOURCE_METADATA, type Auth, type ServiceAuth } from '../model/auth.ts'
 import { GATEWAY } from '../model/names.ts'
-import { JWT_FILTER, TOKEN_CLIENT_HEADER } from './auth.ts'
+import { JWT_FILTER, tokenClientHeader } from './auth.ts'
 import { any, extension, type Json, type Resource } from './resource.ts'
 
 const PER_ROUTE = 'envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig'
@@ -12,7 +12,7 @@ const WELL_KNOWN = RESOURCE_METADATA.split('/')[1]!
 
 /** How the clients of a service show who they are. */
 export interface Identity {
-  readonly auth: Pick<Auth, 'issuer'>
+  readonly auth: Pick<Auth, 'issuer' | 'nonce'>
   /** `jwt`: nobody comes in without a token. */
   readonly needed: ServiceAuth
   readonly scheme: string
@@ -107,10 +107,10 @@ export function atMetadata({ auth, scheme }: Identity): Json {
  *
  * @param clients what leads to the routes of a client
  */
-export function byVerifiedToken(clients: Json): Json[] {
+export function byVerifiedToken({ auth }: Identity, clients: Json): Json[] {
   return [
     { predicate: predicate('authorization', '.*,.*'), on_match: refusal('Send one token, and nothing behind it.') },
-    { predicate: predicate(TOKEN_CLIENT_HEADER, '.+'), on_match: clients },
+    { predicate: predicate(tokenClientHeader(auth), '.+'), on_match: clients },
     {
       predicate: predicate('authorization', '(?s).*'),
       on_match: refusal('The token names no client, or this is none. Send Authorization: Bearer <token>.'),

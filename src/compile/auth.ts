@@ -2,19 +2,29 @@
 // keys, audiences and revocations change without a cut (envoy-measured.md B §12). One configuration is for all listeners:
 // what it asks of a token is named after the service, and the routes of a service name it.
 
-import { audiencesOf, COUNT_CLAIM, type Auth, type Revoked, type ServiceAuth } from '../model/auth.ts'
+import { audiencesOf, COUNT_CLAIM, type Auth, type ServiceAuth } from '../model/auth.ts'
 import { ADS_SOURCE, any, extension, type Json, type Resource } from './resource.ts'
 
-/** The client of a verified token. Nobody else can set it. */
-export const TOKEN_CLIENT_HEADER = 'x-berth-client'
-const ID_HEADER = 'x-berth-token'
-const COUNT_HEADER = 'x-berth-count'
-/** Set for tokens that are signed by the secret: every one of them has this claim. */
-const OWN_HEADER = 'x-berth-until'
-const CLAIM_HEADERS = [TOKEN_CLIENT_HEADER, ID_HEADER, COUNT_HEADER, OWN_HEADER]
+/** Headers in which the filter tells what a token says. Nobody else can set them, or knows their names. */
+function headersOf({ nonce }: Pick<Auth, 'nonce'>) {
+  return {
+    client: tokenClientHeader({ nonce }),
+    id: `x-berth-token-${nonce}`,
+    count: `x-berth-count-${nonce}`,
+    /** Set for tokens that are signed by the secret: every one of them has this claim. */
+    own: `x-berth-until-${nonce}`,
+  }
+}
 
-/** What never reaches an adapter, whatever the mode. */
-export const SECRET_HEADERS: readonly string[] = ['authorization', 'proxy-authorization', ...CLAIM_HEADERS]
+/** The client of a verified token. */
+export function tokenClientHeader({ nonce }: Pick<Auth, 'nonce'>): string {
+  return `x-berth-client-${nonce}`
+}
+
+/** What never reaches an adapter, whatever the mode. @param auth absent: clients say themselves who they are */
+export function secretHeaders(auth?: Pick<Auth, 'nonce'>): string[] {
+  return ['authorization', 'proxy-authorization', ...(auth ? Object.values(headersOf(auth)) : [])]
+}
 
 /** Names of the filters, which are those of their configurations. */
 export const JWT_FILTER = 'identity'
@@ -29,9 +39,9 @@ const REVOKED = 'revoked'
 const CLOCK_SKEW_S = 30
 
 /** Members of a connection manager: whoever names itself in these headers is not heard where tokens do. */
-export function withoutForgedHeaders(mode: Auth['mode']): { readonly [key: string]: Json } {
+export function withoutForgedHeaders({ mode, nonce }: Pick<Auth, 'mode' | 'nonce'>): { readonly [key: string]: Json } {
   // With `optional` the name is still needed for those without a token; the routes of all others write over it.
-  const names = ['x-mcp-tier', ...(mode === 'jwt' ? ['x-mcp-client'] : []), ...CLAIM_HEADERS]
+  const names = ['x-mcp-tier', ...(mode === 'jwt' ? ['x-mcp-client'] : []), ...Object.values(headersOf({ nonce }))]
   return {
     early_header_mutation_extensions: [
       extension(
@@ -81,20 +91,28 @@ export function authExtensions(auth: Auth, services: readonly Protected[], gatew
   })
   return [
     { name: JWT_FILTER, json: jwt(`[not shown: ${auth.secret.id}]`), sealed: jwt(auth.secret.key) },
-    { name: REVOKED_FILTER, json: { name: REVOKED_FILTER, typed_config: any(RBAC_TYPE, deniesRevoked(auth.revoked)) } },
+    { name: REVOKED_FILTER, json: { name: REVOKED_FILTER, typed_config: any(RBAC_TYPE, deniesRevoked(auth)) } },
   ]
 }
+
+/** For listeners that drain after authentication was switched off: without a configuration Envoy would answer 500. */
+export const NO_AUTH: readonly Resource[] = [
+  { name: JWT_FILTER, json: { name: JWT_FILTER, typed_config: any(JWT_TYPE) } },
+  { name: REVOKED_FILTER, json: { name: REVOKED_FILTER, typed_config: any(RBAC_TYPE) } },
+]
 
 /** The one key that HS256 goes with, and no other algorithm does: a public key is never taken for a secret. */
 function symmetric(key: string): string {
   return JSON.stringify({ keys: [{ kty: 'oct', alg: 'HS256', k: key }] })
 }
 
-function provider({ issuer, claim }: Auth, jwks: string, isOwn: boolean): Json {
+function provider(auth: Auth, jwks: string, isOwn: boolean): Json {
+  const { issuer, claim } = auth
+  const headers = headersOf(auth)
   const own = isOwn
     ? [
-        { header_name: COUNT_HEADER, claim_name: COUNT_CLAIM },
-        { header_name: OWN_HEADER, claim_name: 'exp' },
+        { header_name: headers.count, claim_name: COUNT_CLAIM },
+        { header_name: headers.own, claim_name: 'exp' },
       ]
     : []
   return {
@@ -106,8 +124,8 @@ function provider({ issuer, claim }: Auth, jwks: string, isOwn: boolean): Json {
     // The routes look at it once more, and take it off.
     forward: true,
     claim_to_headers: [
-      { header_name: TOKEN_CLIENT_HEADER, claim_name: claim },
-      { header_name: ID_HEADER, claim_name: 'jti' },
+      { header_name: headers.client, claim_name: claim },
+      { header_name: headers.id, claim_name: 'jti' },
       ...own,
     ],
     clear_route_cache: true,
@@ -125,9 +143,11 @@ function requirement(auth: Auth, audiences: readonly string[], isNeeded: boolean
 }
 
 /** Look-ups in maps: as fast with ten thousand tokens as with one. */
-function deniesRevoked({ ids, counts }: Revoked): { readonly [key: string]: Json } {
+function deniesRevoked(auth: Pick<Auth, 'nonce' | 'revoked'>): { readonly [key: string]: Json } {
+  const { ids, counts } = auth.revoked
+  const headers = headersOf(auth)
   const clients = Object.entries(counts).map(([client, count]) => {
-    return [client, byHeader(COUNT_HEADER, [[String(count), ALLOW]], DENY)] as const
+    return [client, byHeader(headers.count, [[String(count), ALLOW]], DENY)] as const
   })
   const ofClients =
     clients.length === 0
@@ -135,14 +155,14 @@ function deniesRevoked({ ids, counts }: Revoked): { readonly [key: string]: Json
       : {
           matcher: {
             matcher_list: {
-              matchers: [{ predicate: present(OWN_HEADER), on_match: byHeader(TOKEN_CLIENT_HEADER, clients, ALLOW) }],
+              matchers: [{ predicate: present(headers.own), on_match: byHeader(headers.client, clients, ALLOW) }],
             },
             on_no_match: ALLOW,
           },
         }
   if (ids.length > 0) {
     const tokens = ids.map((id) => [id, DENY] as const)
-    return byHeader(ID_HEADER, tokens, ofClients) as { matcher: Json }
+    return byHeader(headers.id, tokens, ofClients) as { matcher: Json }
   }
   return 'matcher' in ofClients ? ofClients : {}
 }

@@ -45,7 +45,7 @@ export function authentication(
     gateway: gatewayMetadata(auth, scheme(GATEWAY), names, hosts(GATEWAY)),
     // Neither keys nor revocations: routes stay the same when those change.
     of: (service) => ({
-      auth: { issuer: auth.issuer },
+      auth: { issuer: auth.issuer, nonce: auth.nonce },
       needed: needed(service),
       scheme: scheme(service.name),
     }),

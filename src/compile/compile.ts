@@ -7,6 +7,7 @@ import type { Service } from '../model/service.ts'
 import type { Slot } from '../model/slot.ts'
 import { GATEWAY, serviceOfUnit } from '../model/names.ts'
 import { knobsOf, type Knobs, type TlsMaterial, type Tuning } from '../model/tuning.ts'
+import { NO_AUTH } from './auth.ts'
 import { authentication } from './authentication.ts'
 import { clustersOf } from './cluster.ts'
 import { gatewayListener, scopedRoute, serviceListener } from './listener.ts'
@@ -36,8 +37,8 @@ export interface World {
   readonly tuning?: Tuning | undefined
   /** What the certificates of listeners are, by service, and the gateway's; absent: they cannot be had. */
   readonly certificates?: ReadonlyMap<string, TlsMaterial>
-  /** Absent: clients say themselves who they are. */
-  readonly auth?: Auth | undefined
+  /** Absent: clients say themselves who they are. `off`: now they do. */
+  readonly auth?: Auth | 'off' | undefined
 }
 
 export interface Resources {
@@ -69,15 +70,16 @@ export function compile(world: World, memory = new Memory()): Resources {
     secretsOf(owner, tls, world.certificates?.get(owner)),
   )
   const scheme = (owner: string) => ((knobs.get(owner) ?? everywhere).tls === 'none' ? 'http' : 'https')
-  const auth = world.auth && authentication(world.auth, world, { scheme, hosts }, memory)
-  const mode = world.auth?.mode
+  const checked = world.auth === 'off' ? undefined : world.auth
+  const auth = checked && authentication(checked, world, { scheme, hosts }, memory)
+  const heads = checked && { mode: checked.mode, nonce: checked.nonce }
   const resources = {
     listeners: [
-      ...(has(GATEWAY, everywhere) ? [gatewayListener(world.gatewayPort, world.bind, everywhere, mode)] : []),
+      ...(has(GATEWAY, everywhere) ? [gatewayListener(world.gatewayPort, world.bind, everywhere, heads)] : []),
       ...services
         .filter(({ service: { name } }) => has(name, knobs.get(name)!))
         .map(({ service: { name }, port }) =>
-          memory.recall(serviceListener, name, name, port, world.bind, knobs.get(name)!, mode),
+          memory.recall(serviceListener, name, name, port, world.bind, knobs.get(name)!, heads),
         ),
     ],
     scopedRoutes: [
@@ -104,7 +106,7 @@ export function compile(world: World, memory = new Memory()): Resources {
         ),
       ].map(([unit, own]) => memory.recall(clustersOfAll, unit, own, knobs.get(serviceOfUnit(unit)) ?? everywhere)),
     ),
-    ...(auth ? { extensions: auth.extensions } : {}),
+    ...(world.auth ? { extensions: auth?.extensions ?? NO_AUTH } : {}),
     ...(secrets.length === 0 ? {} : { secrets }),
   }
   memory.turn()

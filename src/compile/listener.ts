@@ -15,13 +15,16 @@ import { transportSocket } from './secret.ts'
 const REFUSED = -32000
 const FAILED = -32603
 
+/** What of authentication is in the listeners themselves. */
+type ListenerAuth = Pick<Auth, 'mode' | 'nonce'>
+
 /** The listener of one service. */
 export function serviceListener(
   service: string,
   port: number,
   bind: string,
   knobs: Knobs,
-  auth?: Auth['mode'],
+  auth?: ListenerAuth,
 ): Resource {
   return listener(
     service,
@@ -36,7 +39,7 @@ export function serviceListener(
  * The listener of all services under `/<service>/mcp`: the first path segment chooses the same RouteConfiguration that
  * the service's own listener uses (envoy-measured.md A §13).
  */
-export function gatewayListener(port: number, bind: string, knobs: Knobs, auth?: Auth['mode']): Resource {
+export function gatewayListener(port: number, bind: string, knobs: Knobs, auth?: ListenerAuth): Resource {
   return listener(
     GATEWAY,
     port,
@@ -68,7 +71,7 @@ type Routes = { readonly [key: string]: Json }
 interface Said {
   readonly knobs: Knobs
   /** Undefined: nobody is authenticated. */
-  readonly auth: Auth['mode'] | undefined
+  readonly auth: ListenerAuth | undefined
 }
 
 function listener(owner: string, port: number, bind: string, said: Said, routes: Routes): Resource {

@@ -6,7 +6,7 @@ import { clientsOnCanary, unitOf, type Versions } from '../model/release.ts'
 import type { Service } from '../model/service.ts'
 import { groupFor, type Slot } from '../model/slot.ts'
 import { SAFE_RETRIES, type Knobs } from '../model/tuning.ts'
-import { SECRET_HEADERS, TOKEN_CLIENT_HEADER } from './auth.ts'
+import { secretHeaders, tokenClientHeader } from './auth.ts'
 import {
   atMetadata,
   byVerifiedToken,
@@ -79,7 +79,7 @@ export function serviceRoutes(
           ...(identity && FOR_EVERYBODY),
         },
       ],
-      request_headers_to_remove: [...SECRET_HEADERS],
+      request_headers_to_remove: secretHeaders(identity?.auth),
       ...(identity && requires(service.name)),
     },
   }
@@ -150,7 +150,7 @@ function clientMatcher(
             ),
           ]),
         },
-        ...(identity ? byVerifiedToken(named(TOKEN_CLIENT_HEADER, byToken, unknown)) : []),
+        ...(identity ? byVerifiedToken(identity, named(tokenClientHeader(identity.auth), byToken, unknown)) : []),
         ...(needsToken
           ? []
           : [{ predicate: present(CLIENT_HEADER), on_match: named(CLIENT_HEADER, byHeader, unknown) }]),

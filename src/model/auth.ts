@@ -27,6 +27,11 @@ export interface Auth extends Pick<AuthConfig, 'mode' | 'issuer' | 'audience' | 
   /** A JWKS document of public keys; undefined: there are none. */
   readonly jwks: string | undefined
   readonly revoked: Revoked
+  /**
+   * Part of the names of the headers in which the filter tells who a token is of, always the same. Where authentication was
+   * switched on, connections to the listener before have no filter that would take such a header off: nobody can guess it.
+   */
+  readonly nonce: string
 }
 
 /** Tokens that are not accepted although they are not over. */
@@ -44,8 +49,8 @@ export type ServiceAuth = 'jwt' | 'optional'
 export function previewAuth(config: AuthConfig | undefined, now: Auth | undefined): Auth | undefined {
   if (!config) return undefined
   const { mode, issuer, audience, claim } = config
-  const { secret = { id: 'new', key: '' }, jwks, revoked = { ids: [], counts: {} } } = now ?? {}
-  return { mode, issuer, audience, claim, secret, jwks, revoked }
+  const { secret = { id: 'new', key: '' }, jwks, revoked = { ids: [], counts: {} }, nonce = 'new' } = now ?? {}
+  return { mode, issuer, audience, claim, secret, jwks, revoked, nonce }
 }
 
 /** Whoever is on another machine needs a token unless the configuration says otherwise in words. */

@@ -1,6 +1,7 @@
 // What is kept of tokens: whom they are for and whether they were revoked; never a token. And the public keys of others as
 // they were fetched last.
 
+import { randomBytes } from 'node:crypto'
 import type { DatabaseSync } from 'node:sqlite'
 
 export const TOKENS_SCHEMA = `
@@ -8,6 +9,7 @@ export const TOKENS_SCHEMA = `
     id TEXT PRIMARY KEY, client TEXT, count INTEGER NOT NULL, audience TEXT NOT NULL, issued_at INTEGER NOT NULL,
     expires_at INTEGER NOT NULL, revoked_at INTEGER) STRICT;
   CREATE TABLE IF NOT EXISTS token_counts (client TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT;
+  CREATE TABLE IF NOT EXISTS token_nonce (one INTEGER PRIMARY KEY CHECK (one = 1), nonce TEXT NOT NULL) STRICT;
   CREATE TABLE IF NOT EXISTS public_keys (url TEXT PRIMARY KEY, jwks TEXT NOT NULL, fetched_at INTEGER NOT NULL) STRICT;
 `
 
@@ -33,6 +35,8 @@ export interface TokenRows {
   /** By client, how often all of its tokens were revoked. */
   counts(): Record<string, number>
   setCount(client: string, count: number): void
+  /** Nobody else can guess it; made once. */
+  nonce(): string
   keys(url: string): string | undefined
   /** In the place of those of any other URL. */
   setKeys(url: string, jwks: string): void
@@ -71,6 +75,10 @@ export function tokenRows(db: DatabaseSync): TokenRows {
       ),
     setCount(client, count) {
       db.prepare('INSERT OR REPLACE INTO token_counts (client, count) VALUES (?, ?)').run(client, count)
+    },
+    nonce() {
+      db.prepare('INSERT OR IGNORE INTO token_nonce (one, nonce) VALUES (1, ?)').run(randomBytes(12).toString('hex'))
+      return String(db.prepare('SELECT nonce FROM token_nonce').get()!['nonce'])
     },
     keys(url) {
       const row = db.prepare('SELECT jwks FROM public_keys WHERE url = ?').get(url)

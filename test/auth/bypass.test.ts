@@ -1,7 +1,7 @@
 // Who a client is, before a real Envoy: every attempt of bypass.ts in both eras.
 
 import { connect } from 'node:http2'
-import { request, type IncomingHttpHeaders } from 'node:http'
+import { Agent, request, type IncomingHttpHeaders } from 'node:http'
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
@@ -20,6 +20,7 @@ import {
   hs256,
   ISSUER,
   JWKS,
+  NONCE,
   rs256,
   SECRET,
   type Attempt,
@@ -55,6 +56,7 @@ describe.for(['jwt', 'optional'] as const)('auth.mode %s', (mode) => {
     secret: { id: 'one', key: SECRET.toString('base64url') },
     jwks: JWKS,
     revoked: { ids: ['gone'], counts: { carol: 2 } },
+    nonce: NONCE,
     ...more,
   })
 
@@ -203,6 +205,24 @@ describe.for(['jwt', 'optional'] as const)('auth.mode %s', (mode) => {
     expect(envoy.xds.refusals()).toEqual([])
   })
 
+  test('connections from before it was switched on, or off, are held to what counts now', async () => {
+    const token = { authorization: `Bearer ${hs256(claims(port))}` }
+    using before = new KeptAlive(port)
+    expect(await before.post(token)).toBe(200)
+    const { auth: _, ...without } = given
+    envoy.publish({ ...without, auth: 'off' })
+    await envoy.eventually(async () => expect((await send({}, 'legacy')).status).toBe(200))
+    expect(await before.post({})).toBe(200)
+    using open = new KeptAlive(port)
+    expect(await open.post({})).toBe(200)
+    envoy.publish({ ...given, auth: auth({ mode: 'jwt' }) })
+    await envoy.eventually(async () => expect((await send({}, 'legacy')).status).toBe(401))
+    for (const name of ['x-berth-client', 'x-mcp-client', 'x-berth-client-'])
+      expect(await open.post({ [name]: 'alice' })).toBe(401)
+    envoy.publish(given)
+    await envoy.synced()
+  })
+
   test('shows no key', () => {
     expect(
       JSON.stringify([...envoy.snapshot].map(([, all]) => [...all.values()].map(({ json }) => json))),
@@ -235,6 +255,37 @@ function byHttp1(
     call.on('error', reject)
     call.end(body)
   })
+}
+
+/** A client that keeps its connection. */
+class KeptAlive {
+  readonly #port: number
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: 1 })
+
+  constructor(port: number) {
+    this.#port = port
+  }
+
+  post(headers: Record<string, string>): Promise<number> {
+    return new Promise((resolve, reject) => {
+      const all = { 'content-type': 'application/json', ...headers }
+      const options = {
+        host: '127.0.0.1',
+        port: this.#port,
+        path: '/mcp',
+        method: 'POST',
+        headers: all,
+        agent: this.#agent,
+      }
+      const call = request(options, (response) => response.resume().on('end', () => resolve(response.statusCode!)))
+      call.on('error', reject)
+      call.end('{}')
+    })
+  }
+
+  [Symbol.dispose](): void {
+    this.#agent.destroy()
+  }
 }
 
 function get(port: number, path: string): Promise<Answer> {

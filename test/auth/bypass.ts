@@ -19,6 +19,9 @@ export const JWKS = JSON.stringify({
   ],
 })
 
+/** Known to whoever tries: it is not what keeps them out where the filter is. */
+export const NONCE = 'n0nce'
+
 export const ISSUER = 'https://issuer.example'
 
 type Json = Record<string, unknown>
@@ -98,7 +101,7 @@ export function attempts(port: number, other: number): Attempt[] {
       name: 'no token, but the header that names verified clients',
       status: 401,
       mode: 'jwt',
-      headers: { 'x-berth-client': 'alice' },
+      headers: { [`x-berth-client-${NONCE}`]: 'alice' },
     },
     forged('expired', hs256(claims(port, { exp: now() - 120 })), /expired/),
     forged('not yet', hs256(claims(port, { nbf: now() + 3600 })), /not yet|nbf/i),
@@ -216,7 +219,7 @@ export function attempts(port: number, other: number): Attempt[] {
       status: 401,
       mode: 'jwt',
       http2: true,
-      headers: { 'x-berth-client': 'alice' },
+      headers: { [`x-berth-client-${NONCE}`]: 'alice' },
     },
     { name: 'by HTTP/2, path of another client', status: 403, http2: true, path: '/clients/bob/mcp', headers: asAlice },
     {
@@ -256,13 +259,13 @@ export function disguises(port: number): Attempt[] {
     said('8 KB', { 'x-mcp-client': 'b'.repeat(8192) }),
     said('another tier', { 'x-mcp-tier': 'enterprise' }),
     said('the verified header', {
-      'x-berth-client': 'bob',
-      'x-berth-token': 'x',
-      'x-berth-until': '1',
-      'x-berth-count': '9',
+      [`x-berth-client-${NONCE}`]: 'bob',
+      [`x-berth-token-${NONCE}`]: 'x',
+      [`x-berth-until-${NONCE}`]: '1',
+      [`x-berth-count-${NONCE}`]: '9',
     }),
-    said('another name of the token', { 'x-berth-token': 'gone' }),
-    { ...said('by HTTP/2', { 'x-mcp-client': 'bob', 'x-berth-client': 'bob' }), http2: true },
+    said('another name of the token', { [`x-berth-token-${NONCE}`]: 'gone' }),
+    { ...said('by HTTP/2', { 'x-mcp-client': 'bob', [`x-berth-client-${NONCE}`]: 'bob' }), http2: true },
     {
       ...said('the scheme in small letters', {}),
       headers: { authorization: asAlice['authorization']!.replace('Bearer', 'bearer') },
