@@ -37,6 +37,7 @@ const REVOKED = 'revoked'
 
 /** By how much the clocks of Envoy and of whoever signs tokens may differ. */
 const CLOCK_SKEW_S = 30
+const CACHED_TOKENS = 1000
 
 /** Members of a connection manager: whoever names itself in these headers is not heard where tokens do. */
 export function withoutForgedHeaders({ mode, nonce }: Pick<Auth, 'mode' | 'nonce'>): { readonly [key: string]: Json } {
@@ -95,11 +96,17 @@ export function authExtensions(auth: Auth, services: readonly Protected[], gatew
   ]
 }
 
-/** For listeners that drain after authentication was switched off: without a configuration Envoy would answer 500. */
-export const NO_AUTH: readonly Resource[] = [
-  { name: JWT_FILTER, json: { name: JWT_FILTER, typed_config: any(JWT_TYPE) } },
-  { name: REVOKED_FILTER, json: { name: REVOKED_FILTER, typed_config: any(RBAC_TYPE) } },
-]
+/**
+ * For listeners that drain after authentication was switched off: without a configuration Envoy would answer 500, and 401
+ * until the routes ask for nothing any more.
+ */
+export function withoutAuth(services: readonly string[]): Resource[] {
+  const nothing = Object.fromEntries(services.map((name) => [name, { allow_missing_or_failed: {} }]))
+  return [
+    { name: JWT_FILTER, json: { name: JWT_FILTER, typed_config: any(JWT_TYPE, { requirement_map: nothing }) } },
+    { name: REVOKED_FILTER, json: { name: REVOKED_FILTER, typed_config: any(RBAC_TYPE) } },
+  ]
+}
 
 /** The one key that HS256 goes with, and no other algorithm does: a public key is never taken for a secret. */
 function symmetric(key: string): string {
@@ -119,6 +126,8 @@ function provider(auth: Auth, jwks: string, isOwn: boolean): Json {
     ...(issuer === undefined ? {} : { issuer }),
     require_expiration: true,
     clock_skew_seconds: CLOCK_SKEW_S,
+    // Of one worker, as long as these keys are in force: a signature is checked once, all else each time.
+    jwt_cache_config: { jwt_cache_size: CACHED_TOKENS },
     local_jwks: { inline_string: jwks },
     from_headers: ['Bearer ', 'bearer '].map((value_prefix) => ({ name: 'Authorization', value_prefix })),
     // The routes look at it once more, and take it off.

@@ -7,7 +7,7 @@ import type { Service } from '../model/service.ts'
 import type { Slot } from '../model/slot.ts'
 import { GATEWAY, serviceOfUnit } from '../model/names.ts'
 import { knobsOf, type Knobs, type TlsMaterial, type Tuning } from '../model/tuning.ts'
-import { NO_AUTH } from './auth.ts'
+import { withoutAuth } from './auth.ts'
 import { authentication } from './authentication.ts'
 import { clustersOf } from './cluster.ts'
 import { gatewayListener, scopedRoute, serviceListener } from './listener.ts'
@@ -106,7 +106,7 @@ export function compile(world: World, memory = new Memory()): Resources {
         ),
       ].map(([unit, own]) => memory.recall(clustersOfAll, unit, own, knobs.get(serviceOfUnit(unit)) ?? everywhere)),
     ),
-    ...(world.auth ? { extensions: auth?.extensions ?? NO_AUTH } : {}),
+    ...(world.auth ? { extensions: auth?.extensions ?? withoutAuth(services.map(({ service }) => service.name)) } : {}),
     ...(secrets.length === 0 ? {} : { secrets }),
   }
   memory.turn()

@@ -1,13 +1,16 @@
 // What is remembered of tokens, and what Envoy has to refuse for it; which keys of others are taken.
 
 import { generateKeyPairSync } from 'node:crypto'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
-import { publicKeys } from '../../src/auth/keys.ts'
+import { fetchKeys, publicKeys } from '../../src/auth/keys.ts'
 import { Tokens, type Minting } from '../../src/auth/tokens.ts'
 import { openStore, type Store } from '../../src/store/store.ts'
 import { EC, ED, RSA } from './bypass.ts'
@@ -133,6 +136,30 @@ describe('public keys', () => {
   ] as const)('that are %s are left out', ([, key]) => {
     expect(keysOf(key, ed!)).toEqual([ed])
     expect(() => keysOf(key)).toThrow(/no public key/)
+  })
+
+  test('are fetched within bounds, and from nowhere else', async () => {
+    const { signal } = new AbortController()
+    const server = createServer(({ url }, response) => {
+      if (url === '/large') response.end('x'.repeat(300_000))
+      else if (url === '/elsewhere') response.writeHead(302, { location: '/keys' }).end()
+      else if (url === '/keys') response.end('{"keys": []}')
+      else response.writeHead(500).end('the secret of the provider')
+    })
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    const at = (path: string): Promise<string> => fetchKeys(`http://127.0.0.1:${port}${path}`, signal)
+    try {
+      expect(await at('/keys')).toBe('{"keys": []}')
+      await expect(at('/large')).rejects.toThrow(/more than 262144 bytes/)
+      await expect(at('/elsewhere')).rejects.toThrow(/redirect/)
+      await expect(at('/broken')).rejects.toThrow(/^it answers 500$/)
+    } finally {
+      server.close()
+      server.closeAllConnections()
+    }
+    await expect(at('/keys')).rejects.toThrow()
   })
 
   test.for([

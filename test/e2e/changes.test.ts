@@ -171,6 +171,13 @@ describeWithDocker('every setting, changed under load', (docker) => {
       expect([own.open, gateway.open]).toEqual([true, true])
       await Promise.all(watched.map((each) => each.stop()))
     }
+    const after = await open()
+    for (const each of after) each.leaves = true
+    await apply({ subject })
+    await Promise.all([other, ...after].map((each) => each.more(3)))
+    await drained()
+    expect([other.failures, ...after.map((each) => each.failures)]).toEqual([[], [], []])
+    await Promise.all(after.map((each) => each.stop()))
   }, 240_000)
 
   test('the address', async () => {
