@@ -83,16 +83,9 @@ export function planAlone(request: ConfigText): Plan | { readonly mistakes: read
   const { slots } = previewSlots(units, clients, { current: [], views: [] })
   let peeked: Peeked | undefined
   const certificates = (files: Parameters<typeof peekAt>[0]) => (peeked = peekAt(files)).materials
+  const auth = previewAuth(loaded.config.auth, undefined)
   const compiled = compile(
-    worldOf(
-      withPorts,
-      loaded.config,
-      ports.gateway,
-      [],
-      { slots, retired: [], views: [] },
-      certificates,
-      previewAuth(loaded.config.auth, undefined),
-    ),
+    worldOf(withPorts, loaded.config, ports.gateway, [], { slots, retired: [], views: [], auth }, certificates),
   )
   const nobodyAsks = { check: () => undefined, leftOut: () => undefined }
   const patched = patchAll(compiled, patches, (type, resource, own) => patchResource(type, resource, own, nobodyAsks))

@@ -257,18 +257,11 @@ export class Reconciler {
 
     if (JSON.stringify(leases) !== JSON.stringify(stored)) store.setServices(leases)
     slots.sync(units, config.clients)
-    const world = { slots: slots.tell(), retired: slots.retired(), views: slots.views() }
+    const auth = this.#options.auth?.()
+    const world = { slots: slots.tell(), retired: slots.retired(), views: slots.views(), auth }
     const { certificates, hosts } = this.#options
     const compiled = compile(
-      worldOf(
-        withPorts,
-        config,
-        gateway,
-        hosts,
-        world,
-        (files) => certificates?.of(files) ?? new Map(),
-        this.#options.auth?.(),
-      ),
+      worldOf(withPorts, config, gateway, hosts, world, (files) => certificates?.of(files) ?? new Map()),
       this.#memory,
     )
     const { patching } = this.#options
@@ -301,23 +294,15 @@ export class Reconciler {
     )
     const now = { current: slots.current(), views: slots.views() }
     const next = previewSlots(units, config.clients, now)
-    const world = { slots: next.slots, retired: slots.retired(), views: next.views }
+    const auth = previewAuth(config.auth, this.#options.auth?.())
+    const world = { slots: next.slots, retired: slots.retired(), views: next.views, auth }
     const { certificates, hosts } = this.#options
     let peeked: Peeked | undefined
-    const authNow = this.#options.auth?.()
     const compiled = compile(
-      worldOf(
-        withPorts,
-        config,
-        gateway,
-        hosts,
-        world,
-        (files) => {
-          peeked = certificates?.peek(files)
-          return peeked?.materials ?? new Map()
-        },
-        previewAuth(config.auth, authNow === 'off' ? undefined : authNow),
-      ),
+      worldOf(withPorts, config, gateway, hosts, world, (files) => {
+        peeked = certificates?.peek(files)
+        return peeked?.materials ?? new Map()
+      }),
     )
     const patched = patching?.preview(compiled, config.patches ?? [], next.slots)
     const { resources, leftOut } = knownTo(version, patched?.resources ?? compiled)

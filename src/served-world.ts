@@ -27,16 +27,14 @@ const HOSTS = ['localhost', '127.0.0.1', '[::1]']
 /**
  * @param hosts further host names that requests are addressed to
  * @param certificates absent: those of TLS cannot be had
- * @param auth absent: clients say themselves who they are
  */
 export function worldOf(
   withPorts: readonly Placed[],
   { bind, clients, tuning }: Pick<Config, 'bind' | 'clients' | 'tuning'>,
   gatewayPort: number,
   hosts: readonly string[],
-  { slots, retired, views }: Pick<World, 'slots' | 'retired'> & { readonly views: readonly SlotView[] },
+  { slots, retired, views, auth }: Pick<World, 'slots' | 'retired' | 'auth'> & { readonly views: readonly SlotView[] },
   certificates?: Certificates['of'],
-  auth?: World['auth'],
 ): World {
   const withPort = withPorts.filter(({ port }) => port !== undefined).map(({ service }) => service)
   const viewsOf = Map.groupBy(views, ({ service }) => service)

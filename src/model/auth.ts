@@ -45,11 +45,16 @@ export interface Revoked {
 /** What a service says of itself; undefined: what `auth.mode` and the address say. */
 export type ServiceAuth = 'jwt' | 'optional'
 
-/** What Envoy would have to know with another configuration. @param now what it knows; undefined: nothing yet */
-export function previewAuth(config: AuthConfig | undefined, now: Auth | undefined): Auth | undefined {
+/** What Envoy would have to know with another configuration. @param now what it knows now */
+export function previewAuth(config: AuthConfig | undefined, now: Auth | 'off' | undefined): Auth | undefined {
   if (!config) return undefined
   const { mode, issuer, audience, claim } = config
-  const { secret = { id: 'new', key: '' }, jwks, revoked = { ids: [], counts: {} }, nonce = 'new' } = now ?? {}
+  const {
+    secret = { id: 'new', key: '' },
+    jwks,
+    revoked = { ids: [], counts: {} },
+    nonce = 'new',
+  } = now === 'off' || !now ? {} : now
   return { mode, issuer, audience, claim, secret, jwks, revoked, nonce }
 }
 
