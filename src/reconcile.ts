@@ -15,6 +15,7 @@ import type { EngineState } from './docker/provider.ts'
 import { previewAuth } from './model/auth.ts'
 import { MANAGED_LABEL, SLOT_LABEL, type LabelledContainer } from './model/container.ts'
 import { servicesFromContainers } from './model/labels.ts'
+import { idleToolLists } from './model/policy.ts'
 import type { Lease } from './model/port.ts'
 import type { Problem } from './model/problem.ts'
 import { mapVersions, rolesOf, type Versions } from './model/release.ts'
@@ -257,9 +258,8 @@ export class Reconciler {
 
     if (JSON.stringify(leases) !== JSON.stringify(stored)) store.setServices(leases)
     slots.sync(units, config.clients)
-    const auth = this.#options.auth?.()
-    const world = { slots: slots.tell(), retired: slots.retired(), views: slots.views(), auth }
-    const { certificates, hosts } = this.#options
+    const { certificates, hosts, auth } = this.#options
+    const world = { slots: slots.tell(), retired: slots.retired(), views: slots.views(), auth: auth?.() }
     const compiled = compile(
       worldOf(withPorts, config, gateway, hosts, world, (files) => certificates?.of(files) ?? new Map()),
       this.#memory,
@@ -272,7 +272,8 @@ export class Reconciler {
     this.#placed = withPorts
     this.#held = portsOf(withPorts, gateway)
     this.#gateway = gateway
-    this.#problems = [...problems, ...leftOutProblems(version, leftOut)]
+    const idle = idleToolLists(config.clients, units)
+    this.#problems = [...problems, ...idle, ...leftOutProblems(version, leftOut)]
     this.#reap()
     this.#lookAgain(isPortTaken, leases, config.ports.graceMs)
     this.#options.reconciled()
@@ -280,7 +281,7 @@ export class Reconciler {
 
   /** What would be served with another configuration. It changes nothing, and has no image fetched. */
   async preview(config: Config): Promise<Preview> {
-    const { slots, patching, releases } = this.#options
+    const { slots, patching, releases, certificates, hosts } = this.#options
     const version = this.#options.envoyVersion?.()
     const versions = this.#placed.flatMap((each) => rolesOf(each.versions))
     const used = new Set(versions.map(({ service: { backend } }) => backend.kind === 'image' && backend.image))
@@ -296,7 +297,6 @@ export class Reconciler {
     const next = previewSlots(units, config.clients, now)
     const auth = previewAuth(config.auth, this.#options.auth?.())
     const world = { slots: next.slots, retired: slots.retired(), views: next.views, auth }
-    const { certificates, hosts } = this.#options
     let peeked: Peeked | undefined
     const compiled = compile(
       worldOf(withPorts, config, gateway, hosts, world, (files) => {

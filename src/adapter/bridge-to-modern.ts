@@ -169,7 +169,8 @@ export class BridgeToModern implements SessionServer {
       if (!response || leg.over) return
       const type = response.isError ? undefined : findPath(response.text, 0, 'result', 'resultType')
       if (!type || stringAt(response.text, type) !== 'input_required') {
-        return this.#finish(leg, () => leg.exchange.answer(splice(response.text, [response.id, leg.id])))
+        const text = leg.session.shown(leg.message.method, splice(response.text, [response.id, leg.id]))
+        return this.#finish(leg, () => leg.exchange.answer(text))
       }
       const refused =
         round < this.#bounds.inputRounds

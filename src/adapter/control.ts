@@ -1,13 +1,14 @@
 // The control socket, for the control plane: what the adapter is doing, and the request to end (design §7).
 
-import { createServer, type Server, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 
+import { policiesFrom } from './policy.ts'
 import type { Slot } from './slot.ts'
-import type { Adjustable } from './spec.ts'
+import { SPEC_BYTES, type Adjustable } from './spec.ts'
 
 /**
  * Serves `GET /status`, `GET /watch`, `POST /adjust?warm=<n>&max=<n>&min=<n>&concurrency=<n>&queue=<n>&timeout=<ms>`
- * (without `max`: as many as there are sessions) and `POST /drain?deadline=<ms>&since=<ms>`; `drain` is called for the last.
+ * (without `max`: as many as there are sessions), `POST /policy` (body: Policies in JSON, or null) and `POST /drain?deadline=<ms>&since=<ms>`; `drain` is called for the last.
  * With `since` (milliseconds since 1970) only where nobody has used the slot after that: else it is 409, and nothing changes.
  */
 export function createControlServer(slot: Slot, drain: (deadlineMs: number) => void): Server {
@@ -36,7 +37,8 @@ export function createControlServer(slot: Slot, drain: (deadlineMs: number) => v
       slot.adjust(wanted)
       return reply(res, 200, slot.status)
     }
-    reply(res, 404, { error: 'Use GET /status, GET /watch, POST /adjust or POST /drain.' })
+    if (route === 'POST /policy') return void police(slot, req, res)
+    reply(res, 404, { error: 'Use GET /status, GET /watch, POST /adjust, POST /policy or POST /drain.' })
   })
   server.keepAliveTimeout = 0
   return server
@@ -52,6 +54,24 @@ function adjustable(query: URLSearchParams): Adjustable | undefined {
   const [queue, timeoutMs] = [numberOf('queue', 0), numberOf('timeout', 1)]
   if ([warm, min, max ?? 1, concurrency, queue, timeoutMs].some(Number.isNaN)) return undefined
   return { scale: { warm, max, min }, limits: { concurrency, queue, timeoutMs } }
+}
+
+async function police(slot: Slot, req: IncomingMessage, res: ServerResponse): Promise<void> {
+  const chunks: Buffer[] = []
+  let bytes = 0
+  try {
+    for await (const chunk of req as AsyncIterable<Buffer>) {
+      bytes += chunk.length
+      if (bytes > SPEC_BYTES) return reply(res, 413, { error: `Policies have at most ${SPEC_BYTES} bytes.` })
+      chunks.push(chunk)
+    }
+    const told = policiesFrom(JSON.parse(Buffer.concat(chunks).toString('utf8')))
+    if (!told) return reply(res, 400, { error: 'The body must be policies by client, or null.' })
+    slot.police(told.policies)
+    reply(res, 200, slot.status)
+  } catch {
+    if (!req.destroyed || req.complete) reply(res, 400, { error: 'The body is not valid JSON.' })
+  }
 }
 
 function reply(res: ServerResponse, status: number, body: unknown): void {

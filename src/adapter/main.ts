@@ -2,14 +2,13 @@
 
 import { closeSync, openSync, writeSync } from 'node:fs'
 
-import { CONTAINMENT_VARIABLE, type AdapterReady, type AdapterSpec } from './spec.ts'
+import { CONTAINMENT_VARIABLE, SPEC_BYTES, type AdapterReady, type AdapterSpec } from './spec.ts'
 import { startAdapter } from './adapter.ts'
 import { DEFAULT_BOUNDS } from './bounds.ts'
 import { findContainment, type Containment } from './containment.ts'
 import { createLog } from './log.ts'
 
 const READY_FD = 3
-const SPEC_BYTES = 1024 * 1024
 
 const log = createLog((line) => process.stdout.write(line))
 // The log's reader may be gone; the traffic goes on.

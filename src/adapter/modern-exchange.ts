@@ -24,8 +24,12 @@ const STATUS: Readonly<Record<number, number>> = {
 }
 
 export class ModernExchange implements OpenStream {
+  /** The answer as its client may see it. */
+  shown: (text: string) => string = (text) => text
   /** Called when the client leaves before the answer: that cancels the request (mcp.md §1.4, Cancellation). */
   left: () => void = () => undefined
+  /** Called with what is sent before the answer. */
+  pushed: ((text: string) => void) | undefined
   readonly #res: HttpResponse
   readonly #context: ExchangeContext
   #holdTimer: NodeJS.Timeout | undefined
@@ -65,6 +69,7 @@ export class ModernExchange implements OpenStream {
   /** Sends a notification that belongs to the request. */
   push(text: string): void {
     if (this.#over) return
+    this.pushed?.(text)
     this.#open()
     // Looked at before the write: one large message is not yet a slow reader. The server is everybody's, so it is not
     // slowed down; the reader is cut, and with it the request.
@@ -77,8 +82,9 @@ export class ModernExchange implements OpenStream {
     if (this.#over) return
     this.#over = true
     clearTimeout(this.#holdTimer)
-    if (!this.#streaming) return sendJson(this.#res, status, text)
-    this.#write(text)
+    const shown = this.shown(text)
+    if (!this.#streaming) return sendJson(this.#res, status, shown)
+    this.#write(shown)
     this.#res.end()
   }
 

@@ -26,6 +26,7 @@ export function receiveModern(slot: Slot, req: HttpRequest, res: HttpResponse, b
   const exchange = new ModernExchange(res, slot.exchanges, () =>
     listens ? slot.modern.finishListen(request.client) : slot.finish(1),
   )
+  exchange.shown = (text) => slot.policies.shown(request.client, request.method, text)
   slot.modern.serve(exchange, request).catch((error: unknown) => {
     if (!(error instanceof RefusalError)) throw error
     exchange.refuse(id, error.refusal)

@@ -13,7 +13,7 @@ import type { ModernExchange } from './modern-exchange.ts'
 import type { ModernRequest } from './modern-request.ts'
 import { ModernServer } from './modern-server.ts'
 import type { ProcessPool } from './pool.ts'
-import { LATEST_VERSION } from './protocol.ts'
+import { LATEST_VERSION, META } from './protocol.ts'
 
 /**
  * Refuses the modern era in the one way that sends every dual-era client back to `initialize`: a 400 whose code is none
@@ -26,14 +26,21 @@ const LEGACY_ONLY: Refusal = {
   message: `This server speaks MCP up to ${LATEST_VERSION}. Initialize a session first.`,
 }
 
+/** Who has opened a subscription, and whether it is one to changes of the list of tools. */
+interface Listener {
+  readonly id: string
+  readonly client: string
+  tools: boolean
+}
+
 export class Modern {
   readonly eras: Eras
   readonly server: ModernServer
   readonly #bridge: BridgeToLegacy
   readonly #attached: boolean
   readonly #bounds: Bounds
-  /** Open subscriptions with the ids of their requests. */
-  readonly #listens = new Map<ModernExchange, string>()
+  /** Open subscriptions with their requests. */
+  readonly #listens = new Map<ModernExchange, Listener>()
   /** How many there are or are being opened, by client. */
   readonly #places = new Map<string, number>()
   #listening = 0
@@ -61,7 +68,7 @@ export class Modern {
 
   /** Answers a request. Rejects with a RefusalError. */
   async serve(exchange: ModernExchange, request: ModernRequest): Promise<void> {
-    if (request.method === LISTEN) this.#listens.set(exchange, request.id)
+    if (request.method === LISTEN) this.#begun(exchange, request)
     if (await this.eras.modern()) return this.server.serve(exchange, request)
     // Its one stdin has its one handshake with sessions of the legacy era; a dual-era client begins one.
     if (this.#attached) throw new RefusalError(LEGACY_ONLY)
@@ -78,6 +85,15 @@ export class Modern {
 
   processEnded(process: Connection): void {
     if (process instanceof BridgedProcess) this.#bridge.ended(process)
+  }
+
+  /** Tells those who subscribed to it that their list of tools has changed. */
+  toolsChanged(differs: (client: string) => boolean): void {
+    for (const [exchange, { id, client, tools }] of this.#listens) {
+      if (!tools || !differs(client)) continue
+      const meta = `{"${META.subscription}":${id}}`
+      exchange.push(`{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":${meta}}}`)
+    }
   }
 
   sweep(now: number): void {
@@ -108,7 +124,17 @@ export class Modern {
   /** Ends all subscriptions as what they are, and takes none any more. */
   drain(): void {
     this.#draining = true
-    for (const [exchange, id] of this.#listens) exchange.answer(listenEnd(id))
+    for (const [exchange, { id }] of this.#listens) exchange.answer(listenEnd(id))
     this.#listens.clear()
+  }
+
+  #begun(exchange: ModernExchange, { id, client }: ModernRequest): void {
+    const listener = { id, client, tools: false }
+    this.#listens.set(exchange, listener)
+    // The first word of a subscription says what is told on it.
+    exchange.pushed = (text) => {
+      listener.tools = /"toolsListChanged"\s*:\s*true/.test(text)
+      exchange.pushed = undefined
+    }
   }
 }

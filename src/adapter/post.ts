@@ -50,6 +50,9 @@ function receive(slot: Slot, req: HttpRequest, res: HttpResponse, text: string, 
   const read = batch ? readBatch(text) : readMessage(text)
   if ('invalid' in read) return sendRefusal(res, invalid(read.invalid))
   const messages = Array.isArray(read) ? read : [read]
+  // Before anything is made of them, whatever their era: headers say nothing that counts here.
+  const denied = slot.policies.denied(clientOf(req), messages)
+  if (denied) return sendRefusal(res, denied.refusal, denied.id)
   if (isModern(req, messages)) return receiveModern(slot, req, res, read)
   const first = messages[0]!
   const firstId = first.kind === 'request' && !batch ? idText(first) : 'null'

@@ -150,7 +150,7 @@ export class ServerProcess extends Connection<SessionPending, SessionTurn> imple
       settle: (response) => {
         // What the server refused takes no place in the table.
         if (uri !== undefined && !known && response.isError) this.subscriptions.remove(uri, session)
-        exchange.answer(splice(response.text, [response.id, clientId]))
+        exchange.answer(session.shown(message.method, splice(response.text, [response.id, clientId])))
       },
       fail: (refusal) => exchange.refuse(clientId, refusal),
     }

@@ -6,7 +6,9 @@ import type { Bounds } from './bounds.ts'
 import type { Refusal } from './error.ts'
 import type { Exchange } from './exchange.ts'
 import type { HttpResponse } from './http1.ts'
+import { findPath } from './json.ts'
 import type { NotificationMessage, RequestMessage, ResponseMessage } from './message.ts'
+import type { PolicyTable } from './policy.ts'
 import { allowsPriming, LATEST_VERSION } from './protocol.ts'
 import type { Tier } from './queue.ts'
 import { EventStream, type OpenStream, type StreamOwner } from './stream.ts'
@@ -38,6 +40,8 @@ export interface SessionContext {
   readonly openStreams: Set<OpenStream>
   /** What ids begin with (spec.ts). */
   readonly mark?: string | undefined
+  /** What the clients may do. */
+  readonly policies: PolicyTable
   /** A session used a place or gave one back. */
   changed(): void
 }
@@ -73,6 +77,8 @@ export class Session implements StreamOwner {
   #waitingBytes = 0
   #replayBytes = 0
   #lastStream = 0
+  /** Its server says that it tells changes of its list of tools. */
+  #tellsTools = false
 
   constructor(context: SessionContext, client: string, server: SessionServer, capabilities: ReadonlySet<string>) {
     this.#context = context
@@ -81,6 +87,22 @@ export class Session implements StreamOwner {
     this.client = client
     this.server = server
     this.capabilities = capabilities
+  }
+
+  /** @param answer to `initialize` */
+  begun(answer: string): void {
+    const span = findPath(answer, 0, 'result', 'capabilities', 'tools', 'listChanged')
+    this.#tellsTools = span !== undefined && answer.slice(span.start, span.end) === 'true'
+  }
+
+  /** The response to a request of it as its client may see it. */
+  shown(method: string, text: string): string {
+    return this.#context.policies.shown(this.client, method, text)
+  }
+
+  /** Its client has other tools now; one that was not told to expect it is not told. */
+  toolsChanged(): void {
+    if (this.#tellsTools) this.unrelated('{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}')
   }
 
   get priming(): boolean {

@@ -1,5 +1,6 @@
 // One adapter's slot: its sessions, its processes, how much is under way, and its orderly end.
 
+import type { Policies } from '../model/policy.ts'
 import type { Limits } from '../model/service.ts'
 import type { AdapterSpec, AdapterStatus, Adjustable } from './spec.ts'
 import type { Bounds } from './bounds.ts'
@@ -10,6 +11,7 @@ import type { Log } from './log.ts'
 import { idText } from './message.ts'
 import { Modern } from './modern.ts'
 import { errorCodeOf, type ExchangeContext } from './modern-exchange.ts'
+import { PolicyTable } from './policy.ts'
 import { ProcessPool, type InitializeRequest } from './pool.ts'
 import { ServerProcess } from './process.ts'
 import { askable } from './routing.ts'
@@ -31,6 +33,8 @@ export class Slot {
   readonly bounds: Bounds
   readonly log: Log
   readonly modern: Modern
+  /** What each client may do. */
+  readonly policies: PolicyTable
   readonly #pool: ProcessPool
   readonly #sessions = new Map<string, Session>()
   readonly #openStreams = new Set<OpenStream>()
@@ -54,13 +58,21 @@ export class Slot {
     this.spec = { ...spec, limits: this.#limits }
     this.bounds = bounds
     this.log = log
+    this.policies = new PolicyTable(spec.policies)
     const changed = () => this.#changed()
     const moved = () => {
       this.touch()
       this.#changed()
     }
     const { sessionMark: mark } = spec
-    this.#context = { bounds, replay: { bytes: 0 }, openStreams: this.#openStreams, mark, changed: moved }
+    this.#context = {
+      bounds,
+      replay: { bytes: 0 },
+      openStreams: this.#openStreams,
+      mark,
+      policies: this.policies,
+      changed: moved,
+    }
     this.#pool = new ProcessPool(this.spec, start, bounds, log, {
       changed,
       spoke: () => this.touch(),
@@ -127,6 +139,13 @@ export class Slot {
     this.#pool.limited()
     this.modern.limited()
     this.#changed()
+  }
+
+  /** From now on, for requests that come and lists that are answered; who has another list now is told so. */
+  police(policies: Policies | undefined): void {
+    const differs = this.policies.set(policies)
+    for (const session of this.#sessions.values()) if (differs(session.client)) session.toolsChanged()
+    this.modern.toolsChanged(differs)
   }
 
   /** Calls back after each change until the returned function is called. */
@@ -229,6 +248,7 @@ export class Slot {
   #opened(session: Session, answer: string): { session: Session; answer: string } {
     // Its server may have taken its time to start; nobody has left it alone meanwhile.
     session.lastUsed = Date.now()
+    session.begun(answer)
     this.#sessions.set(session.id, session)
     this.#changed()
     return { session, answer }

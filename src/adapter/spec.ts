@@ -1,9 +1,12 @@
 // The wire types between control plane and adapter: the specification on the adapter's stdin, and the control socket.
 
+import type { Policies } from '../model/policy.ts'
 import type { Era, Isolation, Limits, Scale } from '../model/service.ts'
 
 /** In the adapter's environment, as JSON: what a local server's command begins with here; absent: it finds that out. */
 export const CONTAINMENT_VARIABLE = 'BERTH_CONTAINMENT'
+/** The largest specification, and the largest policies: those of a shared slot are of all clients. */
+export const SPEC_BYTES = 16 * 1024 * 1024
 
 /**
  * One JSON document on the adapter's stdin, then end of file; without a document it ends. Secrets are in `env` and stand
@@ -22,6 +25,8 @@ export interface AdapterSpec {
   readonly eras?: ErasKnown
   readonly limits: Limits
   readonly scale: Scale
+  /** What its clients may do; absent: everything. */
+  readonly policies?: Policies
   /** Unix socket for Envoy. */
   readonly httpSocket: string
   /** Unix socket for the control plane. */

@@ -57,7 +57,8 @@ export class SseEndpoint {
     receiveJson(this.#slot, req, res, (text, parsed) => {
       const message = Array.isArray(parsed) ? { invalid: 'Send one message, not a batch.' } : readMessage(text)
       if ('invalid' in message) return sendRefusal(res, invalid(message.invalid))
-      const refusal = connection.receive(req, message, parsed)
+      const denied = this.#slot.policies.denied(connection.client, [message])
+      const refusal = denied ? connection.deny(message, denied.refusal) : connection.receive(req, message, parsed)
       if (refusal) sendRefusal(res, refusal, message.kind === 'request' ? idText(message) : 'null')
       else sendAccepted(res)
     })
@@ -133,6 +134,14 @@ class Connection implements StreamOwner {
     return undefined
   }
 
+  /** Tells over the stream that a request may not be carried out; what else may not be is just not. */
+  deny(message: Message, refusal: Refusal): Refusal | undefined {
+    if (!this.stream.connected || this.stream.ended) return UNKNOWN
+    if (message.kind !== 'request') return refusal
+    this.#refuse(message, refusal)
+    return undefined
+  }
+
   /** Nothing is kept of a stream that cannot be resumed. */
   kept(): void {}
 
@@ -168,7 +177,7 @@ class Connection implements StreamOwner {
   }
 
   /**
-   * Of what nobody did wrong: over the stream, like what is refused later. After a POST with another status than 202 clients
+   * Of what nobody did wrong, and of a tool that a client may not call: over the stream, like what is refused later. After a POST with another status than 202 clients
    * on the Python SDK never write again, and what they have asked for hangs.
    */
   #refuse(message: RequestMessage, { code, message: words }: Refusal): void {

@@ -4,6 +4,7 @@
 import { RESOURCE_METADATA, type Auth, type ServiceAuth } from '../model/auth.ts'
 import { GATEWAY } from '../model/names.ts'
 import { JWT_FILTER, tokenClientHeader } from './auth.ts'
+import { READABLE } from './cors.ts'
 import { any, extension, type Json, type Resource } from './resource.ts'
 
 const PER_ROUTE = 'envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig'
@@ -84,6 +85,7 @@ function metadata(auth: Identity['auth'], scheme: string, match: Json, path: str
         },
       },
     },
+    ...READABLE,
     ...FOR_EVERYBODY,
   }
 }
@@ -126,13 +128,14 @@ export function ownPathsOnly(service: string, whom: { readonly [key: string]: Js
   return ['/clients', `/${service}/clients`].map((path_separated_prefix) => ({
     match: { path_separated_prefix },
     direct_response: { status: 403, body: { inline_string: 'This path is that of another client than the token.' } },
+    ...READABLE,
     ...whom,
   }))
 }
 
 function refusal(words: string): Json {
   return action('unauthenticated', [
-    { match: { prefix: '/' }, direct_response: { status: 401, body: { inline_string: words } } },
+    { match: { prefix: '/' }, direct_response: { status: 401, body: { inline_string: words } }, ...READABLE },
   ])
 }
 

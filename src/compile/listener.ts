@@ -8,6 +8,7 @@ import type { Knobs } from '../model/tuning.ts'
 import { authFilters, withoutForgedHeaders } from './auth.ts'
 import { authReplies } from './auth-replies.ts'
 import { accessLogs, tracingProvider } from './access-log.ts'
+import { CORS_FILTER } from './cors.ts'
 import { ADS_SOURCE, extension, seconds, type Json, type Resource } from './resource.ts'
 import { transportSocket } from './secret.ts'
 
@@ -134,6 +135,7 @@ function connectionManager(owner: string, routes: Routes, { knobs, auth }: Said)
       ...routes,
       ...(auth === undefined ? {} : withoutForgedHeaders(auth)),
       http_filters: [
+        CORS_FILTER,
         ...(auth === undefined ? [] : authFilters()),
         extension('envoy.filters.http.on_demand', 'envoy.extensions.filters.http.on_demand.v3.OnDemand'),
         extension('envoy.filters.http.router', 'envoy.extensions.filters.http.router.v3.Router', {

@@ -16,6 +16,7 @@ import {
   UNAUTHENTICATED,
   type Identity,
 } from './auth-routes.ts'
+import { allowedOrigins, cors, PREFLIGHT, READABLE } from './cors.ts'
 import { clusterOf, waysOf, type Target, type Way } from './way.ts'
 import { whatFor, whomFor } from './route-metadata.ts'
 import { bounded } from './words.ts'
@@ -69,13 +70,14 @@ export function serviceRoutes(
           domains: [...options.hosts],
           matcher: clientMatcher(service, served, ways, unhealthy, options.knobs, identity),
           typed_per_filter_config: {
+            ...cors(service.origins),
             'envoy.filters.http.on_demand': onDemand(service.scale.startMs ?? options.holdMs),
           },
         },
         {
           name: 'other',
           domains: ['*'],
-          routes: [respond(403, `This Host is not served. Use ${options.hosts.join(' or ')}.`, whatFor(service.name))],
+          routes: [plain(403, `This Host is not served. Use ${options.hosts.join(' or ')}.`, whatFor(service.name))],
           ...(identity && FOR_EVERYBODY),
         },
       ],
@@ -133,6 +135,10 @@ function clientMatcher(
           whatFor(service.name),
         ),
       ])
+  const ofElsewhere: Json = { not_matcher: matches('origin', allowedOrigins(service.origins)) }
+  const preflight: Json = {
+    and_matcher: { predicate: [matches(':method', 'OPTIONS'), present('access-control-request-method')] },
+  }
   return {
     matcher_list: {
       matchers: [
@@ -140,15 +146,27 @@ function clientMatcher(
         health(service, unhealthy, identity !== undefined),
         {
           predicate: {
-            and_matcher: { predicate: [present('origin'), { not_matcher: matches('origin', LOCAL_ORIGIN) }] },
+            and_matcher: { predicate: [present('origin'), { or_matcher: { predicate: [ofElsewhere, preflight] } }] },
           },
-          on_match: routeAction('origin', [
-            respond(
-              403,
-              'This Origin is not allowed. Web pages may call from http://localhost or http://127.0.0.1 only.',
-              whatFor(service.name),
-            ),
-          ]),
+          on_match: {
+            matcher: {
+              matcher_list: {
+                matchers: [
+                  {
+                    predicate: ofElsewhere,
+                    on_match: routeAction('origin', [
+                      plain(
+                        403,
+                        `This Origin is not allowed. Pages may call from http://localhost and from what origins of service ${service.name} in berth.yaml names.`,
+                        whatFor(service.name),
+                      ),
+                    ]),
+                  },
+                ],
+              },
+              on_no_match: routeAction('preflight', [PREFLIGHT]),
+            },
+          },
         },
         ...(identity ? byVerifiedToken(identity, named(tokenClientHeader(identity.auth), byToken, unknown)) : []),
         ...(needsToken
@@ -186,14 +204,12 @@ function named(header: string, routes: Readonly<Record<string, Json>>, unknown: 
  */
 function health(service: Service, unhealthy: string | undefined, isAuth: boolean): Json {
   const open = isAuth ? FOR_EVERYBODY : {}
-  const answer = unhealthy === undefined ? respond(200, 'healthy', open) : respond(503, unhealthy, open)
+  const answer = unhealthy === undefined ? plain(200, 'healthy', open) : plain(503, unhealthy, open)
   return {
     predicate: matches(':path', `(/${service.name})?/healthz`),
     on_match: routeAction('health', [answer]),
   }
 }
-
-const LOCAL_ORIGIN = String.raw`https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?`
 
 function targetOf(service: Service, client: Client, slotOf: SlotOf): Target {
   const found = groupFor(service, client.name)
@@ -238,7 +254,8 @@ function clientRoutes(
     return ways.flatMap(({ to, when, postsOnly, mirror }): Json[] => {
       const matched = when?.[kind]
       if (when && !matched) return []
-      if ('down' in to) return [{ match: { path, ...matched }, direct_response: said(503, to.down), ...whom() }]
+      if ('down' in to)
+        return [{ match: { path, ...matched }, direct_response: said(503, to.down), ...READABLE, ...whom() }]
       const stream = {
         match: {
           path,
@@ -335,8 +352,13 @@ function routeAction(name: string, routes: readonly Json[]): Json {
   return { action: extension(name, 'envoy.config.route.v3.RouteList', { routes }) }
 }
 
-function respond(status: number, words: string, whom = {}): Json {
-  return { match: { prefix: '/' }, direct_response: said(status, words), ...whom }
+/** An answer that a page may read which may call. */
+function respond(status: number, words: string, members = {}): Json {
+  return plain(status, words, { ...READABLE, ...members })
+}
+
+function plain(status: number, words: string, members = {}): Json {
+  return { match: { prefix: '/' }, direct_response: said(status, words), ...members }
 }
 
 function said(status: number, words: string): Json {

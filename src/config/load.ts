@@ -6,7 +6,14 @@ import { KNOWN_CLIENTS, type Client } from '../model/client.ts'
 import type { WrittenEngine } from '../model/engine.ts'
 import type { Patch } from '../model/patch.ts'
 import type { Problem } from '../model/problem.ts'
-import { DEFAULT_SCALE, type Runtime, type Scale, type SecretSource, type Service } from '../model/service.ts'
+import {
+  DEFAULT_SCALE,
+  type Runtime,
+  type Scale,
+  type SecretSource,
+  type Service,
+  type ToolRules,
+} from '../model/service.ts'
 import type { GlobalTuning } from '../model/tuning.ts'
 import { authOf } from './auth.ts'
 import { DEFAULT_LIMITS } from './limits.ts'
@@ -164,12 +171,18 @@ function serviceOf(name: string, written: Partial<WrittenService>, where: string
       messageBytes: written.limits?.message ?? DEFAULT_LIMITS.messageBytes,
     },
     scale: scaleOf(written.scale),
+    ...(written.tools && { tools: toolRulesOf(written.tools) }),
+    ...(written.origins && written.origins.length > 0 && { origins: written.origins }),
     clients: written.clients ?? ['*'],
     ...(written.auth && { auth: written.auth }),
     ...(written.envoy && { tuning: tuningOf(written.envoy, cwd) }),
     backend: backendOf(written, secrets, cwd),
     ...(release && { release }),
   }
+}
+
+function toolRulesOf({ allow, deny }: NonNullable<WrittenService['tools']>): ToolRules {
+  return { ...(allow && { allow }), ...(deny && { deny }) }
 }
 
 function scaleOf(written: WrittenService['scale']): Scale {
@@ -235,10 +248,12 @@ function clientsOf(written: File): Client[] {
   for (const [name, client] of all) {
     const known = clients.get(name)
     const services = client && 'services' in client ? client.services : undefined
+    const tools = client && 'tools' in client ? client.tools : known?.tools
     clients.set(name, {
       name,
       tier: client?.tier ?? known?.tier ?? DEFAULT_TIER,
       services: services ?? known?.services ?? ['*'],
+      ...(tools && { tools }),
     })
   }
   return [...clients.values()]

@@ -20,8 +20,6 @@ const REMOVE = 'Remove it.'
 const NOT_YET: readonly NotYet[] = [
   { key: 'envoy.verify', harmless: (value) => value === 'false', remedy: REMOVE },
   { key: 'services.*.envoy.verify', harmless: (value) => value === 'false', remedy: REMOVE },
-  { key: 'services.*.tools', harmless: isAllTools, remedy: 'Remove it, and expose all tools of the service or none.' },
-  { key: 'clients.*.tools', harmless: isAllToolsByService, remedy: 'Remove it, and name the services in `services`.' },
   { key: 'tiers.*', remedy: 'Remove it and use one of the tiers free, pro, enterprise.' },
   { key: 'mcp.services.*.resource_limits', remedy: REMOVE },
   { key: 'mcp.clients.*.rate_limit', remedy: 'Remove it.' },
@@ -59,17 +57,4 @@ function* matches(value: unknown, keys: string[], path: Path = []): Generator<{ 
       if (key === '*' || key === name) yield* matches(member, rest, [...path, name])
     }
   }
-}
-
-function isAllTools(value: unknown): boolean {
-  const { allow = null, deny = null } = Object(value) as { allow?: unknown; deny?: unknown }
-  return (allow === null || isAll(allow)) && (deny === null || (Array.isArray(deny) && deny.length === 0))
-}
-
-function isAllToolsByService(value: unknown): boolean {
-  return Object.values(Object(value) as object).every(isAll)
-}
-
-function isAll(value: unknown): boolean {
-  return Array.isArray(value) && value.length === 1 && value[0] === '*'
 }

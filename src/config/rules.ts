@@ -33,7 +33,7 @@ export function brokenRules(document: unknown, folder: string): Mistake[] {
     ...sameName(clients),
     ...sameName(engines),
     ...engineKeys(engines),
-    ...clients.flatMap((client) => [...clientName(client), ...knownTier(client, document)]),
+    ...clients.flatMap((client) => [...clientName(client), ...toolServices(client), ...knownTier(client, document)]),
     ...knownClients(services, clients),
     ...servicePorts(services, document),
     ...ownPorts(document),
@@ -250,6 +250,15 @@ function* clientName({ name, path }: Declared): Generator<Mistake> {
   const wrong = 'is no client name.'
   const remedy = 'Use at most 63 letters, digits, dots, hyphens and underscores, a letter or digit first.'
   yield { path, message: mistake(wrong, remedy) }
+}
+
+/** Services may come later, but not under a name that none can have. */
+function* toolServices({ path, value }: Declared): Generator<Mistake> {
+  for (const name of Object.keys(Object(value['tools']) as object)) {
+    if (Array.isArray(value['tools']) || name === '*' || SERVICE_NAME.test(name)) continue
+    const remedy = 'Write a service, or * for all services that are not named.'
+    yield { path: [...path, 'tools', name], message: mistake('is no name of a service.', remedy) }
+  }
 }
 
 function* knownTier({ path, value }: Declared, document: unknown): Generator<Mistake> {

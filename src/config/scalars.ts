@@ -169,6 +169,35 @@ export const glob = z
     mistake('is no pattern over names.', 'Write a name, or * for any part of one, such as team-*.'),
   )
 
+/**
+ * Where a web page comes from, as browsers write it: a scheme, a host, and a port that is not the scheme's own. A star
+ * alone would be every page that a person opens.
+ */
+export const origin = z
+  .string()
+  .regex(
+    /^[a-z][a-z0-9+.-]*:\/\/(?=[*._-]*[a-z0-9[])(?:[a-z0-9._*-]+|\[[0-9a-f:.]+\])(?::(?:\d{1,5}|\*))?$/,
+    mistake(
+      'is no origin of web pages.',
+      'Write it as browsers do, without a path: https://app.example.com, https://*.example.com, http://10.0.0.5:*.',
+    ),
+  )
+
+/** Patterns over names of tools. Servers choose these freely, so that only what no name can be is refused. */
+export const toolGlobs = z
+  .array(
+    z
+      .string()
+      .regex(
+        /^[^\p{C}]{1,128}$/u,
+        mistake(
+          'is no pattern over names of tools.',
+          'Write a name of at most 128 characters, or * for any part of one.',
+        ),
+      ),
+  )
+  .max(1000, mistake('has more than 1000 patterns.', 'Write * for parts that names share.'))
+
 function within(value: number | undefined, min: number, max: number): number | undefined {
   return value !== undefined && value >= min && value <= max ? value : undefined
 }

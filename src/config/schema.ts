@@ -13,11 +13,13 @@ import {
   integer,
   mistake,
   oneOf,
+  origin,
   percentage,
   port,
   portRange,
   rate,
   size,
+  toolGlobs,
   variable,
   volume,
   yesOrNo,
@@ -93,7 +95,8 @@ const service = keys({
     }),
   ),
   limits: optional(limits),
-  tools: optional(keys({ allow: optional(z.array(filled)), deny: optional(z.array(filled)) })),
+  tools: optional(keys({ allow: optional(toolGlobs), deny: optional(toolGlobs) })),
+  origins: optional(z.array(origin).max(100)),
   clients: optional(z.array(glob)),
   auth: optional(serviceAuth),
   release: optional(release),
@@ -103,7 +106,7 @@ const service = keys({
 const client = keys({
   tier: optionalText,
   services: optional(z.array(glob)),
-  tools: optional(z.record(z.string(), z.array(filled))),
+  tools: optional(z.record(z.string(), toolGlobs)),
 })
 
 const tier = keys({

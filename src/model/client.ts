@@ -9,6 +9,8 @@ export interface Client {
   readonly tier: Tier
   /** Globs over service names. */
   readonly services: readonly string[]
+  /** Globs over names of tools, by service; `*` stands for services that are not named. Absent: all of them. */
+  readonly tools?: Readonly<Record<string, readonly string[]>>
 }
 
 /** The client of requests that name nobody, where that is allowed. */

@@ -124,6 +124,12 @@ export interface Container {
   readonly startedAt: string
 }
 
+/** Which tools of a service clients get: globs over their names. Absent members: all of them, none of them. */
+export interface ToolRules {
+  readonly allow?: readonly string[]
+  readonly deny?: readonly string[]
+}
+
 export interface Service {
   readonly name: string
   /** Who says so: the configuration, a deployment, an engine, or only the memory of an engine's container that is gone. */
@@ -138,6 +144,10 @@ export interface Service {
   readonly sse: boolean
   readonly limits: Limits
   readonly scale: Scale
+  /** Which of its tools clients get; absent: all of them. */
+  readonly tools?: ToolRules
+  /** Web pages that may call it, beside those of this machine: globs over origins (RFC 6454). Absent: none. */
+  readonly origins?: readonly string[]
   /** Globs over the names of the clients that may use it. */
   readonly clients: readonly string[]
   /** Whether its clients have to have a token, where the configuration leaves that to services (auth.ts). */

@@ -6,7 +6,9 @@ import type { Readable } from 'node:stream'
 import { rmSync } from 'node:fs'
 
 import type { AdapterReady, AdapterSpec, AdapterStatus, Adjustable } from '../adapter/spec.ts'
+import type { Policies } from '../model/policy.ts'
 import type { ProcessRecord } from '../model/record.ts'
+import { PolicyNotTaken } from './adjusting.ts'
 import type { ProcessRecords } from './envoy.ts'
 import { end, gone, runs, signal, type Detached, type Identity } from './process.ts'
 import type { SpareAdapters } from './spare-adapters.ts'
@@ -138,7 +140,12 @@ export class AdapterProcess {
   }
 
   /** From now on; rejects when it does not hear. */
-  async adjust({ scale: { warm, max, min }, limits: { concurrency, queue, timeoutMs } }: Adjustable): Promise<void> {
+  async adjust(
+    { scale: { warm, max, min }, limits: { concurrency, queue, timeoutMs } }: Adjustable,
+    policies: Policies | undefined,
+  ): Promise<void> {
+    const { status } = await this.#call('POST', '/policy', JSON.stringify(policies ?? null))
+    if (status !== 200 && policies) throw new PolicyNotTaken(`the adapter answered ${status}`)
     const numbers = {
       warm,
       ...(max === undefined ? {} : { max }),
@@ -156,7 +163,7 @@ export class AdapterProcess {
     this.#released.abort()
   }
 
-  #call(method: 'GET' | 'POST', path: string): Promise<{ status: number; body: string }> {
+  #call(method: 'GET' | 'POST', path: string, json?: string): Promise<{ status: number; body: string }> {
     return new Promise((resolve, reject) => {
       const call = request(
         { socketPath: this.#controlSocket, method, path, signal: AbortSignal.timeout(2000) },
@@ -172,7 +179,7 @@ export class AdapterProcess {
         },
       )
       call.once('error', reject)
-      call.end()
+      call.end(json)
     })
   }
 

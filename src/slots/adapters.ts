@@ -69,7 +69,7 @@ export function createAdapters(options: AdaptersOptions, spares = SPARE_ADAPTERS
   return {
     keepSpares: () => waiting.keep(),
     endSpares: () => waiting.close(),
-    async start(service, group, generation, fingerprint, events) {
+    async start(service, group, generation, fingerprint, events, policies) {
       const id = createHash('sha256')
         .update(`${unitOf(service)}|${group}`)
         .digest('hex')
@@ -87,6 +87,7 @@ export function createAdapters(options: AdaptersOptions, spares = SPARE_ADAPTERS
         eras,
         limits: service.limits,
         scale: service.scale,
+        ...(policies && { policies }),
         httpSocket: `${socket}.http`,
         controlSocket: `${socket}.ctl`,
         logFile: logFile(folders, service.name),
@@ -152,7 +153,7 @@ function wrap(adapter: AdapterProcess): Adapter {
     status: () => adapter.status(),
     sleep: (since) => adapter.sleep(since),
     rename: (name) => adapter.rename(name),
-    adjust: (settings) => adapter.adjust(settings),
+    adjust: (settings, policies) => adapter.adjust(settings, policies),
     release: () => adapter.release(),
   }
 }

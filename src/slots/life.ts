@@ -4,8 +4,10 @@ import { createHash } from 'node:crypto'
 
 import type { AdapterStatus } from '../adapter/spec.ts'
 import { EVERYONE } from '../model/names.ts'
+import type { Policies } from '../model/policy.ts'
 import type { Service } from '../model/service.ts'
 import { containerFor, type Slot, type SlotState } from '../model/slot.ts'
+import { oncePer } from './once-per.ts'
 import type { Adapter } from './slot-parts.ts'
 
 export interface Life {
@@ -48,6 +50,8 @@ export interface Entry {
   retry?: NodeJS.Timeout
   /** The definition to start the next life with. */
   definition?: Service
+  /** What its clients may do; absent: everything. */
+  policies?: Policies | undefined
   /** The newest generation that Envoy was told of. */
   told: number
   /** Nobody has used it for so long before it slept, in milliseconds. */
@@ -94,13 +98,16 @@ export function fingerprintOf(service: Service, group: string, tier: string): st
     image: [backend, group === EVERYONE ? undefined : tier],
     containers: [container?.engine, container?.id],
   }[backend.kind]
-  return createHash('sha256')
-    .update(JSON.stringify([isolation, era, limits.messageBytes, behind]))
-    .digest('base64url')
-    .slice(0, 16)
+  return digestOf([isolation, era, limits.messageBytes, behind]).slice(0, 16)
 }
 
-/** What an adapter that runs can be told of a service. */
-export function adjustedBy({ scale, limits }: Service): string {
-  return JSON.stringify([scale, limits])
+function digestOf(value: object): string {
+  return createHash('sha256').update(JSON.stringify(value)).digest('base64url')
+}
+
+/** What an adapter that runs can be told of a service and its clients. */
+export function adjustedBy({ scale, limits }: Service, policies: Policies | undefined): string {
+  // Those of a shared slot may be long, and this is compared all the time.
+  const digest = policies && oncePer(policies, '', () => digestOf(policies))
+  return JSON.stringify([scale, limits, digest])
 }

@@ -1,6 +1,7 @@
 // What the slots of a node need of the rest: adapters, memory of generations, and whom to tell.
 
 import type { AdapterStatus, Adjustable } from '../adapter/spec.ts'
+import type { Policies } from '../model/policy.ts'
 import type { ProcessRecord } from '../model/record.ts'
 import type { Service } from '../model/service.ts'
 import type { SlotState } from '../model/slot.ts'
@@ -20,8 +21,8 @@ export interface Adapter {
   sleep(since: number): Promise<boolean>
   /** It serves another life of its slot from now on: whoever adopts it finds it under this cluster name. */
   rename(name: string): void
-  /** How many processes it may have from now on; nobody's session ends for that. */
-  adjust(settings: Adjustable): Promise<void>
+  /** How much it does, and what its clients may, from now on; nobody's session ends for that. */
+  adjust(settings: Adjustable, policies: Policies | undefined): Promise<void>
   release(): void
 }
 
@@ -39,6 +40,7 @@ export interface Adapters {
     generation: number,
     fingerprint: string,
     events: AdapterEvents,
+    policies: Policies | undefined,
   ): Promise<Adapter>
   /** @returns undefined when the recorded process is gone */
   adopt(record: ProcessRecord, events: AdapterEvents): Adapter | undefined

@@ -13,6 +13,7 @@ import type { ProcessRecord } from '../model/record.ts'
 import { unitOf } from '../model/release.ts'
 import type { Service } from '../model/service.ts'
 import { groupFor, type Slot } from '../model/slot.ts'
+import { adjust, policiesFor, type Adjusting } from './adjusting.ts'
 import { adjustedBy, fingerprintOf, generationOfSocket, key, slotOf, type Entry, type Life } from './life.ts'
 import { oncePer } from './once-per.ts'
 import { isKept } from './sleep.ts'
@@ -32,7 +33,6 @@ const STABLE_MS = 10_000
 const FREE_DEATHS = 1
 const FIRST_RETRY_MS = 1000
 const LAST_RETRY_MS = 30_000
-const ADJUST_AGAIN_MS = 5000
 /** How long requests of a slot that is replaced or not wanted any more may still run. */
 const RETIRE_MS = 30_000
 
@@ -42,6 +42,7 @@ export class Slots {
   readonly #generations: Map<string, number>
   readonly #timers = new Set<NodeJS.Timeout>()
   readonly #sleeper: Sleeper
+  readonly #adjusting: Adjusting
   #closed = false
 
   constructor(options: SlotsOptions) {
@@ -62,6 +63,12 @@ export class Slots {
         (options.beside?.(service) ?? []).some((unit) => this.#entries.get(key(unit, group))?.current.state === 'up'),
       log: options.log,
     })
+    this.#adjusting = {
+      watchAnew: (entry, life) => this.#sleeper.watchAnew(entry, life),
+      renew: (entry) => void this.#renew(entry),
+      again: (ms) => void this.#later(options.changed, ms),
+      log: options.log,
+    }
   }
 
   /** Takes over the adapters that an earlier control plane left running. Before the first `sync`. */
@@ -104,6 +111,7 @@ export class Slots {
         if (found.doubt !== undefined && this.#entries.get(key(unitOf(service), found.group))?.current.state !== 'up')
           continue
         const entry = this.#entry(unitOf(service), found.group)
+        entry.policies = policiesFor(service, found.group, client, clients)
         this.#want(entry, service, client.tier)
         if (entry.current.state === 'asleep' && isKept(service, found.group)) this.#wake(entry)
       }
@@ -244,17 +252,8 @@ export class Slots {
 
   /** One that does not hear is told again soon; its definition is the same either way. */
   #adjust(entry: Entry, life: Life, service: Service): void {
-    const wanted = adjustedBy(service)
     // What kept it awake may be gone all the same: the use of another version, or its client's name in the definition.
-    if (!life.adapter || life.adjusted === wanted) return this.#sleeper.watch(entry, life)
-    const before = life.adjusted
-    life.adjusted = wanted
-    this.#sleeper.watchAnew(entry, life)
-    life.adapter.adjust(service).catch((error: Error) => {
-      life.adjusted = before
-      this.#options.log('an adapter was not told of its new settings', { reason: error.message })
-      this.#later(this.#options.changed, ADJUST_AGAIN_MS)
-    })
+    if (!adjust(entry, life, service, this.#adjusting)) this.#sleeper.watch(entry, life)
   }
 
   /** Replaces what runs; what has failed may be tried again at once. @returns whether it was either */
@@ -328,7 +327,7 @@ export class Slots {
   }
 
   async #start(entry: Entry, life: Life): Promise<void> {
-    const service = entry.definition!
+    const { definition: service, policies } = entry as Entry & { definition: Service }
     const slot = clusterName(entry.service, entry.group, life.generation)
     const began = performance.now()
     life.state = 'starting'
@@ -341,9 +340,10 @@ export class Slots {
         life.generation,
         life.fingerprint,
         this.#events(entry, life),
+        policies,
       )
       life.adapter = adapter
-      life.adjusted = adjustedBy(service)
+      life.adjusted = adjustedBy(service, policies)
       life.socket = adapter.httpSocket
       life.state = 'up'
       life.upSince = life.wokenAt = Date.now()

@@ -88,7 +88,7 @@ export class Trials {
       const events = { status: () => undefined, ended: () => undefined }
       // Spare processes would be started for nobody.
       const alone = { ...service, scale: { ...service.scale, warm: 0, min: 0 } }
-      adapter = await this.#adapters.start(alone, GROUP, generation, '', events)
+      adapter = await this.#adapters.start(alone, GROUP, generation, '', events, undefined)
       await initialize(adapter.httpSocket, AbortSignal.any([signal, AbortSignal.timeout(TRIAL_MS)]))
     } finally {
       await adapter?.drain(DRAIN_MS)

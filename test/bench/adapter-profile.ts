@@ -1,15 +1,18 @@
-// Where an adapter's processor time goes under load: its own samples, by function, in microseconds per call.
+// Where an adapter's processor time goes under load: its own samples, by function, in microseconds per call. And what a
+// policy of tools adds to it.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { request, type IncomingMessage } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 import type { AdapterSpec } from '../../src/adapter/spec.ts'
 import { DEFAULT_LIMITS } from '../../src/config/limits.ts'
+import type { Policies } from '../../src/model/policy.ts'
 import { DEFAULT_SCALE } from '../../src/model/service.ts'
-import { digits, table } from './figures.ts'
+import { digits, median, table } from './figures.ts'
 import { instantServer } from './instant.ts'
 import { cpuMs } from './processes.ts'
 import { bench, until } from './program.ts'
@@ -24,6 +27,17 @@ const WARM_UP_MS = 1000
 const GC = '(garbage collector)'
 /** As the control plane starts it. */
 const FLAGS = ['--max-semi-space-size=1']
+
+/** Who has no more than the profile needs, by lists as long as a careful person writes. */
+const PATTERNS = 40
+const POLICIES: Policies = {
+  bench: {
+    tools: {
+      allow: [[...Array.from({ length: PATTERNS / 2 - 1 }, (_, i) => `read_${i}_*`), 'echo']],
+      deny: Array.from({ length: PATTERNS / 2 }, (_, i) => `delete_${i}_*`),
+    },
+  },
+}
 
 /** What is used of V8's file. */
 interface Profile {
@@ -76,12 +90,21 @@ await bench(LIMIT_MS, async ({ quick, signal }) => {
       const load = await closedLoop(sessions, ECHO, quick ? 2000 : 10_000, signal)
       const ended = nowUs()
       const cpuUs = ((cpuMs([adapter.pid!]) - before) * 1000) / load.latency.count
+      const policy: number[][] = [[], []]
+      for (let round = 0; round < (quick ? 3 : 6); round++) {
+        for (const [i, policies] of [null, POLICIES].entries()) {
+          await police(spec.controlSocket, policies)
+          const before = cpuMs([adapter.pid!])
+          const { latency } = await closedLoop(sessions, ECHO, quick ? 1000 : 3000, signal)
+          policy[i]!.push(((cpuMs([adapter.pid!]) - before) * 1000) / latency.count)
+        }
+      }
       for (const session of sessions) session.abandon()
       adapter.kill('SIGTERM')
       await exit
       const file = readdirSync(folder).find((name) => name.endsWith('.cpuprofile'))
       const profile = JSON.parse(readFileSync(join(folder, file!), 'utf8')) as Profile
-      return result(profile, [began, ended], load.latency.count, cpuUs)
+      return result(profile, [began, ended], load.latency.count, cpuUs, policy.map(median))
     } finally {
       adapter.kill('SIGKILL')
     }
@@ -89,6 +112,14 @@ await bench(LIMIT_MS, async ({ quick, signal }) => {
     rmSync(folder, { recursive: true, force: true })
   }
 })
+
+/** Gives a policy to the adapter, or takes it away. */
+async function police(socketPath: string, policies: Policies | null): Promise<void> {
+  const call = request({ socketPath, method: 'POST', path: '/policy' }).end(JSON.stringify(policies))
+  const [response] = (await once(call, 'response')) as [IncomingMessage]
+  response.resume()
+  if (response.statusCode !== 200) throw new Error(`the policy was answered ${response.statusCode}`)
+}
 
 function nowUs(): number {
   return Number(process.hrtime.bigint() / 1000n)
@@ -103,6 +134,7 @@ function result(
   [from, to]: readonly [number, number],
   calls: number,
   cpuUs: number,
+  [open, restricted]: readonly number[],
 ): { json: object; text: string } {
   const names = new Map(nodes.map(({ id, callFrame }) => [id, callFrame]))
   const byFunction = new Map<string, number>()
@@ -127,9 +159,18 @@ function result(
       .map(([name, us]) => [name, digits(us)])
   const functions = Object.fromEntries(perCall(byFunction))
   return {
-    json: { adapterProfile: { calls, cpuUs, functions, files: Object.fromEntries(perCall(byFile)) } },
+    json: {
+      adapterProfile: {
+        calls,
+        cpuUs,
+        policy: { open, restricted },
+        functions,
+        files: Object.fromEntries(perCall(byFile)),
+      },
+    },
     text: [
       `${calls} calls over ${CONNECTIONS} connections, ${digits(cpuUs)} µs of CPU each (with the profiler)`,
+      `${digits(open!)} µs without a policy of tools, ${digits(restricted!)} µs with one of ${PATTERNS} patterns`,
       table([['function', 'µs per call'], ...rows(byFunction)]),
       table([['file', 'µs per call'], ...rows(byFile)]),
     ].join('\n\n'),

@@ -57,9 +57,12 @@ describe('compile', () => {
   test('a listener is the same whatever happens behind it', () => {
     const before = compile(world([service('files')]))
     const after = compile(
-      world([service('files', { isolation: 'shared', clients: ['codex'] })], {
-        slots: [{ service: 'files', group: '*', generation: 9, state: 'failed', reason: 'x' }],
-      }),
+      world(
+        [service('files', { isolation: 'shared', clients: ['codex'], origins: ['https://x.example'], tools: {} })],
+        {
+          slots: [{ service: 'files', group: '*', generation: 9, state: 'failed', reason: 'x' }],
+        },
+      ),
     )
     expect(after.listeners).toEqual(before.listeners)
     expect(after.scopedRoutes).toEqual(before.scopedRoutes)

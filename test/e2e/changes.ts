@@ -57,6 +57,9 @@ export function serviceChanges({ command, inContainer, image, secretFile, port }
     { key: 'limits.queue', to: { limits: { queue: 3 } } },
     { key: 'limits.timeout', to: { limits: { timeout: '50s' } } },
     { key: 'limits.message', to: { limits: { message: '1MB' } } },
+    { key: 'tools.allow', to: { tools: { allow: ['e*'] } } },
+    { key: 'tools.deny', to: { tools: { deny: ['delete*'] } } },
+    { key: 'origins', to: { origins: ['https://pages.example'] } },
     { key: 'clients', to: { clients: ['codex', 'gemini'] } },
     {
       key: 'release',
@@ -104,6 +107,7 @@ function patched(type: string, path: string, value: unknown): object {
 export function globalChanges(port: number, services: string, docker: readonly object[]): Change[] {
   return [
     { key: 'clients.*.services', to: { clients: { team: { tier: 'pro', services: ['s*'] } } } },
+    { key: 'clients.*.tools', to: { clients: { team: { tier: 'pro', tools: { subject: ['echo'] } } } } },
     {
       key: 'clients.*.tier',
       to: { clients: { team: { tier: 'enterprise' } } },

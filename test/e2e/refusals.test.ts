@@ -4,7 +4,7 @@ import { join } from 'node:path'
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
-import { Berth, initialize, reference } from './berth.ts'
+import { Berth, call, initialize, reference } from './berth.ts'
 
 let berth: Berth
 
@@ -12,6 +12,11 @@ beforeAll(async () => {
   berth = await Berth.start({
     services: {
       everything: { command: reference('everything') },
+      pages: {
+        command: reference('everything'),
+        clients: ['alice'],
+        origins: ['https://*.pages.example', 'http://10.0.0.5:*'],
+      },
       private: { command: reference('memory'), clients: ['alice'] },
       missing: { command: ['no-such-program-here', '--x'] },
       narrow: {
@@ -22,7 +27,7 @@ beforeAll(async () => {
       },
       dies: { command: [process.execPath, '-e', 'console.error("cannot open the vault"); process.exit(3)'] },
     },
-    clients: { alice: {}, first: { tier: 'enterprise' }, last: { tier: 'free' } },
+    clients: { alice: { tools: { everything: ['echo'] } }, first: { tier: 'enterprise' }, last: { tier: 'free' } },
   })
 })
 
@@ -46,6 +51,7 @@ describe('refused by Envoy', () => {
     expect(answer.headers['content-type']).toBe('application/json')
     expect(answer.json).toMatchObject({ jsonrpc: '2.0', id: null, error: { code: expect.any(Number) } })
     expect(answer.json.error!.message).toMatch(words)
+    expect(answer.headers).not.toHaveProperty('access-control-allow-origin')
   })
 
   test('nobody, where only named clients are served', async () => {
@@ -64,6 +70,68 @@ describe('refused by Envoy', () => {
     const headers = { origin: 'http://localhost:5173' }
     expect((await berth.post(await port('everything'), initialize(), { headers })).status).toBe(200)
     expect((await berth.post(await port('everything'), initialize())).status).toBe(200)
+  })
+})
+
+describe('a web page', () => {
+  const ask = {
+    'access-control-request-method': 'POST',
+    'access-control-request-headers': 'content-type,mcp-session-id',
+  }
+  const preflight = async (name: string, origin: string, path = '/mcp', at?: number) =>
+    call(at ?? (await port(name)), path, { method: 'OPTIONS', headers: { origin, ...ask } })
+
+  test.for([
+    ['everything', 'http://localhost:5173'],
+    ['everything', 'https://127.0.0.1'],
+    ['pages', 'http://localhost'],
+    ['pages', 'https://app.pages.example'],
+    ['pages', 'http://10.0.0.5:8080'],
+  ] as const)('of %s at %s may call, and read what it needs', async ([name, origin]) => {
+    for (const answer of [
+      await preflight(name, origin),
+      await preflight(name, origin, `/${name}/mcp`, berth.gateway),
+    ]) {
+      expect([answer.status, answer.headers['access-control-allow-origin']]).toEqual([200, origin])
+      expect(answer.headers['access-control-allow-methods']).toBe('GET, POST, DELETE')
+      expect(answer.headers['access-control-allow-headers']).toMatch(/authorization.*mcp-session-id.*x-mcp-client/)
+      expect(answer.headers['access-control-allow-credentials']).toBeUndefined()
+    }
+    const answer = await berth.post(await port(name), initialize(), { client: 'alice', headers: { origin } })
+    expect([answer.status, answer.headers['access-control-allow-origin']]).toEqual([200, origin])
+    expect(answer.headers['access-control-expose-headers']).toMatch(/mcp-session-id.*www-authenticate/)
+    const refused = await berth.post(await port(name), initialize(), { client: 'mallory', headers: { origin } })
+    expect([refused.status, refused.headers['access-control-allow-origin']]).toEqual([403, origin])
+  })
+
+  test.for([
+    ['everything', 'https://app.pages.example'],
+    ['everything', 'http://localhost.evil.example'],
+    ['everything', 'null'],
+    ['pages', 'https://pages.example.evil.example'],
+    ['pages', 'https://pages.example'],
+    ['pages', 'http://app.pages.example'],
+    ['pages', 'https://evil.example/.pages.example'],
+    ['pages', 'https://evil.example#.pages.example'],
+    ['pages', 'https://app.pages.example, https://evil.example'],
+    ['pages', 'http://10.0.0.50:8080'],
+  ] as const)('of %s at %s may not', async ([name, origin]) => {
+    const answer = await preflight(name, origin)
+    expect([answer.status, answer.headers['access-control-allow-origin']]).toEqual([403, undefined])
+    const call = await berth.post(await port(name), initialize(), { client: 'alice', headers: { origin } })
+    expect([call.status, call.headers['access-control-allow-origin']]).toEqual([403, undefined])
+    expect(call.json).toMatchObject({
+      jsonrpc: '2.0',
+      error: { message: expect.stringMatching(/Origin is not allowed/) },
+    })
+  })
+
+  test('may call the tools of its client, and no others', async () => {
+    const headers = { origin: 'http://localhost:5173' }
+    const body = { jsonrpc: '2.0', id: 9, method: 'tools/call', params: { name: 'get-env' } }
+    const answer = await berth.post(await port('everything'), body, { client: 'alice', headers })
+    expect([answer.status, answer.json]).toMatchObject([403, { id: 9, error: { code: -32000 } }])
+    expect(answer.headers['access-control-allow-origin']).toBe(headers.origin)
   })
 })
 

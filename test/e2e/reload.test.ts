@@ -52,6 +52,42 @@ test('services come, change and go beside one that is in use; nothing of it fail
   expect((await berth.status()).xds.refused).toBe(0)
 })
 
+test('which tools a client has is a matter of its adapter: effective in its sessions, and nothing of them ends', async () => {
+  const calls = await load(berth, berth.port, 'codex')
+  const stream = await openStream(berth, berth.port, 'codex')
+  await calls.more(5)
+  const session = await berth.post(berth.port, initialize(), { client: 'codex' })
+  const headers = { 'mcp-session-id': String(session.headers['mcp-session-id']) }
+  const ask = (id: number, method: string, params = {}) =>
+    berth.post(berth.port, { jsonrpc: '2.0', id, method, params }, { client: 'codex', headers })
+  const sum = (id: number) => ask(id, 'tools/call', { name: 'get-sum', arguments: { a: 1, b: 2 } })
+  const whole = (await ask(1, 'tools/list')).body
+  expect((await sum(2)).body).toContain('is 3')
+
+  const clients = { codex: { tools: { everything: ['echo', 'get-*'] } }, gemini: { tools: { evrything: [] } } }
+  berth.write({ services: { everything: { ...everything, tools: { deny: ['get-sum'] } } }, clients })
+  await eventually(async () => expect((await sum(3)).status).toBe(403))
+  expect((await sum(4)).json).toMatchObject({ jsonrpc: '2.0', id: 4, error: { code: -32000 } })
+  const names = ((await ask(5, 'tools/list')).json.result as { tools: { name: string }[] }).tools.map(
+    ({ name }) => name,
+  )
+  expect(names).toContain('echo')
+  expect(names.filter((name) => name === 'get-sum' || !/^(echo|get-)/.test(name))).toEqual([])
+  await eventually(async () => expect((await berth.cli('problems')).out).toContain('There is no service evrything'))
+  // Whoever starts now is told from the beginning.
+  const body = { jsonrpc: '2.0', id: 6, method: 'tools/call', params: { name: 'get-sum' } }
+  expect((await berth.post(berth.port, body, { client: 'cursor' })).status).toBe(403)
+  await calls.more(5)
+
+  berth.write({ services: { everything } })
+  await eventually(async () => expect((await sum(7)).body).toContain('is 3'))
+  expect((await ask(8, 'tools/list')).body).toBe(whole.replace('"id":1}', '"id":8}'))
+  await calls.more(5)
+  await calls.stop()
+  expect([calls.failures, stream.open]).toEqual([[], true])
+  stream.close()
+}, 60_000)
+
 test('two services that swap their ports', async () => {
   const [a, b] = [berth.port + 1, berth.port + 2]
   berth.write({ services: { everything, one: { ...everything, port: a }, two: { ...memory, port: b } } })

@@ -57,7 +57,7 @@ function speaking(variant: string, era: Era = 'auto'): Service {
 async function start(definition: Service): Promise<{ socket: string; status: () => AdapterStatus; adapter: Adapter }> {
   const statuses: AdapterStatus[] = []
   const events = { status: (status: AdapterStatus) => void statuses.push(status), ended: () => undefined }
-  const adapter = await adapters.start(definition, 'alice', started.length + 1, 'fingerprint', events)
+  const adapter = await adapters.start(definition, 'alice', started.length + 1, 'fingerprint', events, undefined)
   started.push(adapter)
   await until('the first status', () => statuses.length > 0)
   return { adapter, socket: adapter.httpSocket, status: () => statuses.at(-1)! }

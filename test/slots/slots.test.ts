@@ -7,6 +7,8 @@ import { clusterName } from '../../src/model/names.ts'
 import { ARRIVAL_MS, IDLE_MS } from '../../src/slots/sleep.ts'
 import type { AdapterStatus, Adjustable } from '../../src/adapter/spec.ts'
 import { DEFAULT_LIMITS } from '../../src/config/limits.ts'
+import type { Policies } from '../../src/model/policy.ts'
+import { PolicyNotTaken } from '../../src/slots/adjusting.ts'
 import type { Container, Scale } from '../../src/model/service.ts'
 import type { Adapter, AdapterEvents, Adapters } from '../../src/slots/slot-parts.ts'
 import { Slots } from '../../src/slots/slots.ts'
@@ -16,6 +18,7 @@ interface Start {
   readonly slot: string
   readonly events: AdapterEvents
   readonly fingerprint: string
+  readonly policies: Policies | undefined
   up(): Promise<FakeAdapter>
   fail(reason: string): Promise<void>
 }
@@ -31,6 +34,9 @@ class FakeAdapter implements Adapter {
   sleeps: Promise<boolean> | undefined
   released = false
   deaf = false
+  /** Of an earlier version. */
+  old = false
+  readonly policies: (Policies | undefined)[] = []
   readonly #events: AdapterEvents
   #status: AdapterStatus | undefined
 
@@ -44,9 +50,11 @@ class FakeAdapter implements Adapter {
     this.end()
   }
 
-  async adjust({ scale, limits }: Adjustable): Promise<void> {
+  async adjust({ scale, limits }: Adjustable, policies: Policies | undefined): Promise<void> {
     if (this.deaf) throw new Error('it does not answer')
+    if (this.old && policies) throw new PolicyNotTaken('the adapter answered 404')
     this.adjusted.push({ scale, limits })
+    this.policies.push(policies)
   }
 
   /** Says how it is, as its status from now on. */
@@ -97,13 +105,14 @@ const ALICE = [client('alice')]
 function setUp(generations = new Map<string, number>()) {
   const starts: Start[] = []
   const adapters: Adapters = {
-    start(each, group, generation, fingerprint, events) {
+    start(each, group, generation, fingerprint, events, policies) {
       const slot = clusterName(each.name, group, generation)
       const { promise, resolve, reject } = Promise.withResolvers<Adapter>()
       starts.push({
         slot,
         events,
         fingerprint,
+        policies,
         up: async () => {
           const adapter = new FakeAdapter(slot, events)
           resolve(adapter)
@@ -291,6 +300,35 @@ describe('slots', () => {
     slots.sync([service('a', { scale, limits })], ALICE)
     expect(adapter.adjusted).toMatchObject([{ scale }, { scale, limits }])
     expect(stateOf(slots)).toEqual(['alice@1 up'])
+  })
+
+  test('an adapter starts with the policies of its clients, and is told when they change', async () => {
+    const { slots, starts } = setUp()
+    const shared = (allow: string[]) => service('a', { isolation: 'shared', tools: { allow } })
+    const clients = [client('alice', { tools: { a: ['read'] } }), client('bob'), client('carol', { services: ['b'] })]
+    slots.sync([shared(['r*'])], clients)
+    slots.demand('a|*@1')
+    const bob = { tools: { allow: [['r*']], deny: [] } }
+    const before = { alice: { tools: { allow: [['r*'], ['read']], deny: [] } }, bob }
+    expect(starts[0]!.policies).toEqual(before)
+    const adapter = await starts[0]!.up()
+    slots.sync([shared(['r*'])], clients)
+    expect(adapter.policies).toEqual([])
+    slots.sync([shared(['r*'])], [client('alice'), ...clients.slice(1)])
+    slots.sync([shared(['*'])], [client('alice'), ...clients.slice(1)])
+    expect(adapter.policies).toEqual([{ alice: bob, bob }, undefined])
+    expect(stateOf(slots)).toEqual(['*@1 up'])
+  })
+
+  test('one that an earlier version has started and that takes no policies is replaced', async () => {
+    const { slots, starts } = setUp()
+    slots.sync([service('a')], ALICE)
+    slots.demand('a|alice@1')
+    const adapter = await starts[0]!.up()
+    adapter.old = true
+    slots.sync([service('a')], [client('alice', { tools: { '*': [] } })])
+    await vi.advanceTimersByTimeAsync(1)
+    expect(stateOf(slots)).toEqual(['alice@2 asleep'])
   })
 
   test('other settings reach one that did not hear at first, and one that was falling asleep', async () => {
