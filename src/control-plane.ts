@@ -5,25 +5,23 @@ import { EventEmitter, once } from 'node:events'
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 
-import type { Logger } from 'pino'
-
 import { findContainment } from './adapter/containment.ts'
 import { allowedPaths } from './allowed.ts'
 import { writeApiAddress } from './api/address.ts'
 import { createApi } from './api/app.ts'
 import { serveApi, type ApiServer } from './api/server.ts'
 import { adminToken } from './api/token.ts'
-import type { View } from './api/view.ts'
 import { TYPE_OF } from './compile/snapshot.ts'
 import { createAuthenticating } from './authenticating.ts'
 import { Certificates } from './config/certificates.ts'
-import type { ConfigFile } from './config/file.ts'
-import type { Config, ConfigText } from './config/load.ts'
+import type { Config } from './config/load.ts'
+import type { ControlPlane, ControlPlaneOptions } from './control-plane-options.ts'
 import { createDeploying } from './deploying.ts'
 import { Deployments } from './deployments.ts'
 import { Engines } from './docker/engines.ts'
 import { createEnvoy, engineSocket, envoyApi } from './envoy-api.ts'
 import { configOf, followConfig } from './follow-config.ts'
+import { Measuring } from './measuring.ts'
 import { callAddress } from './model/address.ts'
 import { TIERS } from './model/client.ts'
 import { OperatorError } from './model/operator-error.ts'
@@ -34,8 +32,9 @@ import { formOf, Patching, remembering } from './patching.ts'
 import { createPlanning } from './planning.ts'
 import { Reconciler } from './reconcile.ts'
 import { createRegistering } from './registering.ts'
+import { startRecording } from './recording.ts'
 import { createReleasing } from './releasing.ts'
-import { restartProblems, teller, withReasons } from './problems.ts'
+import { restartProblems, telling, withReasons } from './problems.ts'
 import { refusalProblem, registrationOf, urlOf } from './rows.ts'
 import { createAdapters, logFile } from './slots/adapters.ts'
 import { oldest } from './slots/envoy-binary.ts'
@@ -60,31 +59,6 @@ import type { Store } from './store/store.ts'
 import { createCodec } from './xds/codec.ts'
 import { createView, servedPorts } from './viewing.ts'
 import { XdsServer } from './xds/server.ts'
-
-export interface ControlPlaneOptions {
-  readonly home: string
-  readonly cache: string
-  /** The file to serve and watch; undefined: the text alone, as with the quickstart. */
-  readonly file: ConfigFile | undefined
-  readonly text: ConfigText
-  readonly env: NodeJS.ProcessEnv
-  readonly version: string
-  readonly log: Logger
-  /** A line for people while something takes long. */
-  readonly progress: (line: string) => void
-  /** Problems that were not there before, for people. */
-  readonly problem: (problem: Problem) => void
-  /** Ends the start early. */
-  readonly signal: AbortSignal
-}
-
-export interface ControlPlane {
-  readonly view: View
-  /** Resolves when Envoy serves every configured service. Rejects when the control plane stops before. */
-  readonly ready: Promise<void>
-  /** Drains and ends everything. Resolves when nothing is left. */
-  stop(): Promise<void>
-}
 
 /** The flag keeps an adapter's memory after load at a third, for a few per cent of its throughput (performance.md §3). */
 const ADAPTER = [process.execPath, '--max-semi-space-size=1', join(import.meta.dirname, 'adapter.cjs')] as const
@@ -199,8 +173,13 @@ async function start(
     changed: () => reconciler.changed(),
     log: (message, fields) => log.info(fields, message),
   })
+  const measuring = new Measuring(
+    { home: folders.home, node, adminSocket, engines, envoy, log },
+    () => ({ reconciler, slots, xds, view }),
+    () => events.emit('changed'),
+  )
   const slots = new Slots({
-    adapters,
+    adapters: measuring.following(adapters),
     generations: store,
     routed: (service) => xds.has(TYPE_OF.routes, service),
     beside: (unit) => releasing.beside(unit),
@@ -241,6 +220,13 @@ async function start(
     changed: () => reconciler.changed(),
     log: (message, fields) => log.info(fields, message),
   })
+  const recording = startRecording({
+    store,
+    folders,
+    clients: () => config.clients,
+    placed: () => reconciler.placed,
+    changed: () => events.emit('changed'),
+  })
   const problems = (): Problem[] => [
     ...engines.problems(),
     ...restartProblems(firstConfig, config),
@@ -250,12 +236,14 @@ async function start(
     ...releasing.problems(),
     ...secrets.problems(),
     ...authenticating.problems(),
+    ...recording.problems(),
     ...envoy.problems(),
     ...xds.refusals().flatMap((refusal) => (patching.explains(refusal) ? [] : refusalProblem(refusal))),
     ...patching.problems(),
     ...registering.problems(),
+    ...measuring.problems(),
   ]
-  const tell = teller(problems, (problem) => options.problem(problem))
+  const tell = telling(problems, options.problem)
 
   const reconciler = new Reconciler({
     slots,
@@ -274,6 +262,7 @@ async function start(
     auth: authenticating.auth,
     node,
     hosts: envoyHost === undefined ? [] : [envoyHost],
+    requestLog: recording.file,
     living,
     envoyVersion: () => oldest(envoy.versions),
     deployments,
@@ -306,6 +295,7 @@ async function start(
   const applyConfig = (next: Config): void => {
     registering.configure(next.consul)
     config = next
+    measuring.configure(config)
     engines.configure(config.engines)
     authenticating.configure(config.auth)
     reconciler.setConfig(config, engines.runtimes())
@@ -325,7 +315,7 @@ async function start(
     engines.close()
     stopLogs()
     rmSync(join(folders.home, 'api.json'), { force: true })
-    await api?.close()
+    await Promise.all([api?.close(), measuring.close()])
     // First of all, so that nobody new is sent here.
     await registering.close(!keep)
     await Promise.all([trials.stop(), adapters.endSpares()])
@@ -341,9 +331,27 @@ async function start(
       await envoy.stop()
     }
     xds.close()
+    await recording.close(!keep)
     if (!keep) removeSockets(folders, external !== undefined)
   }
 
+  const isReady = (): boolean => envoy.state === 'running' && xds.synced(SERVED_TYPES)
+  const view = createView({
+    startedAt,
+    version,
+    binary: binary?.version,
+    isReady,
+    envoy,
+    xds,
+    reconciler,
+    slots,
+    config: () => config,
+    certificates,
+    deployments,
+    releasing,
+    problems,
+    dind: async () => engines.dind(),
+  })
   const stopLogs = watchLogs(folders.logs, (reason) => log.warn({ reason }, 'the log files cannot be kept small'))
   const running = store.processes().length > 0
   let api: ApiServer | undefined
@@ -361,24 +369,6 @@ async function start(
         `Port ${config.ports.gateway} of the gateway is taken by another process ` +
           `(\`ss -ltnp 'sport = :${config.ports.gateway}'\` names it). End it, or set ports.gateway to another port.`,
       )
-    const isReady = (): boolean => envoy.state === 'running' && xds.synced(SERVED_TYPES)
-    const view = createView({
-      startedAt,
-      version,
-      binary: binary?.version,
-      isReady,
-      envoy,
-      xds,
-      reconciler,
-      slots,
-      config: () => config,
-      certificates,
-      deployments,
-      releasing,
-      problems,
-      dind: async () => engines.dind(),
-    })
-
     api = await serveApi(
       createApi({
         view,
@@ -406,6 +396,7 @@ async function start(
         releasing,
         secrets: secrets.api,
         tokens: authenticating.desk,
+        recorded: recording,
         token: await adminToken(folders.home),
         envoyHost,
         onBug: (error) => log.error({ err: error }, 'the control API failed'),

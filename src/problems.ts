@@ -4,6 +4,17 @@ import type { Config } from './config/load.ts'
 import { problemLine, type Problem } from './model/problem.ts'
 import { processTuning } from './model/tuning.ts'
 
+/** Tells each problem once, and again when it comes back: call it whenever they may be others. */
+export function telling(problems: () => readonly Problem[], tell: (problem: Problem) => void): () => void {
+  const told = new Set<string>()
+  return () => {
+    const now = new Map(problems().map((problem) => [problemLine(problem), problem]))
+    for (const [line, problem] of now) if (!told.has(line)) tell(problem)
+    told.clear()
+    for (const line of now.keys()) told.add(line)
+  }
+}
+
 /** What a running control plane cannot change about itself. */
 export function restartProblems(first: Config, now: Config): Problem[] {
   return [...apiProblems(first, now), ...processProblems(first, now)]
@@ -39,15 +50,4 @@ function apiProblems(first: Config, now: Config): Problem[] {
 export function withReasons(problems: readonly Problem[], reasons: readonly Problem[]): Problem[] {
   const explained = new Set(reasons.map(({ about }) => about))
   return [...problems.filter(({ about }) => !explained.has(about)), ...reasons]
-}
-
-/** Tells problems that were not there when it was called last. */
-export function teller(problems: () => readonly Problem[], tell: (problem: Problem) => void): () => void {
-  let told: ReadonlySet<string> = new Set()
-  return () => {
-    const now = new Map(problems().map((problem) => [problemLine(problem), problem]))
-    const before = told
-    told = new Set(now.keys())
-    for (const [line, problem] of now) if (!before.has(line)) tell(problem)
-  }
 }

@@ -56,6 +56,8 @@ export interface ReconcileOptions {
   readonly node: string
   /** Further host names that requests are addressed to, which the operator has written somewhere. */
   readonly hosts: readonly string[]
+  /** The file in which Envoy records requests; absent: it does not. */
+  readonly requestLog?: string
   /** Release of the oldest Envoy that is served; undefined: nobody knows. */
   readonly envoyVersion?: () => string | undefined
   /** An engine has containers of this node that belong to no live slot. */
@@ -246,7 +248,7 @@ export class Reconciler {
   }
 
   async #reconcile(config: Config): Promise<void> {
-    const { slots, store, deployments, releases } = this.#options
+    const { slots, store, deployments, releases, certificates, hosts, requestLog, auth, patching } = this.#options
     const engines = this.#engineViews()
     deployments.look(engines)
     const { units, withPorts, gateway, leases, stored, isPortTaken, problems } = await this.#survey(
@@ -258,13 +260,12 @@ export class Reconciler {
 
     if (JSON.stringify(leases) !== JSON.stringify(stored)) store.setServices(leases)
     slots.sync(units, config.clients)
-    const { certificates, hosts, auth } = this.#options
-    const world = { slots: slots.tell(), retired: slots.retired(), views: slots.views(), auth: auth?.() }
+    const now = { slots: slots.tell(), retired: slots.retired(), views: slots.views() }
+    const world = { ...now, requestLog, auth: auth?.() }
     const compiled = compile(
       worldOf(withPorts, config, gateway, hosts, world, (files) => certificates?.of(files) ?? new Map()),
       this.#memory,
     )
-    const { patching } = this.#options
     const patched = patching?.apply(compiled, config.patches ?? [], world.slots) ?? compiled
     const version = this.#options.envoyVersion?.()
     const { resources, leftOut } = knownTo(version, patched)
@@ -281,7 +282,7 @@ export class Reconciler {
 
   /** What would be served with another configuration. It changes nothing, and has no image fetched. */
   async preview(config: Config): Promise<Preview> {
-    const { slots, patching, releases, certificates, hosts } = this.#options
+    const { slots, patching, releases, certificates, hosts, requestLog, auth } = this.#options
     const version = this.#options.envoyVersion?.()
     const versions = this.#placed.flatMap((each) => rolesOf(each.versions))
     const used = new Set(versions.map(({ service: { backend } }) => backend.kind === 'image' && backend.image))
@@ -295,8 +296,7 @@ export class Reconciler {
     )
     const now = { current: slots.current(), views: slots.views() }
     const next = previewSlots(units, config.clients, now)
-    const auth = previewAuth(config.auth, this.#options.auth?.())
-    const world = { slots: next.slots, retired: slots.retired(), views: next.views, auth }
+    const world = { ...next, retired: slots.retired(), requestLog, auth: previewAuth(config.auth, auth?.()) }
     let peeked: Peeked | undefined
     const compiled = compile(
       worldOf(withPorts, config, gateway, hosts, world, (files) => {

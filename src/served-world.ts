@@ -33,7 +33,15 @@ export function worldOf(
   { bind, clients, tuning }: Pick<Config, 'bind' | 'clients' | 'tuning'>,
   gatewayPort: number,
   hosts: readonly string[],
-  { slots, retired, views, auth }: Pick<World, 'slots' | 'retired' | 'auth'> & { readonly views: readonly SlotView[] },
+  {
+    slots,
+    retired,
+    views,
+    requestLog,
+    auth,
+  }: Pick<World, 'slots' | 'retired' | 'requestLog' | 'auth'> & {
+    readonly views: readonly SlotView[]
+  },
   certificates?: Certificates['of'],
 ): World {
   const withPort = withPorts.filter(({ port }) => port !== undefined).map(({ service }) => service)
@@ -52,6 +60,7 @@ export function worldOf(
     gatewayPort,
     auth,
     tuning,
+    requestLog,
     certificates: certificates?.(tlsOf(withPort, tuning)) ?? new Map(),
     routes: { hosts: [...new Set([...HOSTS, ...bound, ...hosts])], holdMs: HOLD_MS },
   }

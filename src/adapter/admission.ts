@@ -167,6 +167,7 @@ export class Admission<T extends Turn = Turn> {
 
   #go({ value: { turn, timeoutMs, timer }, since }: Place<T>, now: number): void {
     clearTimeout(timer)
+    this.#room.counters.waited(now - since)
     turn.go(Math.max(1, timeoutMs - (now - since)))
   }
 

@@ -46,6 +46,10 @@ export interface Leg {
 }
 
 export class BridgeToModern implements SessionServer {
+  get where(): string | undefined {
+    return this.#server.where
+  }
+
   /** So is the server; a slow reader must not slow it down. */
   readonly shared = true
   readonly sessions = new Set<Session>()

@@ -73,6 +73,11 @@ export abstract class Connection<P extends Pending = Pending, T extends Turn = T
     return this.#stdio?.life
   }
 
+  /** Where it runs, for people. */
+  get where(): string | undefined {
+    return this.#stdio?.where
+  }
+
   /** It has not answered its pings, and has said nothing since. */
   get silent(): boolean {
     return this.#pulse.silent

@@ -9,6 +9,7 @@ import { SPEC_BYTES, type Adjustable } from './spec.ts'
 /**
  * Serves `GET /status`, `GET /watch`, `POST /adjust?warm=<n>&max=<n>&min=<n>&concurrency=<n>&queue=<n>&timeout=<ms>`
  * (without `max`: as many as there are sessions), `POST /policy` (body: Policies in JSON, or null) and `POST /drain?deadline=<ms>&since=<ms>`; `drain` is called for the last.
+ * `GET /sessions` lists the sessions, `POST /sessions/end?id=<id>` ends one of them.
  * With `since` (milliseconds since 1970) only where nobody has used the slot after that: else it is 409, and nothing changes.
  */
 export function createControlServer(slot: Slot, drain: (deadlineMs: number) => void): Server {
@@ -31,6 +32,11 @@ export function createControlServer(slot: Slot, drain: (deadlineMs: number) => v
       // What has come as far as this machine's kernel counts: it is read before the second turn of the event loop.
       return since === null ? decide() : void setImmediate(() => setImmediate(decide))
     }
+    if (route === 'GET /sessions') return reply(res, 200, slot.sessions())
+    if (route === 'POST /sessions/end') {
+      const found = slot.endSession(new URLSearchParams(query).get('id') ?? '')
+      return reply(res, found ? 200 : 404, found ? slot.status : { error: 'There is no such session.' })
+    }
     if (route === 'POST /adjust') {
       const wanted = adjustable(new URLSearchParams(query))
       if (!wanted) return reply(res, 400, { error: 'Give scale and limits as whole numbers; only max may be absent.' })
@@ -38,7 +44,10 @@ export function createControlServer(slot: Slot, drain: (deadlineMs: number) => v
       return reply(res, 200, slot.status)
     }
     if (route === 'POST /policy') return void police(slot, req, res)
-    reply(res, 404, { error: 'Use GET /status, GET /watch, POST /adjust, POST /policy or POST /drain.' })
+    reply(res, 404, {
+      error:
+        'Use GET /status, GET /watch, GET /sessions, POST /sessions/end, POST /adjust, POST /policy or POST /drain.',
+    })
   })
   server.keepAliveTimeout = 0
   return server

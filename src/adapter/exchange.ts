@@ -80,6 +80,7 @@ export class PostExchange implements Exchange {
 
   answer(text: string, headers?: Record<string, string>): void {
     this.#unanswered--
+    this.#res.label?.answered?.(text)
     if (this.#stream) {
       this.#stream.append(text)
       if (this.#unanswered === 0) this.#stream.end()

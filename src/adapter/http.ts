@@ -60,6 +60,7 @@ function notServed(req: HttpRequest, allow: string): Refusal {
 function openStream(slot: Slot, req: HttpRequest, res: HttpResponse): void {
   const session = sessionOf(slot, req)
   if ('status' in session) return sendRefusal(res, session)
+  session.answeredBy(res)
   const lastEventId = req.headers['last-event-id']
   if (lastEventId === undefined) return session.openGetStream(res)
   if (session.resume(res, lastEventId)) return
@@ -71,6 +72,7 @@ function openStream(slot: Slot, req: HttpRequest, res: HttpResponse): void {
 function endSession(slot: Slot, req: HttpRequest, res: HttpResponse): void {
   const session = sessionOf(slot, req)
   if ('status' in session) return sendRefusal(res, session)
+  session.answeredBy(res)
   slot.close(session)
   res.send(204, {}, '')
 }

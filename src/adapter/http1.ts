@@ -4,6 +4,7 @@
 import { STATUS_CODES } from 'node:http'
 import { createServer, type Server, type Socket } from 'node:net'
 
+import type { CallLabel } from './call-label.ts'
 import { BodyReader, type BodySink } from './http1-body.ts'
 import { readHead, type Headers, type RequestHead } from './http1-head.ts'
 
@@ -92,6 +93,10 @@ export class HttpRequest {
 
 /** The answer to one request: whole, or as a stream of parts. All text is wire text, one character per byte. */
 export class HttpResponse {
+  /** What it says of its request to Envoy. */
+  label: CallLabel | undefined
+  /** A header line for Envoy, too: of which session it is. */
+  session = ''
   readonly #connection: HttpConnection
   readonly #withoutBody: boolean
   #state: 'held' | 'streaming' | 'ended' = 'held'
@@ -179,6 +184,8 @@ export class HttpResponse {
 
   #head(status: number, headers: Readonly<Record<string, string>>): string {
     let head = status === 200 ? 'HTTP/1.1 200 OK\r\n' : `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n`
+    if (this.label) head += this.label.headers
+    head += this.session
     for (const name in headers) head += `${name}: ${headers[name]}\r\n`
     return this.#connection.last ? `${head}connection: close\r\n` : head
   }

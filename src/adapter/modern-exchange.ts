@@ -82,6 +82,7 @@ export class ModernExchange implements OpenStream {
     if (this.#over) return
     this.#over = true
     clearTimeout(this.#holdTimer)
+    this.#res.label?.answered?.(text)
     const shown = this.shown(text)
     if (!this.#streaming) return sendJson(this.#res, status, shown)
     this.#write(shown)

@@ -34,6 +34,11 @@ export class ModernServer {
     return this.#current?.choked === true
   }
 
+  /** Where it runs, for people; undefined: it does not at this moment. */
+  get where(): string | undefined {
+    return this.#current?.where
+  }
+
   /** The server has answered a request. */
   answered(): void {
     this.#pool.health.recovered()

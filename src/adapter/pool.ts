@@ -56,6 +56,7 @@ export class ProcessPool {
   readonly #shared = new Map<string, Set<ServerProcess>>()
   readonly #spares: Spares
   readonly #probes = new WeakSet<Connection>()
+  readonly #unresponsive = new WeakSet<Connection>()
   /** Those that were started, or are being; the others of `#all` wait for a place (`scale.max`). */
   readonly #placed = new Set<Connection>()
   /** Resolves when the next process is gone. */
@@ -360,11 +361,13 @@ export class ProcessPool {
     try {
       await process.start(async (sink) => {
         await this.#place(process)
+        this.room.counters.starts += 1
         return this.#start(sink)
       })
     } catch (error) {
       this.#gone(process)
       if (!(error instanceof StartFailure)) throw error
+      this.room.counters.exits.not_started += 1
       if (!this.#spares.failed(process, error.message)) {
         this.health.failed(error.message, error instanceof EngineAway ? this.#bounds.engineRetryMs : undefined)
       }
@@ -379,6 +382,8 @@ export class ProcessPool {
 
   #ended(process: Connection, reason: string, asked: boolean): void {
     this.#gone(process)
+    const exit = this.#unresponsive.has(process) ? 'unresponsive' : asked ? 'stopped' : 'ended'
+    this.room.counters.exits[exit] += 1
     if (!asked && !this.#probes.has(process) && !this.#spares.failed(process, reason)) this.health.failed(reason)
     this.#events.ended(process)
     this.#spares.refill()
@@ -402,6 +407,7 @@ export class ProcessPool {
 
   /** Its sessions end at once, and not only with what is left of it. */
   #giveUp(process: Connection, reason: string): void {
+    this.#unresponsive.add(process)
     this.release(process)
     if (!this.#spares.failed(process, reason)) this.health.failed(reason)
     this.#events.ended(process)

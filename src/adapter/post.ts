@@ -50,6 +50,7 @@ function receive(slot: Slot, req: HttpRequest, res: HttpResponse, text: string, 
   const read = batch ? readBatch(text) : readMessage(text)
   if ('invalid' in read) return sendRefusal(res, invalid(read.invalid))
   const messages = Array.isArray(read) ? read : [read]
+  res.label = slot.labels.of(messages)
   // Before anything is made of them, whatever their era: headers say nothing that counts here.
   const denied = slot.policies.denied(clientOf(req), messages)
   if (denied) return sendRefusal(res, denied.refusal, denied.id)
@@ -63,6 +64,7 @@ function receive(slot: Slot, req: HttpRequest, res: HttpResponse, text: string, 
   }
   const session = sessionOf(slot, req)
   if ('status' in session) return sendRefusal(res, session, firstId)
+  session.answeredBy(res)
   if (isInitialize(first)) return sendRefusal(res, invalid('The session is initialized already.'), firstId)
   if (batch && !allowsBatches(session.version)) {
     return sendRefusal(res, invalid(`There are no batches in version ${session.version}. Send one message.`))
@@ -115,6 +117,7 @@ async function initialize(
   const exchange = new PostExchange(res, { requests: 1, batch: false, onEnd: () => slot.finish(1) })
   try {
     const { session, answer } = await slot.open(clientOf(req), initializeRequest(message, parsed))
+    session?.answeredBy(res)
     // Nobody would ever use or end the session of a client that has gone.
     if (session && !exchange.reachable) slot.close(session)
     exchange.answer(answer, session && { 'mcp-session-id': session.id })

@@ -1,6 +1,8 @@
 // Who is next at a server: what is beyond limits.concurrency waits by tier, in rounds of its clients, with ageing
 // (design §5). No clock and no I/O: times are given in, in milliseconds, and never go back. Steps are O(1).
 
+import { Counting } from './counters.ts'
+
 /** From the tier that is served first to the last. */
 export const TIERS = ['enterprise', 'pro', 'free'] as const
 export type Tier = (typeof TIERS)[number]
@@ -57,13 +59,14 @@ class List<N extends Node<N>> {
   }
 }
 
-/** What of a slot is with its servers and what waits, over the queues of all its processes. */
+/** What of a slot is with its servers and what waits, over the queues of all its processes, and what has been. */
 export class WaitingRoom {
   /** How many may wait. */
   places: number
   readonly #limitBytes: number
   readonly #shared: boolean
   readonly #own = new Map<string, number>()
+  readonly counters = new Counting()
   running = 0
   #waiting = 0
   #bytes = 0

@@ -1,6 +1,6 @@
 // A legacy session (`Mcp-Session-Id`): one client's conversation with one process, its streams and what waits for one.
 
-import { randomBytes } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 
 import type { Bounds } from './bounds.ts'
 import type { Refusal } from './error.ts'
@@ -20,6 +20,8 @@ export interface SessionServer {
   /** Nothing more should be given to it now. */
   readonly choked: boolean
   readonly sessions: Set<Session>
+  /** Its process or container; undefined: none at this moment. */
+  readonly where: string | undefined
   /** Sends a client's request; the exchange gets the response, or a refusal. */
   request(exchange: Exchange, session: Session, message: RequestMessage): void
   notify(session: Session, message: NotificationMessage): void
@@ -46,6 +48,9 @@ export interface SessionContext {
   changed(): void
 }
 
+/** Enough to tell all sessions of all time apart. */
+const RECORD_CHARACTERS = 32
+
 interface WaitingMessage {
   readonly text: string
   /** The key of the server's request; undefined: a notification. */
@@ -55,6 +60,11 @@ interface WaitingMessage {
 export class Session implements StreamOwner {
   /** 256 bits in visible ASCII: unguessable, and not used as a login (mcp.md §1.2, Sessions). */
   readonly id: string
+  /** What records call it: a hash, with which nobody can speak in the session. */
+  readonly record: string
+  readonly startedAt = Date.now()
+  /** HTTP requests, with the one that began it. */
+  requests = 0
   /** The client that it is bound to; another client's use of the id is refused. */
   readonly client: string
   readonly server: SessionServer
@@ -83,6 +93,7 @@ export class Session implements StreamOwner {
   constructor(context: SessionContext, client: string, server: SessionServer, capabilities: ReadonlySet<string>) {
     this.#context = context
     this.id = `${context.mark ?? ''}${randomBytes(32).toString('base64url')}`
+    this.record = createHash('sha256').update(this.id).digest('hex').slice(0, RECORD_CHARACTERS)
     this.bounds = context.bounds
     this.client = client
     this.server = server
@@ -117,6 +128,12 @@ export class Session implements StreamOwner {
   /** True while a message would have to wait. */
   get unreachable(): boolean {
     return !this.#newestExchange() && this.#gets.size === 0
+  }
+
+  /** A request of it is answered by this: Envoy's log says so, without the id itself. */
+  answeredBy(res: HttpResponse): void {
+    this.requests++
+    res.session = `x-berth-session: ${this.record}\r\n`
   }
 
   /** The events of a POST; requests of the server that wait go out with it, as the client may never open a GET. */

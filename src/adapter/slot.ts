@@ -2,10 +2,12 @@
 
 import type { Policies } from '../model/policy.ts'
 import type { Limits } from '../model/service.ts'
-import type { AdapterSpec, AdapterStatus, Adjustable } from './spec.ts'
+import type { AdapterSession, AdapterSpec, AdapterStatus, Adjustable } from './spec.ts'
 import type { Bounds } from './bounds.ts'
 import { BridgeToModern } from './bridge-to-modern.ts'
+import { CallLabels } from './call-label.ts'
 import type { Connection } from './connection.ts'
+import type { Counting, SessionEnd } from './counters.ts'
 import { CODE, RefusalError, unavailable, type Refusal } from './error.ts'
 import type { Log } from './log.ts'
 import { idText } from './message.ts'
@@ -35,6 +37,7 @@ export class Slot {
   readonly modern: Modern
   /** What each client may do. */
   readonly policies: PolicyTable
+  readonly labels = new CallLabels()
   readonly #pool: ProcessPool
   readonly #sessions = new Map<string, Session>()
   readonly #openStreams = new Set<OpenStream>()
@@ -86,6 +89,10 @@ export class Slot {
     ]
   }
 
+  get #counters(): Counting {
+    return this.#pool.room.counters
+  }
+
   get status(): AdapterStatus {
     const { lastFailure, failing, count } = this.#pool.health
     return {
@@ -103,6 +110,7 @@ export class Slot {
       ...(lastFailure === undefined ? {} : { lastFailure }),
       ...(failing ? { failing: true } : {}),
       eras: this.modern.eras.verdict,
+      counters: this.#counters,
       expected: this.#expected,
       activeAt: this.#activeAt,
     }
@@ -254,9 +262,33 @@ export class Slot {
     return { session, answer }
   }
 
+  /** The sessions that there are. */
+  sessions(): AdapterSession[] {
+    return [...this.#sessions.values()].map((session) => ({
+      id: session.record,
+      client: session.client,
+      tier: session.tier,
+      version: session.version,
+      startedAt: session.startedAt,
+      lastUsed: session.lastUsed,
+      requests: session.requests,
+      ...(session.server.where === undefined ? {} : { server: session.server.where }),
+    }))
+  }
+
+  /** Ends a session as its client would. False: there is none of this name. @param record what records call it */
+  endSession(record: string): boolean {
+    for (const session of this.#sessions.values()) {
+      if (session.record !== record) continue
+      this.close(session)
+      return true
+    }
+    return false
+  }
+
   /** Ends a session, its streams and what it still waits for; a process of its own with it. */
-  close(session: Session, refusal = SESSION_ENDED): void {
-    this.#sessions.delete(session.id)
+  close(session: Session, why: SessionEnd = 'closed', refusal = SESSION_ENDED): void {
+    if (this.#sessions.delete(session.id)) this.#counters.sessionEnds[why] += 1
     this.#end(session, refusal)
   }
 
@@ -276,7 +308,7 @@ export class Slot {
       clearTimeout(this.#deadline)
     }
     for (const timer of this.#timers) clearInterval(timer)
-    for (const session of this.#sessions.values()) this.close(session, STOPPING)
+    for (const session of this.#sessions.values()) this.close(session, 'stopped', STOPPING)
     await this.#pool.close()
   }
 
@@ -302,7 +334,7 @@ export class Slot {
       return this.#changed()
     }
     for (const session of process.sessions) {
-      this.#sessions.delete(session.id)
+      if (this.#sessions.delete(session.id)) this.#counters.sessionEnds.server += 1
       session.end()
     }
     process.sessions.clear()
@@ -319,10 +351,10 @@ export class Slot {
     if (count >= (this.#ownProcesses ? Math.min(sessions, processSessions) : sessions)) {
       const oldest = this.#longestIdle(0)
       if (!oldest) throw new RefusalError(unavailable('Too many sessions are open, and all of them are in use.', 5))
-      this.close(oldest)
+      this.close(oldest, 'evicted')
     } else if (this.#ownProcesses && count >= (this.#pool.ceiling ?? Infinity)) {
       const resting = this.#longestIdle(restingMs)
-      if (resting) this.close(resting)
+      if (resting) this.close(resting, 'evicted')
     }
   }
 
@@ -345,10 +377,10 @@ export class Slot {
     while (this.#ownProcesses && this.#sessions.size > this.bounds.restingSessions) {
       const resting = this.#longestIdle(this.bounds.restingMs)
       if (!resting) break
-      this.close(resting)
+      this.close(resting, 'idle')
     }
     for (const session of this.#sessions.values()) {
-      if (session.idle && now - session.lastUsed >= this.bounds.sessionIdleMs) this.close(session)
+      if (session.idle && now - session.lastUsed >= this.bounds.sessionIdleMs) this.close(session, 'idle')
       else session.expire(now)
     }
     this.modern.sweep(now)

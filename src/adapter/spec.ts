@@ -2,6 +2,9 @@
 
 import type { Policies } from '../model/policy.ts'
 import type { Era, Isolation, Limits, Scale } from '../model/service.ts'
+import type { Counters } from './counters.ts'
+
+export { EXITS, SESSION_ENDS, WAIT_BOUNDS_MS, type Counters } from './counters.ts'
 
 /** In the adapter's environment, as JSON: what a local server's command begins with here; absent: it finds that out. */
 export const CONTAINMENT_VARIABLE = 'BERTH_CONTAINMENT'
@@ -114,6 +117,8 @@ export interface AdapterStatus {
   readonly failing?: boolean
   /** What is known of the eras that the server speaks. */
   readonly eras: ErasKnown
+  /** Absent: an earlier version of Berth. */
+  readonly counters?: Counters
   /** Requests that are still arriving, subscriptions that are being opened, calls that wait for their client's input. */
   readonly expected: number
   /**
@@ -121,6 +126,21 @@ export interface AdapterStatus {
    * change of it alone is no line of `GET /watch`.
    */
   readonly activeAt: number
+}
+
+/** One of the answer of `GET /sessions` on the control socket, a list of them. Times are milliseconds since 1970. */
+export interface AdapterSession {
+  /** What records call it, and `POST /sessions/end?id=<id>` takes: a hash of what its client has. */
+  readonly id: string
+  readonly client: string
+  readonly tier: string
+  /** The revision of MCP that was agreed on. */
+  readonly version: string
+  readonly startedAt: number
+  readonly lastUsed: number
+  readonly requests: number
+  /** The process or container that serves it; absent: none at this moment. */
+  readonly server?: string
 }
 
 /** One line on file descriptor 3 once both sockets listen, then the descriptor is closed. */

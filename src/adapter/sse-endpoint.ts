@@ -4,6 +4,7 @@
 import { randomBytes } from 'node:crypto'
 
 import type { Bounds } from './bounds.ts'
+import type { CallLabel } from './call-label.ts'
 import { CHOKED, CODE, errorMessage, RefusalError, sendRefusal, unavailable, type Refusal } from './error.ts'
 import type { Exchange } from './exchange.ts'
 import { clientOf, tierOf, versionRefusal } from './headers.ts'
@@ -57,8 +58,9 @@ export class SseEndpoint {
     receiveJson(this.#slot, req, res, (text, parsed) => {
       const message = Array.isArray(parsed) ? { invalid: 'Send one message, not a batch.' } : readMessage(text)
       if ('invalid' in message) return sendRefusal(res, invalid(message.invalid))
+      res.label = this.#slot.labels.of([message])
       const denied = this.#slot.policies.denied(connection.client, [message])
-      const refusal = denied ? connection.deny(message, denied.refusal) : connection.receive(req, message, parsed)
+      const refusal = denied ? connection.deny(message, denied.refusal) : connection.receive(req, res, message, parsed)
       if (refusal) sendRefusal(res, refusal, message.kind === 'request' ? idText(message) : 'null')
       else sendAccepted(res)
     })
@@ -108,7 +110,7 @@ class Connection implements StreamOwner {
   }
 
   /** Takes a message, or says why not. */
-  receive(req: HttpRequest, message: Message, parsed: unknown): Refusal | undefined {
+  receive(req: HttpRequest, res: HttpResponse, message: Message, parsed: unknown): Refusal | undefined {
     if (!this.stream.connected || this.stream.ended) return UNKNOWN
     if (this.stream.waitingBytes > this.bounds.slowStreamBytes) return NOT_READING
     if (isModern(req, [message])) return invalid('This endpoint is one of the version 2024-11-05. Use /mcp.')
@@ -119,6 +121,7 @@ class Connection implements StreamOwner {
     }
     const session = this.#session
     if (!session) return { status: 400, code: CODE.server, message: 'Initialize first, and wait for the answer.' }
+    session.answeredBy(res)
     const refusal = versionRefusal(req, session)
     if (refusal) return refusal
     const { choked } = session.server
@@ -129,7 +132,7 @@ class Connection implements StreamOwner {
     else {
       const full = choked ? CHOKED : this.#slot.begin(1)
       if (full) this.#refuse(message, full)
-      else give(session, message, this.#exchange())
+      else give(session, message, this.#exchange(res.label))
     }
     return undefined
   }
@@ -192,6 +195,7 @@ class Connection implements StreamOwner {
       if (session && !this.stream.connected) this.#slot.close(session)
       exchange.answer(answer)
       this.#session = session
+      if (session) session.requests++
       if (session?.ended) this.stream.end()
       else if (session) session.attach(this.stream)
     } catch (error) {
@@ -202,8 +206,8 @@ class Connection implements StreamOwner {
     if (!this.#session && this.stream.connected) this.#awaitBegin()
   }
 
-  #exchange(): Exchange {
-    return new SseExchange(this.stream, () => this.#slot.finish(1))
+  #exchange(label?: CallLabel): Exchange {
+    return new SseExchange(this.stream, label, () => this.#slot.finish(1))
   }
 }
 
@@ -211,11 +215,13 @@ class Connection implements StreamOwner {
 class SseExchange implements Exchange {
   sent = false
   readonly #stream: EventStream
+  readonly #label: CallLabel | undefined
   readonly #onEnd: () => void
 
   /** `onEnd` is called once, when the request is answered or nobody waits for that any more. */
-  constructor(stream: EventStream, onEnd: () => void) {
+  constructor(stream: EventStream, label: CallLabel | undefined, onEnd: () => void) {
     this.#stream = stream
+    this.#label = label
     this.#onEnd = onEnd
   }
 
@@ -232,6 +238,7 @@ class SseExchange implements Exchange {
   }
 
   answer(text: string): void {
+    this.#label?.answered?.(text)
     this.push(text)
     this.#onEnd()
   }

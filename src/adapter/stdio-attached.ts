@@ -31,12 +31,14 @@ export function attachedStarter(options: AttachedOptions): StartStdio {
 
 class Attachment extends ContainerStream implements StdioServer {
   readonly life: string
+  readonly where: string
   readonly #told: Promise<void>
 
   constructor(options: AttachedOptions, life: string, socket: Socket, head: Buffer, sink: StdioSink) {
     const stderr = createStderrLog(options.log, {})
     super(socket, head, options.messageBytes, sink, stderr)
     this.life = life
+    this.where = `container ${options.server.name}`
     this.#told = this.#tell(options.server.name, stderr, sink)
   }
 

@@ -80,6 +80,7 @@ interface ImageInspection {
 
 class OwnContainer extends ContainerStream implements StdioServer {
   readonly life = undefined
+  readonly where: string
   readonly #server: ImageServer
   readonly #engine: EngineApi
   readonly #id: string
@@ -94,6 +95,7 @@ class OwnContainer extends ContainerStream implements StdioServer {
     super(socket, head, messageBytes, sink, stderr)
     this.#server = server
     this.#engine = engine
+    this.where = `container ${id.slice(0, 12)}`
     this.#id = id
     this.#rungMs = bounds.shutdownRungMs
     this.#gone = this.closed.then(() => (this.#abandoned ? undefined : this.#end(stderr.lastLine(), log, sink)))

@@ -67,6 +67,7 @@ function spawned(server: LocalServer, containment: Containment): Promise<ChildPr
 
 class LocalProcess implements StdioServer {
   readonly life = undefined
+  readonly where: string
   readonly #child: ChildProcessWithoutNullStreams
   readonly #stdin: LineWriter
   readonly #contained: boolean
@@ -79,6 +80,7 @@ class LocalProcess implements StdioServer {
     this.#bounds = bounds
     this.#contained = contained
     this.#child = child
+    this.where = `pid ${child.pid}`
     this.#stdin = new LineWriter(child.stdin)
     this.#exited = new Promise((settle) => void child.once('exit', () => settle()))
 

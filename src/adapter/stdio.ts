@@ -9,6 +9,8 @@ export interface StdioServer {
    * speak to one process. Undefined where the process ends with the attachment.
    */
   readonly life: string | undefined
+  /** The process or the container, for people: `pid 4711`, `container mcp-files`. */
+  readonly where: string
   /** Bytes written that the server has not taken yet. */
   readonly backlogBytes: number
   /** Writes one message, wire text without line breaks. Ignored after the end. */

@@ -13,6 +13,7 @@ import { openApi } from './openapi.ts'
 import { type Planning, planRoutes } from './plan.ts'
 import { problemDetails } from './problem-details.ts'
 import { releaseRoutes, type Releasing } from './release.ts'
+import { type Recorded, recordRoutes } from './records.ts'
 import { forward, serviceRequest } from './request.ts'
 import { type Secrets, secretRoutes } from './secrets.ts'
 import { type TokenDesk, tokenRoutes } from './tokens.ts'
@@ -33,6 +34,7 @@ export interface ApiOptions {
   readonly releasing: Releasing
   readonly secrets: Secrets
   readonly tokens: TokenDesk
+  readonly recorded: Recorded
   /** The bearer token of everything below `/api`. */
   readonly token: string
   /** Where Envoy's listeners are reached from here, when not at the addresses of their URLs. */
@@ -42,7 +44,7 @@ export interface ApiOptions {
 }
 
 export function createApi(options: ApiOptions): Hono {
-  const { view, actions, deploying, planning, releasing, token, onBug } = options
+  const { view, actions, deploying, planning, releasing, recorded, token, onBug } = options
   const app = new Hono()
   const expected = digest(`Bearer ${token}`)
 
@@ -120,6 +122,7 @@ export function createApi(options: ApiOptions): Hono {
   releaseRoutes(app, releasing, ofService)
   secretRoutes(app, options.secrets)
   tokenRoutes(app, options.tokens)
+  recordRoutes(app, recorded)
   app.get('/api/v1/mcp/problems', (context) => context.json(view.problems()))
   app.get('/api/v1/mcp/snapshot', (context) => context.json(view.snapshot()))
 

@@ -4,6 +4,7 @@ import { type ZodType, toJSONSchema } from 'zod'
 
 import { definition, deployed, deployments, deployRequest, removed, scaleRequest } from './deploy.ts'
 import { patchRow, plan, planRequest } from './plan.ts'
+import { clientRow, DEFAULT_REQUESTS, MAX_REQUESTS, requestPage, sessionEnded, sessionRow } from './records.ts'
 import { release, releaseRequest } from './release.ts'
 import { serviceRequest } from './request.ts'
 import { TOKEN_SCHEMAS, tokenPaths } from './tokens-openapi.ts'
@@ -42,6 +43,10 @@ const SCHEMAS: Readonly<Record<string, ZodType>> = {
   Plan: plan,
   Release: release,
   ReleaseDecision: releaseRequest,
+  Client: clientRow,
+  Session: sessionRow,
+  SessionEnded: sessionEnded,
+  Requests: requestPage,
   Request: serviceRequest,
   RequestAnswer: requestAnswer,
   ...SECRET_SCHEMAS,
@@ -78,6 +83,18 @@ const SNAPSHOT = {
 }
 
 const SERVICE_NAME = { name: 'name', in: 'path', required: true, schema: { type: 'string' } }
+
+const REQUEST_FILTERS = [
+  ...['client', 'service', 'method', 'tool'].map((name) => ({ name, in: 'query', schema: { type: 'string' } })),
+  { name: 'status', in: 'query', schema: { type: 'integer' } },
+  { name: 'since', in: 'query', schema: { type: 'string', format: 'date-time' } },
+  { name: 'before', in: 'query', description: '`next` of the page before.', schema: { type: 'integer' } },
+  {
+    name: 'limit',
+    in: 'query',
+    schema: { type: 'integer', minimum: 1, maximum: MAX_REQUESTS, default: DEFAULT_REQUESTS },
+  },
+]
 
 const LINES = {
   name: 'lines',
@@ -258,6 +275,30 @@ export function openApi(version: string): object {
           }),
           requestBody: { ...body('EnvoyRestart'), required: false },
         },
+      },
+      '/api/v1/mcp/clients': guarded(
+        'all-clients',
+        'All clients: what they may use, and what they did.',
+        json('Those of the configuration, and whoever was recorded.', listOf('Client')),
+      ),
+      '/api/v1/mcp/sessions': guarded(
+        'sessions',
+        'The open sessions, as the adapters know them.',
+        json('The one that was used last first.', listOf('Session')),
+      ),
+      '/api/v1/mcp/sessions/{id}': {
+        parameters: [{ name: 'id', in: 'path', required: true, schema: { type: 'string', minLength: 8 } }],
+        delete: operation('end-session', 'Ends a session: its client is answered 404 and begins another.', {
+          200: json('It has ended.', reference('SessionEnded')),
+          404: failure('There is no such session.'),
+          409: failure('Several sessions begin with this.'),
+        }),
+      },
+      '/api/v1/mcp/requests': {
+        parameters: REQUEST_FILTERS,
+        ...guarded('requests', 'Finished requests.', json('A page of them.', reference('Requests')), {
+          400: failure('There is no such filter.'),
+        }),
       },
       '/api/v1/mcp/problems': guarded(
         'problems',

@@ -7,10 +7,14 @@ import { join } from 'node:path'
 import { OperatorError } from '../model/operator-error.ts'
 
 const BYTES = 32
+const ADMIN = 'admin-token'
 
 /** The token of a state folder; undefined: it has none. Throws OperatorError for one that cannot be a token. */
-export async function readAdminToken(home: string): Promise<string | undefined> {
-  const file = fileIn(home)
+export function readAdminToken(home: string): Promise<string | undefined> {
+  return readToken(join(home, ADMIN))
+}
+
+async function readToken(file: string): Promise<string | undefined> {
   const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return undefined
     throw new OperatorError(`${file} cannot be read (${error.code}). Run as the user who started Berth.`, {
@@ -26,9 +30,14 @@ export async function readAdminToken(home: string): Promise<string | undefined> 
 }
 
 /** The token of a state folder, made if there is none, and both made private to the owner. */
-export async function adminToken(home: string): Promise<string> {
-  const file = fileIn(home)
-  const known = await readAdminToken(home)
+export function adminToken(home: string): Promise<string> {
+  return ownToken(home, ADMIN)
+}
+
+/** The same of another file of the state folder. */
+export async function ownToken(home: string, name: string): Promise<string> {
+  const file = join(home, name)
+  const known = await readToken(file)
   if (known !== undefined) {
     if ((await stat(file)).mode & 0o077) await chmod(file, 0o600)
     return known
@@ -44,9 +53,5 @@ export async function adminToken(home: string): Promise<string> {
   } finally {
     await rm(unfinished, { force: true })
   }
-  return (await readAdminToken(home))!
-}
-
-function fileIn(home: string): string {
-  return join(home, 'admin-token')
+  return (await readToken(file))!
 }

@@ -2,6 +2,7 @@
 
 import * as call from './call.ts'
 import * as catalog from './catalog.ts'
+import * as clients from './clients.ts'
 import type { Command } from './command.ts'
 import * as deploy from './deploy.ts'
 import * as dind from './dind.ts'
@@ -19,6 +20,7 @@ import * as restart from './restart.ts'
 import * as rm from './rm.ts'
 import * as scale from './scale.ts'
 import * as secret from './secret.ts'
+import * as sessions from './sessions.ts'
 import * as status from './status.ts'
 import * as token from './token.ts'
 import * as up from './up.ts'
@@ -35,6 +37,8 @@ const commands: readonly Command[] = [
   release,
   restart,
   logs,
+  clients,
+  sessions,
   problems,
   plan,
   envoy,

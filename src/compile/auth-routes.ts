@@ -11,6 +11,8 @@ const PER_ROUTE = 'envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig'
 /** The scope of the gateway for paths that begin with no service's name. */
 const WELL_KNOWN = RESOURCE_METADATA.split('/')[1]!
 
+type Members = { readonly [key: string]: Json }
+
 /** How the clients of a service show who they are. */
 export interface Identity {
   readonly auth: Pick<Auth, 'issuer' | 'nonce'>
@@ -107,21 +109,27 @@ export function atMetadata({ auth, scheme }: Identity): Json {
  * Matchers for requests with a token: one that the filters have let through names its client. Of several Envoy has looked
  * at the first one only.
  *
+ * @param what members of the routes that refuse (route-metadata.ts)
  * @param clients what leads to the routes of a client
  */
-export function byVerifiedToken({ auth }: Identity, clients: Json): Json[] {
+export function byVerifiedToken({ auth }: Identity, what: Members, clients: Json): Json[] {
   return [
-    { predicate: predicate('authorization', '.*,.*'), on_match: refusal('Send one token, and nothing behind it.') },
+    {
+      predicate: predicate('authorization', '.*,.*'),
+      on_match: refusal('Send one token, and nothing behind it.', what),
+    },
     { predicate: predicate(tokenClientHeader(auth), '.+'), on_match: clients },
     {
       predicate: predicate('authorization', '(?s).*'),
-      on_match: refusal('The token names no client, or this is none. Send Authorization: Bearer <token>.'),
+      on_match: refusal('The token names no client, or this is none. Send Authorization: Bearer <token>.', what),
     },
   ]
 }
 
 /** For whoever has no token where one is needed: the filters have refused it before. */
-export const UNAUTHENTICATED: Json = refusal('Send Authorization: Bearer <token>.')
+export function unauthenticated(what: Members): Json {
+  return refusal('Send Authorization: Bearer <token>.', what)
+}
 
 /** Routes behind those of a client: another client's path is refused by name, as whatever names another client is. */
 export function ownPathsOnly(service: string, whom: { readonly [key: string]: Json }): Json[] {
@@ -133,9 +141,9 @@ export function ownPathsOnly(service: string, whom: { readonly [key: string]: Js
   }))
 }
 
-function refusal(words: string): Json {
+function refusal(words: string, what: Members): Json {
   return action('unauthenticated', [
-    { match: { prefix: '/' }, direct_response: { status: 401, body: { inline_string: words } }, ...READABLE },
+    { match: { prefix: '/' }, direct_response: { status: 401, body: { inline_string: words } }, ...READABLE, ...what },
   ])
 }
 

@@ -33,6 +33,8 @@ export interface World {
   readonly bind: string
   readonly gatewayPort: number
   readonly routes: RouteOptions
+  /** The file in which Envoy records requests; absent: it does not. */
+  readonly requestLog?: string | undefined
   /** What is said of Envoy for all services. */
   readonly tuning?: Tuning | undefined
   /** What the certificates of listeners are, by service, and the gateway's; absent: they cannot be had. */
@@ -75,11 +77,13 @@ export function compile(world: World, memory = new Memory()): Resources {
   const heads = checked && { mode: checked.mode, nonce: checked.nonce }
   const resources = {
     listeners: [
-      ...(has(GATEWAY, everywhere) ? [gatewayListener(world.gatewayPort, world.bind, everywhere, heads)] : []),
+      ...(has(GATEWAY, everywhere)
+        ? [gatewayListener(world.gatewayPort, world.bind, everywhere, world.requestLog, heads)]
+        : []),
       ...services
         .filter(({ service: { name } }) => has(name, knobs.get(name)!))
         .map(({ service: { name }, port }) =>
-          memory.recall(serviceListener, name, name, port, world.bind, knobs.get(name)!, heads),
+          memory.recall(serviceListener, name, name, port, world.bind, knobs.get(name)!, world.requestLog, heads),
         ),
     ],
     scopedRoutes: [

@@ -73,7 +73,10 @@ export const READABLE: { readonly [member: string]: Json } = {
  * Where questions of browsers lead, which name no client. The filter answers them before anybody looks for the cluster, but
  * not where the route would answer by itself.
  */
-export const PREFLIGHT: Json = { match: { prefix: '/' }, route: { cluster: 'preflight' } }
+export const PREFLIGHT: { readonly [member: string]: Json } = {
+  match: { prefix: '/' },
+  route: { cluster: 'preflight' },
+}
 
 /** `*` stands for any part of a host's name, or for any port. */
 function regexOf(origin: string): string {

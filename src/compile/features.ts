@@ -4,12 +4,15 @@
 import type { Problem } from '../model/problem.ts'
 import type { Resources } from './compile.ts'
 import type { Json, Resource } from './resource.ts'
+import { STATISTICS } from './statistics.ts'
 
 /** A field of a message, and the first release that has it (test/compile/features.test.ts asks the releases). */
 export interface Feature {
   readonly message: string
   readonly field: string
   readonly since: string
+  /** What an older release says the same with, as far as it can; then nobody is told. */
+  readonly instead?: { readonly [field: string]: Json }
 }
 
 const HTTP = 'envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager'
@@ -32,7 +35,12 @@ export const FEATURES: readonly Feature[] = [
     since: '1.39',
   },
   { message: 'envoy.config.route.v3.RetryPolicy', field: 'refresh_cluster_on_retry', since: '1.39' },
-  { message: 'envoy.extensions.access_loggers.stats.v3.Config', field: 'stats_scope', since: '1.39' },
+  {
+    message: 'envoy.extensions.access_loggers.stats.v3.Config',
+    field: 'stats_scope',
+    since: '1.39',
+    instead: { stat_prefix: STATISTICS },
+  },
   { message: HTTP, field: 'drain_timeout_jitter', since: '1.39' },
   { message: 'envoy.config.cluster.v3.Cluster', field: 'queuing_policies', since: '1.40' },
   { message: 'envoy.config.cluster.v3.Cluster', field: 'stats_matcher', since: '1.40' },
@@ -90,7 +98,8 @@ export function knownTo(
     let isWhole = true
     for (const [key, value] of Object.entries(json) as [string, Json][]) {
       const feature = unknown.get(key)
-      if (feature) found.set(feature, (found.get(feature) ?? new Set()).add(name))
+      if (feature?.instead) Object.assign(kept, feature.instead)
+      else if (feature) found.set(feature, (found.get(feature) ?? new Set()).add(name))
       else kept[key] = without(value, name)
       isWhole &&= !feature && kept[key] === value
     }

@@ -10,7 +10,10 @@ import { authReplies } from './auth-replies.ts'
 import { accessLogs, tracingProvider } from './access-log.ts'
 import { CORS_FILTER } from './cors.ts'
 import { ADS_SOURCE, extension, seconds, type Json, type Resource } from './resource.ts'
+import { requestLog } from './request-log.ts'
 import { transportSocket } from './secret.ts'
+import { requestStatistics } from './statistics.ts'
+import { toldByAdapter } from './told-by-adapter.ts'
 
 /** JSON-RPC codes of Envoy's own answers: refused requests, and failures behind Envoy. */
 const REFUSED = -32000
@@ -25,13 +28,14 @@ export function serviceListener(
   port: number,
   bind: string,
   knobs: Knobs,
+  log?: string,
   auth?: ListenerAuth,
 ): Resource {
   return listener(
     service,
     port,
     bind,
-    { knobs, auth },
+    { ...knobs, log, auth },
     { rds: { route_config_name: service, config_source: ADS_SOURCE } },
   )
 }
@@ -40,12 +44,12 @@ export function serviceListener(
  * The listener of all services under `/<service>/mcp`: the first path segment chooses the same RouteConfiguration that
  * the service's own listener uses (envoy-measured.md A §13).
  */
-export function gatewayListener(port: number, bind: string, knobs: Knobs, auth?: ListenerAuth): Resource {
+export function gatewayListener(port: number, bind: string, knobs: Knobs, log?: string, auth?: ListenerAuth): Resource {
   return listener(
     GATEWAY,
     port,
     bind,
-    { knobs, auth },
+    { ...knobs, log, auth },
     {
       scoped_routes: {
         name: GATEWAY,
@@ -67,17 +71,17 @@ export function scopedRoute(service: string): Resource {
   }
 }
 
-type Routes = { readonly [key: string]: Json }
-
-interface Said {
-  readonly knobs: Knobs
-  /** Undefined: nobody is authenticated. */
+interface Settings extends Knobs {
+  /** The file that requests are recorded in; absent: they are not. */
+  readonly log: string | undefined
+  /** Absent: nobody is authenticated. */
   readonly auth: ListenerAuth | undefined
 }
 
-function listener(owner: string, port: number, bind: string, said: Said, routes: Routes): Resource {
+type Routes = { readonly [key: string]: Json }
+
+function listener(owner: string, port: number, bind: string, knobs: Settings, routes: Routes): Resource {
   const name = listenerName(owner, port)
-  const { knobs } = said
   const { tls } = knobs
   return {
     name,
@@ -89,7 +93,7 @@ function listener(owner: string, port: number, bind: string, said: Said, routes:
       per_connection_buffer_limit_bytes: knobs.buffers.listener,
       filter_chains: [
         {
-          filters: [...connectionLimit(owner, knobs), connectionManager(owner, routes, said)],
+          filters: [...connectionLimit(owner, knobs), connectionManager(owner, routes, knobs)],
           ...(tls === 'none' ? {} : { transport_socket: transportSocket(owner, tls) }),
         },
       ],
@@ -106,8 +110,13 @@ function connectionLimit(owner: string, { connections: { max } }: Knobs): Json[]
 
 const UNDERSCORES = { reject: 'REJECT_REQUEST', drop: 'DROP_HEADER', allow: 'ALLOW' } as const
 
-function connectionManager(owner: string, routes: Routes, { knobs, auth }: Said): Json {
-  const { timeouts, connections, headers, access_log, tracing } = knobs
+function connectionManager(owner: string, routes: Routes, knobs: Settings): Json {
+  const { timeouts, connections, headers, access_log, tracing, log, auth } = knobs
+  const logs = [
+    ...(log === undefined ? [] : [requestLog(log)]),
+    ...requestStatistics(),
+    ...accessLogs(access_log, owner),
+  ]
   return extension(
     'envoy.filters.network.http_connection_manager',
     'envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager',
@@ -130,13 +139,14 @@ function connectionManager(owner: string, routes: Routes, { knobs, auth }: Said)
         ...(connections.max_duration === 'none' ? {} : { max_connection_duration: seconds(connections.max_duration) }),
         ...(connections.max_requests === 'none' ? {} : { max_requests_per_connection: connections.max_requests }),
       },
-      ...(access_log.length === 0 ? {} : { access_log: accessLogs(access_log, owner) }),
+      access_log: logs,
       ...(tracing === 'none' ? {} : { tracing: tracingProvider(tracing) }),
       ...routes,
       ...(auth === undefined ? {} : withoutForgedHeaders(auth)),
       http_filters: [
         CORS_FILTER,
         ...(auth === undefined ? [] : authFilters()),
+        toldByAdapter(),
         extension('envoy.filters.http.on_demand', 'envoy.extensions.filters.http.on_demand.v3.OnDemand'),
         extension('envoy.filters.http.router', 'envoy.extensions.filters.http.router.v3.Router', {
           suppress_envoy_headers: true,

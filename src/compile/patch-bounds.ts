@@ -5,6 +5,8 @@ import { isJsonList, isJsonObject, type Json, type JsonObject } from '../model/j
 import type { PatchType } from '../model/patch.ts'
 import { AUTH_FILTERS, JWT_FILTER } from './auth.ts'
 import { jsonEqual } from './json-patch.ts'
+import { METADATA } from './route-metadata.ts'
+import { OWN } from './told-by-adapter.ts'
 
 /** What is missing or different in words that name the path; undefined: nothing that Berth needs. */
 export function taken(type: PatchType, before: JsonObject, after: JsonObject): string | undefined {
@@ -42,15 +44,28 @@ export const BOUNDS: Readonly<Record<PatchType, readonly Bound[]>> = {
       part: (listener) => field('early_header_mutation_extensions')(connectionManager(listener)),
     },
     {
+      path: '/filter_chains/0/filters/…/access_log',
+      because: '`berth.…` is what requests are recorded by; others may be added',
+      part: (listener) => list(connectionManager(listener), 'access_log').filter((log) => isOwn(object(log)['name'])),
+    },
+    {
       path: '/filter_chains/0/filters/…/http_filters',
       because:
         "Berth's filters have to stay in their order, all but the router as they are, and that last; others may be added",
       // Those that are added are left out of the comparison.
       part: (listener) => {
         const filters = list(connectionManager(listener), 'http_filters').map(object)
-        const own = filters.filter(({ name }) => OWN_FILTERS.some((each) => each === name))
+        const own = filters.filter(({ name }) => OWN_FILTERS.some((each) => each === name) || isOwn(name))
         return [own.map((filter) => (filter['name'] === ROUTER ? ROUTER : filter)), filters.at(-1)?.['name'] ?? null]
       },
+    },
+    {
+      path: '/filter_chains/0/filters/…/access_log',
+      because: "records and statistics come from Berth's own (`berth.…`); add yours to the list with `access_log/-`",
+      part: (listener) =>
+        list(connectionManager(listener), 'access_log')
+          .map(object)
+          .filter(({ name }) => isOwn(name)),
     },
   ],
   route: [
@@ -77,6 +92,11 @@ export const BOUNDS: Readonly<Record<PatchType, readonly Bound[]>> = {
       because: 'these are the clusters of the slots; use `clients` and `release` to say who gets what',
       part: (route) => routeActions(route),
     },
+    {
+      path: '/virtual_hosts/…/metadata/filter_metadata/berth',
+      because: 'records and statistics say by it whose a request is',
+      part: (route) => owners(route),
+    },
   ],
   cluster: [
     NAME,
@@ -98,6 +118,11 @@ const ROUTER = 'envoy.filters.http.router'
 const OWN_FILTERS = [...AUTH_FILTERS, ON_DEMAND, ROUTER]
 /** `local` and `other` (route.ts). */
 const OWN_HOSTS = 2
+
+/** Of a filter or a logger. */
+function isOwn(name: Json | undefined): boolean {
+  return typeof name === 'string' && name.startsWith(OWN)
+}
 
 /** A field under both names that proto-JSON has for it. */
 function field(name: string): (message: JsonObject) => Json {
@@ -125,6 +150,14 @@ function identities(value: Json): Json[] {
   if (!isJsonObject(value)) return []
   const own = Object.hasOwn(value, JWT_FILTER) ? [value[JWT_FILTER] ?? null] : []
   return [...own, ...Object.values(value).flatMap(identities)]
+}
+
+/** Whom routes serve, in the order in which it is written. */
+function owners(value: Json): Json[] {
+  if (isJsonList(value)) return value.flatMap(owners)
+  if (!isJsonObject(value)) return []
+  const own = ['filter_metadata', 'filterMetadata'].flatMap((key) => object(value[key])[METADATA] ?? [])
+  return [...own, ...Object.values(value).flatMap(owners)]
 }
 
 const TARGETS = [

@@ -13,7 +13,7 @@ import {
   FOR_EVERYBODY,
   ownPathsOnly,
   requires,
-  UNAUTHENTICATED,
+  unauthenticated,
   type Identity,
 } from './auth-routes.ts'
 import { allowedOrigins, cors, PREFLIGHT, READABLE } from './cors.ts'
@@ -164,18 +164,20 @@ function clientMatcher(
                   },
                 ],
               },
-              on_no_match: routeAction('preflight', [PREFLIGHT]),
+              on_no_match: routeAction('preflight', [{ ...PREFLIGHT, ...whatFor(service.name) }]),
             },
           },
         },
-        ...(identity ? byVerifiedToken(identity, named(tokenClientHeader(identity.auth), byToken, unknown)) : []),
+        ...(identity
+          ? byVerifiedToken(identity, whatFor(service.name), named(tokenClientHeader(identity.auth), byToken, unknown))
+          : []),
         ...(needsToken
           ? []
           : [{ predicate: present(CLIENT_HEADER), on_match: named(CLIENT_HEADER, byHeader, unknown) }]),
       ],
     },
     on_no_match: needsToken
-      ? UNAUTHENTICATED
+      ? unauthenticated(whatFor(service.name))
       : {
           matcher: {
             matcher_tree: { input: headerInput(':path'), prefix_match_map: { map: byPath } },

@@ -63,6 +63,9 @@ export async function spawnEnvoy(options: EnvoyOptions, epoch: Epoch | undefined
       '--drain-strategy',
       drain.strategy,
       ...handover.map(String),
+      // What is recorded shall be seen soon; of a busy Envoy each 64 KB is written anyway.
+      '--file-flush-interval-msec',
+      '500',
       '--log-level',
       'warning',
     ],

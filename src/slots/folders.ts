@@ -54,6 +54,11 @@ export function xdsSocket({ sockets }: Folders): string {
   return join(sockets, 'xds')
 }
 
+/** Where Envoy records requests. */
+export function requestLogFile({ logs }: Folders): string {
+  return join(logs, 'access.jsonl')
+}
+
 /** Envoy's own. */
 export function adminSocket({ sockets }: Folders): string {
   return join(sockets, ADMIN)

@@ -8,6 +8,7 @@ import type { LabelledContainer } from '../model/container.ts'
 import type { Definition, Deployment } from '../model/deployment.ts'
 import type { RefusedPatch } from '../model/patch.ts'
 import type { Decision } from '../model/release.ts'
+import type { Records } from '../model/request.ts'
 import {
   PROCESS_KINDS,
   type ErasSeen,
@@ -16,6 +17,7 @@ import {
   type StoredService,
 } from '../model/record.ts'
 import { TOKENS_SCHEMA, tokenRows, type TokenRows } from './tokens.ts'
+import { recordsIn } from './records.ts'
 import { secretRows, SECRETS_SCHEMA, type SecretRows } from './secrets.ts'
 
 export interface Store {
@@ -57,6 +59,8 @@ export interface Store {
   takeOwnership(pid: number, birth: string, alive: (pid: number, birth: string) => boolean): number | undefined
   owner(): { readonly pid: number; readonly birth: string } | undefined
   dropOwnership(pid: number): void
+  /** Of requests and sessions. */
+  readonly records: Records
   close(): void
 }
 
@@ -318,6 +322,7 @@ export function openStore(file: string): Store {
     dropOwnership(pid) {
       sql('DELETE FROM owner WHERE pid = ?').run(pid)
     },
+    records: recordsIn(db, sql, transaction),
     close: () => db.close(),
   }
 }

@@ -2,6 +2,8 @@ import { statSync } from 'node:fs'
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 
+import type { AdapterSession } from '../../src/adapter/spec.ts'
+
 import {
   call,
   initializeMessage,
@@ -155,4 +157,41 @@ describe('bytes', () => {
 it('keeps its sockets to its own user', () => {
   expect(statSync(socket).mode & 0o777).toBe(0o600)
   expect(statSync(test.spec.controlSocket).mode & 0o777).toBe(0o600)
+})
+
+it('tells Envoy which method and tool an answer is of, whatever the request says in headers', async () => {
+  const session = await openSession(socket)
+  const forged = { 'x-berth-method': 'ping', 'x-berth-tool': 'forged' }
+  const told = async (message: object) => {
+    const { headers } = await post(socket, message, { session, headers: forged })
+    return [headers['x-berth-method'], headers['x-berth-tool']]
+  }
+  expect(await told(toolCall(1, 'echo', { text: 'a' }))).toEqual(['tools/call', 'echo'])
+  expect(await told(toolCall(2, 'nothing'))).toEqual(['tools/call', 'other'])
+  expect(await told(ping)).toEqual(['ping', undefined])
+  expect(await told({ jsonrpc: '2.0', method: 'notifications/initialized' })).toEqual([
+    'notifications/initialized',
+    undefined,
+  ])
+})
+
+it('tells Envoy which session an answer is of, by a hash, and the control plane what there is of it', async () => {
+  const { controlSocket } = test.spec
+  const rows = async () => JSON.parse((await call(controlSocket, 'GET', '/sessions')).text) as AdapterSession[]
+  const begun = await post(socket, initializeMessage())
+  const session = String(begun.headers['mcp-session-id'])
+  const record = String(begun.headers['x-berth-session'])
+  expect(record).toMatch(/^[\da-f]{32}$/)
+  expect(session).not.toContain(record)
+  expect((await post(socket, ping, { session })).headers['x-berth-session']).toBe(record)
+  expect((await post(socket, ping, { session: record })).headers['x-berth-session']).toBeUndefined()
+  const mine = (await rows()).find(({ id }) => id === record)!
+  expect(mine).toMatchObject({ client: 'alice', tier: 'pro', requests: 2, server: expect.stringMatching(/^pid \d+$/) })
+  expect(JSON.stringify(await rows())).not.toContain(session)
+
+  expect((await call(controlSocket, 'POST', `/sessions/end?id=${session}`)).status).toBe(404)
+  expect((await call(controlSocket, 'POST', `/sessions/end?id=${record}`)).status).toBe(200)
+  expect((await post(socket, ping, { session })).status).toBe(404)
+  expect((await call(controlSocket, 'POST', `/sessions/end?id=${record}`)).status).toBe(404)
+  expect((await rows()).map(({ id }) => id)).not.toContain(record)
 })

@@ -232,8 +232,9 @@ describe('the control socket', () => {
       group: 'alice',
       activeAt: expect.any(Number),
       expected: 0,
+      counters: { starts: 0 },
     }
-    expect(statuses[0]).toEqual({ ...known, ...nothing })
+    expect(statuses[0]).toMatchObject({ ...known, ...nothing })
     const session = await openSession(socket)
     const get = await stream(socket, 'GET', { session })
     const wait = stream(socket, 'POST', { session }, toolCall(1, 'wait', { name: 'x' }))

@@ -71,6 +71,7 @@ export async function scriptedSlot(
       const server: ScriptedServer = {
         number: servers.length,
         life: undefined,
+        where: 'pid 1',
         received: [],
         lines: [],
         unread: 0,

@@ -20,6 +20,7 @@ import { noPlanning } from '../fixtures/planning.ts'
 import { noReleasing } from '../fixtures/releasing.ts'
 import { noSecrets } from '../fixtures/secrets.ts'
 import { noTokens } from '../fixtures/tokens.ts'
+import { nothingRecorded } from '../fixtures/recorded.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
 
@@ -82,6 +83,7 @@ function api(
   return createApi({
     secrets: noSecrets,
     tokens: noTokens,
+    recorded: nothingRecorded,
     releasing: noReleasing,
     view: whole,
     actions: { restart: () => 0, restartEnvoy: noEnvoy, logs: async () => [], ...actions },

@@ -10,6 +10,7 @@ import { noReleasing } from '../fixtures/releasing.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 import { noSecrets } from '../fixtures/secrets.ts'
 import { noTokens } from '../fixtures/tokens.ts'
+import { nothingRecorded } from '../fixtures/recorded.ts'
 
 const never = (): never => {
   throw new Error('it is not asked')
@@ -20,6 +21,7 @@ async function ask(method: string, path: string, body: unknown, planning: Partia
   const api = createApi({
     secrets: noSecrets,
     tokens: noTokens,
+    recorded: nothingRecorded,
     view,
     actions: { restart: never, restartEnvoy: never, logs: never },
     deploying: noDeploying,

@@ -9,6 +9,7 @@ import type { ServiceRow } from '../../src/api/view.ts'
 import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noSecrets } from '../fixtures/secrets.ts'
 import { noTokens } from '../fixtures/tokens.ts'
+import { nothingRecorded } from '../fixtures/recorded.ts'
 
 const row: ReleaseRow = { service: 'files', state: null, versions: [] }
 const asked: string[] = []
@@ -17,6 +18,7 @@ function app(releasing: Partial<Releasing> = {}) {
   return createApi({
     secrets: noSecrets,
     tokens: noTokens,
+    recorded: nothingRecorded,
     view: {
       status: () => ({ version: '1' }) as never,
       services: () => [{ name: 'files' } as ServiceRow],

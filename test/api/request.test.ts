@@ -18,6 +18,7 @@ import { noPlanning } from '../fixtures/planning.ts'
 import { noReleasing } from '../fixtures/releasing.ts'
 import { noSecrets } from '../fixtures/secrets.ts'
 import { noTokens } from '../fixtures/tokens.ts'
+import { nothingRecorded } from '../fixtures/recorded.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
 
@@ -70,6 +71,7 @@ function apiAt(envoyHost: string | undefined): Hono {
   return createApi({
     secrets: noSecrets,
     tokens: noTokens,
+    recorded: nothingRecorded,
     releasing: noReleasing,
     view: {
       status: () => {

@@ -19,6 +19,7 @@ import { noPlanning } from '../fixtures/planning.ts'
 import { noReleasing } from '../fixtures/releasing.ts'
 import { noSecrets } from '../fixtures/secrets.ts'
 import { noTokens } from '../fixtures/tokens.ts'
+import { nothingRecorded } from '../fixtures/recorded.ts'
 
 export interface Ran {
   readonly code: number
@@ -87,6 +88,7 @@ export async function controlApi(
   const app = createApi({
     secrets,
     tokens: noTokens,
+    recorded: nothingRecorded,
     releasing,
     view: whole,
     deploying: noDeploying,

@@ -45,7 +45,7 @@ test('the defaults of its table are those of an empty configuration', () => {
     services: defaults.get('ports.services'),
     gateway: defaults.get('ports.gateway'),
     api: defaults.get('ports.api'),
-    others: defaults.get('ports.dashboard`, `ports.metrics'),
+    others: [defaults.get('ports.metrics'), defaults.get('ports.dashboard')],
     grace: defaults.get('ports.grace'),
     bind: defaults.get('bind'),
   }).toEqual({
@@ -61,7 +61,7 @@ test('the defaults of its table are those of an empty configuration', () => {
     services: `${ports.services.from}-${ports.services.to}`,
     gateway: String(ports.gateway),
     api: String(ports.api),
-    others: `${ports.dashboard}, ${ports.metrics}`,
+    others: [String(ports.metrics), String(ports.dashboard)],
     grace: `${ports.graceMs / 60_000}m`,
     bind,
   })

@@ -41,6 +41,7 @@ export class Berth {
   readonly port: number
   readonly gateway: number
   readonly apiPort: number
+  readonly metricsPort: number
   /** Without one, Berth takes its quickstart. */
   readonly #configured: boolean
   /** In the PATH, and so in the environment, of everything that this Berth starts. */
@@ -49,10 +50,11 @@ export class Berth {
   #process: ChildProcess | undefined
   output = ''
 
-  private constructor(ports: { services: number; gateway: number; api: number }, configured: boolean) {
+  private constructor(ports: { services: number; gateway: number; api: number; metrics: number }, configured: boolean) {
     this.port = ports.services
     this.gateway = ports.gateway
     this.apiPort = ports.api
+    this.metricsPort = ports.metrics
     this.#configured = configured
   }
 
@@ -63,15 +65,15 @@ export class Berth {
     for (let base = 20_000 + worker * 500; ; base += 50)
       if (
         (await claimed(base)) &&
-        (await Promise.all([0, 1, 10, 11].map((offset) => free(base + offset)))).every(Boolean)
+        (await Promise.all([0, 1, 2, 10, 11].map((offset) => free(base + offset)))).every(Boolean)
       )
-        return new Berth({ services: base + 10, gateway: base, api: base + 1 }, true)
+        return new Berth({ services: base + 10, gateway: base, api: base + 1, metrics: base + 2 }, true)
   }
 
   /** A Berth without a configuration file, on the ports of the contract. */
   static async quickstart(): Promise<Berth> {
     await testEnvoy()
-    return new Berth({ services: 11_100, gateway: 10_005, api: 18_080 }, false)
+    return new Berth({ services: 11_100, gateway: 10_005, api: 18_080, metrics: 19_090 }, false)
   }
 
   /** Starts a Berth with a configuration and waits until it is ready. */
@@ -84,7 +86,8 @@ export class Berth {
 
   /** Writes the configuration, with this Berth's ports and without Docker unless it says otherwise. */
   write(config: object): void {
-    const ports = { services: `${this.port}-${this.port + 29}`, gateway: this.gateway, api: this.apiPort }
+    const { gateway, apiPort: api, metricsPort: metrics } = this
+    const ports = { services: `${this.port}-${this.port + 29}`, gateway, api, metrics }
     const { ports: more, ...rest } = config as { ports?: object }
     writeFileSync(this.file, stringify({ docker: [], ...rest, ports: { ...ports, ...more } }))
   }

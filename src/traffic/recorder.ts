@@ -1,0 +1,119 @@
+// Keeps reading Envoy's request log, and forgets what is old, for as long as the control plane runs.
+
+import type { Problem } from '../model/problem.ts'
+import type { Records } from '../model/request.ts'
+import { Tail, type TailOptions } from './tail.ts'
+
+export interface RecorderOptions extends Pick<TailOptions, 'file' | 'reopen'> {
+  readonly records: Records
+  /** A problem came or went. */
+  readonly changed: () => void
+}
+
+/** Envoy writes twice a second. */
+const IDLE_MS = 400
+const BUSY_MS = 100
+const FIRST_RETRY_MS = 1000
+const LAST_RETRY_MS = 30_000
+const PRUNE_EVERY_MS = 10_000
+/** What is forgotten in one go is little; of so many goes nobody notices anything. */
+const PRUNE_GOES = 20
+export const KEPT_MS = 7 * 24 * 60 * 60 * 1000
+export const KEPT_REQUESTS = 500_000
+/** A clock that moves by itself by more than this was set by somebody, who may set it back. */
+const JUMP_MS = 60_000
+const TRUSTED_AFTER_MS = 60 * 60 * 1000
+
+export class Recorder {
+  readonly #options: RecorderOptions
+  readonly #tail: Tail
+  readonly #age = new Age()
+  #timer: NodeJS.Timeout | undefined
+  #reading: Promise<void> | undefined
+  #prunedAt = 0
+  #failure: string | undefined
+  #retryMs = FIRST_RETRY_MS
+  #closed = false
+
+  constructor(options: RecorderOptions) {
+    this.#options = options
+    this.#tail = new Tail(options)
+    this.#later(0)
+  }
+
+  problems(): Problem[] {
+    if (this.#failure === undefined) return []
+    return [
+      {
+        about: 'records of requests',
+        where: this.#options.file,
+        message: `They cannot be read or kept: ${this.#failure}.`,
+        remedy: 'Make room on the disk of the state folder, or see to its rights. None are lost until then.',
+      },
+    ]
+  }
+
+  /** @param last read to the end first: Envoy has ended */
+  async close(last: boolean): Promise<void> {
+    this.#closed = true
+    clearTimeout(this.#timer)
+    await this.#reading
+    if (last) await this.#read()
+    await this.#tail.close()
+  }
+
+  #later(ms: number): void {
+    if (this.#closed) return
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => void this.#read(), ms)
+    this.#timer.unref()
+  }
+
+  /** Never two at once. */
+  #read(): Promise<void> {
+    this.#reading ??= this.#once().finally(() => (this.#reading = undefined))
+    return this.#reading
+  }
+
+  async #once(): Promise<void> {
+    try {
+      const lines = await this.#tail.read()
+      this.#prune()
+      this.#failed(undefined)
+      this.#retryMs = FIRST_RETRY_MS
+      this.#later(lines > 0 ? BUSY_MS : IDLE_MS)
+    } catch (error) {
+      this.#failed((error as Error).message)
+      this.#later(this.#retryMs)
+      this.#retryMs = Math.min(LAST_RETRY_MS, this.#retryMs * 2)
+    }
+  }
+
+  #failed(reason: string | undefined): void {
+    if (reason === this.#failure) return
+    this.#failure = reason
+    this.#options.changed()
+  }
+
+  #prune(): void {
+    const now = performance.now()
+    if (now - this.#prunedAt < PRUNE_EVERY_MS) return
+    const since = this.#age.before(Date.now(), now, KEPT_MS)
+    for (let go = 0; go < PRUNE_GOES; go++) if (!this.#options.records.prune({ since, rows: KEPT_REQUESTS })) break
+    this.#prunedAt = now
+  }
+}
+
+/** What is too old, by a clock that may be set to anything: nothing is while it was set a short while ago. */
+export class Age {
+  #offset: number | undefined
+  #setAt = Number.NEGATIVE_INFINITY
+
+  /** @param wall milliseconds since 1970 @param steady of a clock that nobody sets @returns milliseconds since 1970 */
+  before(wall: number, steady: number, keptMs: number): number {
+    const offset = wall - steady
+    if (this.#offset !== undefined && Math.abs(offset - this.#offset) > JUMP_MS) this.#setAt = steady
+    this.#offset = offset
+    return steady - this.#setAt < TRUSTED_AFTER_MS ? 0 : wall - keptMs
+  }
+}

@@ -1,0 +1,126 @@
+// What is forgotten and when, and what is said of a log that cannot be kept.
+
+import { appendFileSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+
+import type { RequestRecord } from '../../src/model/request.ts'
+import { openStore, type Store } from '../../src/store/store.ts'
+import { Age, Recorder } from '../../src/traffic/recorder.ts'
+
+let folder: string
+let store: Store
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'br-'))
+  store = openStore(join(folder, 'berth.db'))
+})
+
+afterEach(() => {
+  store.close()
+  rmSync(folder, { recursive: true, force: true })
+})
+
+function request(options: Partial<RequestRecord> = {}): RequestRecord {
+  return {
+    at: 1000,
+    service: 'files',
+    client: 'codex',
+    tier: 'pro',
+    version: '',
+    verb: 'POST',
+    method: 'tools/call',
+    tool: 'echo',
+    session: undefined,
+    status: 200,
+    durationMs: 1,
+    ...options,
+  }
+}
+
+let offset = 0
+function keep(requests: readonly RequestRecord[]): void {
+  store.records.keep(requests, { head: 'h', headBytes: 1, offset: ++offset })
+}
+
+function pruned(since: number, rows: number): number[] {
+  for (let go = 0; store.records.prune({ since, rows }); go++) if (go > 100) throw new Error('without end')
+  return store.records.requests({ limit: 10_000 }).map(({ at }) => at)
+}
+
+describe('what is kept', () => {
+  test('is what is young enough, in whatever order it came', () => {
+    keep([5000, 1000, 9000, 2000, 6000].map((at) => request({ at })))
+    expect(pruned(5000, 100)).toEqual([6000, 9000, 5000])
+  })
+
+  test('is no more than so many requests, the newest', () => {
+    for (let i = 0; i < 5; i++) keep(Array.from({ length: 1000 }, (_, k) => request({ at: i * 1000 + k })))
+    expect(store.records.prune({ since: 0, rows: 10 })).toBe(true)
+    expect(pruned(0, 10)).toEqual([4999, 4998, 4997, 4996, 4995, 4994, 4993, 4992, 4991, 4990])
+  })
+
+  test('are the counts of all, and the sessions that were used since', () => {
+    keep([
+      request({ session: 's1', at: 1000, durationMs: 50 }),
+      request({ session: 's1', at: 3000, status: 0 }),
+      request({ session: 's2', at: 500, client: 'gemini', status: 404 }),
+    ])
+    keep([request({ session: 's1', at: 2000, tier: 'free' })])
+    expect(store.records.sessions(10)).toEqual([
+      { id: 's1', client: 'codex', service: 'files', tier: 'free', startedAt: 1000, lastActivity: 3001, requests: 3 },
+      { id: 's2', client: 'gemini', service: 'files', tier: 'pro', startedAt: 500, lastActivity: 501, requests: 1 },
+    ])
+    expect(pruned(2500, 100)).toEqual([3000])
+    expect(store.records.sessions(10).map(({ id }) => id)).toEqual(['s1'])
+    expect(store.records.counts()).toEqual([
+      { client: 'codex', service: 'files', requests: 3, failed: 1, lastSeen: 3000 },
+      { client: 'gemini', service: 'files', requests: 1, failed: 1, lastSeen: 500 },
+    ])
+  })
+})
+
+test('after a clock was set nothing is too old for an hour, whichever way it was set', () => {
+  const hour = 3_600_000
+  const age = new Age()
+  const day = 24 * hour
+  expect(age.before(100 * day, 0, day)).toBe(99 * day)
+  expect(age.before(100 * day + 10_000, 10_000, day)).toBe(99 * day + 10_000)
+  expect(age.before(400 * day, 20_000, day)).toBe(0)
+  expect(age.before(400 * day + hour / 2, 20_000 + hour / 2, day)).toBe(0)
+  // It is set right again.
+  expect(age.before(100 * day + hour, 20_000 + hour, day)).toBe(0)
+  expect(age.before(100 * day + 2 * hour + 1, 20_001 + 2 * hour, day)).toBe(99 * day + 2 * hour + 1)
+})
+
+test('a log that cannot be kept is a problem until it can', async () => {
+  const file = join(folder, 'access.jsonl')
+  appendFileSync(file, `${JSON.stringify({ time: '2026-01-01T00:00:00.000Z', client: 'codex', status: 200 })}\n`)
+  let isFull = true
+  const problems: number[] = []
+  const told = Promise.withResolvers<void>()
+  const recorder = new Recorder({
+    file,
+    reopen: async () => undefined,
+    records: {
+      ...store.records,
+      keep: (...args) => {
+        if (isFull) throw new Error('database or disk is full')
+        store.records.keep(...args)
+      },
+    },
+    changed: () => {
+      problems.push(recorder.problems().length)
+      told.resolve()
+    },
+  })
+  await told.promise
+  expect(recorder.problems()).toMatchObject([{ where: file, message: expect.stringContaining('disk is full') }])
+  isFull = false
+  await recorder.close(true)
+  expect(recorder.problems()).toEqual([])
+  expect(problems).toEqual([1, 0])
+  expect(store.records.requests({ limit: 10 })).toMatchObject([{ client: 'codex', status: 200 }])
+})
