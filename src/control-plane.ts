@@ -5,19 +5,17 @@ import { EventEmitter, once } from 'node:events'
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 
-import type { Logger } from 'pino'
-
 import { findContainment } from './adapter/containment.ts'
 import { allowedPaths } from './allowed.ts'
 import { writeApiAddress } from './api/address.ts'
 import { createApi } from './api/app.ts'
 import { serveApi, type ApiServer } from './api/server.ts'
 import { adminToken } from './api/token.ts'
-import type { View } from './api/view.ts'
 import { TYPE_OF } from './compile/snapshot.ts'
+import { createAuthenticating } from './authenticating.ts'
 import { Certificates } from './config/certificates.ts'
-import type { ConfigFile } from './config/file.ts'
-import type { Config, ConfigText } from './config/load.ts'
+import type { Config } from './config/load.ts'
+import type { ControlPlane, ControlPlaneOptions } from './control-plane-options.ts'
 import { createDeploying } from './deploying.ts'
 import { Deployments } from './deployments.ts'
 import { Engines } from './docker/engines.ts'
@@ -61,31 +59,6 @@ import type { Store } from './store/store.ts'
 import { createCodec } from './xds/codec.ts'
 import { createView, servedPorts } from './viewing.ts'
 import { XdsServer } from './xds/server.ts'
-
-export interface ControlPlaneOptions {
-  readonly home: string
-  readonly cache: string
-  /** The file to serve and watch; undefined: the text alone, as with the quickstart. */
-  readonly file: ConfigFile | undefined
-  readonly text: ConfigText
-  readonly env: NodeJS.ProcessEnv
-  readonly version: string
-  readonly log: Logger
-  /** A line for people while something takes long. */
-  readonly progress: (line: string) => void
-  /** Problems that were not there before, for people. */
-  readonly problem: (problem: Problem) => void
-  /** Ends the start early. */
-  readonly signal: AbortSignal
-}
-
-export interface ControlPlane {
-  readonly view: View
-  /** Resolves when Envoy serves every configured service. Rejects when the control plane stops before. */
-  readonly ready: Promise<void>
-  /** Drains and ends everything. Resolves when nothing is left. */
-  stop(): Promise<void>
-}
 
 /** The flag keeps an adapter's memory after load at a third, for a few per cent of its throughput (performance.md §3). */
 const ADAPTER = [process.execPath, '--max-semi-space-size=1', join(import.meta.dirname, 'adapter.cjs')] as const
@@ -143,6 +116,16 @@ async function start(
   })
 
   const secrets = createStoredSecrets({ store, home: folders.home, env, reconciler: () => reconciler })
+  const authenticating = createAuthenticating({
+    store,
+    home: folders.home,
+    env,
+    storedSecret: secrets.value,
+    config: () => config,
+    reconciler: () => reconciler,
+    synced: () => xds.synced([TYPE_OF.extensions]),
+    log: (message, fields) => log.info(fields, message),
+  })
   const { binary, descriptors } = await envoyApi(external !== undefined, {
     env,
     cache,
@@ -235,6 +218,7 @@ async function start(
     clients: () => config.clients,
     url: (service, port) => urlOf(service, port, envoyHost ?? callAddress(config.bind), config.tuning),
     trial: (service, until) => trials.run(service, until),
+    token: (client) => authenticating.desk.own(client),
     settled: () => reconciler.settled(),
     changed: () => reconciler.changed(),
     log: (message, fields) => log.info(fields, message),
@@ -254,6 +238,7 @@ async function start(
     ...deployments.problems(),
     ...releasing.problems(),
     ...secrets.problems(),
+    ...authenticating.problems(),
     ...recording.problems(),
     ...envoy.problems(),
     ...xds.refusals().flatMap((refusal) => (patching.explains(refusal) ? [] : refusalProblem(refusal))),
@@ -277,6 +262,7 @@ async function start(
     image: (...asked) => engines.image(...asked),
     withRevisions: secrets.withRevisions,
     certificates,
+    auth: authenticating.auth,
     node,
     hosts: envoyHost === undefined ? [] : [envoyHost],
     requestLog: recording.file,
@@ -314,6 +300,7 @@ async function start(
     config = next
     measuring.configure(config)
     engines.configure(config.engines)
+    authenticating.configure(config.auth)
     reconciler.setConfig(config, engines.runtimes())
     engines.watch()
   }
@@ -325,6 +312,7 @@ async function start(
     events.off('changed', tell)
     reconciler.close()
     certificates.close()
+    authenticating.close()
     deployments.close()
     releasing.close()
     engines.close()
@@ -410,6 +398,7 @@ async function start(
         }),
         releasing,
         secrets: secrets.api,
+        tokens: authenticating.desk,
         recorded: recording,
         token: await adminToken(folders.home),
         envoyHost,
@@ -417,6 +406,7 @@ async function start(
       }),
       { host: config.bind, port: config.ports.api },
     )
+    await authenticating.start(config.auth)
     applyConfig(config)
     await firstRun
     await xds.listen(xdsSocket)

@@ -7,6 +7,7 @@ import { plan as compare, type PlannedChange } from './compile/plan.ts'
 import { TYPE_OF, type Snapshot } from './compile/snapshot.ts'
 import { peekAt, type Peeked } from './config/certificates.ts'
 import { loadConfig, type Config, type ConfigText } from './config/load.ts'
+import { previewAuth } from './model/auth.ts'
 import { allocatePorts } from './model/port.ts'
 import type { Problem } from './model/problem.ts'
 import { rolesOf, versionsOf } from './model/release.ts'
@@ -82,8 +83,9 @@ export function planAlone(request: ConfigText): Plan | { readonly mistakes: read
   const { slots } = previewSlots(units, clients, { current: [], views: [] })
   let peeked: Peeked | undefined
   const certificates = (files: Parameters<typeof peekAt>[0]) => (peeked = peekAt(files)).materials
+  const auth = previewAuth(loaded.config.auth, undefined)
   const compiled = compile(
-    worldOf(withPorts, loaded.config, ports.gateway, [], { slots, retired: [], views: [] }, certificates),
+    worldOf(withPorts, loaded.config, ports.gateway, [], { slots, retired: [], views: [], auth }, certificates),
   )
   const nobodyAsks = { check: () => undefined, leftOut: () => undefined }
   const patched = patchAll(compiled, patches, (type, resource, own) => patchResource(type, resource, own, nobodyAsks))
@@ -114,6 +116,7 @@ function resourcesOf(snapshot: Snapshot): Resources {
     scopedRoutes: of('scopedRoutes'),
     routes: of('routes'),
     clusters: of('clusters'),
+    extensions: of('extensions'),
     secrets: of('secrets'),
   }
 }

@@ -4,7 +4,7 @@
 // (a port's grace ends, a taken port may be free). Each only says "look again"; each look goes the whole way.
 
 import type { PatchRow } from './api/plan.ts'
-import { compile, type Resources } from './compile/compile.ts'
+import { compile, type Resources, type World } from './compile/compile.ts'
 import { knownTo, leftOutProblems } from './compile/features.ts'
 import { equal, Memory } from './compile/memory.ts'
 import { EMPTY, nextSnapshot, type Encode, type Snapshot } from './compile/snapshot.ts'
@@ -12,6 +12,7 @@ import type { Certificates, Peeked } from './config/certificates.ts'
 import type { Config } from './config/load.ts'
 import { DEFAULT_LIMITS } from './config/limits.ts'
 import type { EngineState } from './docker/provider.ts'
+import { previewAuth } from './model/auth.ts'
 import { MANAGED_LABEL, SLOT_LABEL, type LabelledContainer } from './model/container.ts'
 import { servicesFromContainers } from './model/labels.ts'
 import { idleToolLists } from './model/policy.ts'
@@ -49,6 +50,8 @@ export interface ReconcileOptions {
   readonly image: (engine: string, image: string, anew?: boolean) => ImageState
   /** Absent: nobody has TLS. */
   readonly certificates?: Pick<Certificates, 'of' | 'peek'>
+  /** What Envoy has to know to check tokens (World); absent: nothing. */
+  readonly auth?: () => World['auth']
   /** This node's id, which marks its containers. */
   readonly node: string
   /** Further host names that requests are addressed to, which the operator has written somewhere. */
@@ -245,7 +248,7 @@ export class Reconciler {
   }
 
   async #reconcile(config: Config): Promise<void> {
-    const { slots, store, deployments, releases } = this.#options
+    const { slots, store, deployments, releases, certificates, hosts, requestLog, auth, patching } = this.#options
     const engines = this.#engineViews()
     deployments.look(engines)
     const { units, withPorts, gateway, leases, stored, isPortTaken, problems } = await this.#survey(
@@ -257,13 +260,12 @@ export class Reconciler {
 
     if (JSON.stringify(leases) !== JSON.stringify(stored)) store.setServices(leases)
     slots.sync(units, config.clients)
-    const { certificates, hosts, requestLog } = this.#options
-    const world = { slots: slots.tell(), retired: slots.retired(), views: slots.views(), requestLog }
+    const now = { slots: slots.tell(), retired: slots.retired(), views: slots.views() }
+    const world = { ...now, requestLog, auth: auth?.() }
     const compiled = compile(
       worldOf(withPorts, config, gateway, hosts, world, (files) => certificates?.of(files) ?? new Map()),
       this.#memory,
     )
-    const { patching } = this.#options
     const patched = patching?.apply(compiled, config.patches ?? [], world.slots) ?? compiled
     const version = this.#options.envoyVersion?.()
     const { resources, leftOut } = knownTo(version, patched)
@@ -280,7 +282,7 @@ export class Reconciler {
 
   /** What would be served with another configuration. It changes nothing, and has no image fetched. */
   async preview(config: Config): Promise<Preview> {
-    const { slots, patching, releases } = this.#options
+    const { slots, patching, releases, certificates, hosts, requestLog, auth } = this.#options
     const version = this.#options.envoyVersion?.()
     const versions = this.#placed.flatMap((each) => rolesOf(each.versions))
     const used = new Set(versions.map(({ service: { backend } }) => backend.kind === 'image' && backend.image))
@@ -294,8 +296,7 @@ export class Reconciler {
     )
     const now = { current: slots.current(), views: slots.views() }
     const next = previewSlots(units, config.clients, now)
-    const { certificates, hosts, requestLog } = this.#options
-    const world = { slots: next.slots, retired: slots.retired(), views: next.views, requestLog }
+    const world = { ...next, retired: slots.retired(), requestLog, auth: previewAuth(config.auth, auth?.()) }
     let peeked: Peeked | undefined
     const compiled = compile(
       worldOf(withPorts, config, gateway, hosts, world, (files) => {

@@ -1,6 +1,6 @@
 // What the control plane does about releases: their decisions, the watch over them, and what the control API shows.
 
-import { ownFetch } from './api/own-fetch.ts'
+import { asClient, ownFetch } from './api/own-fetch.ts'
 import type { ReleaseRow, ReleaseVersion, Releasing } from './api/release.ts'
 import type { ServiceRow } from './api/view.ts'
 import { mayUse, type Client } from './model/client.ts'
@@ -34,6 +34,8 @@ export interface ReleasingOptions extends Omit<ReleasesOptions, 'now'> {
   readonly url: (service: Service, port: number) => string
   /** Resolves when a server of this definition works; rejects with the reason in words. */
   readonly trial: (service: Service, signal: AbortSignal) => Promise<void>
+  /** Of a client, for a request in its name; undefined: nobody needs one. */
+  readonly token: (client: string) => string | undefined
   /** Resolves when everything that is known is published. */
   readonly settled: () => Promise<void>
 }
@@ -80,7 +82,10 @@ export function createReleasing(options: ReleasingOptions): ReleaseParts {
       .filter((each) => mayUse(each, service))
     const version = rolesOf(find(service.name).versions).find((each) => unitOf(each.service) === slot.service)
     if (port === undefined || !client || !version) return
-    const headers = { 'x-mcp-client': client.name, 'mcp-session-id': `${sessionMark(version.service.variant)}none` }
+    const headers = {
+      ...asClient(client.name, options.token(client.name)),
+      'mcp-session-id': `${sessionMark(version.service.variant)}none`,
+    }
     const signal = AbortSignal.any([AbortSignal.timeout(KNOCK_MS), stopped.signal])
     const response = await ownFetch(options.url(service, port), { method: 'DELETE', headers, signal })
     await response.body?.cancel()

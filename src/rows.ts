@@ -119,8 +119,9 @@ export function refusalProblem({ node, name, typeUrl, message }: RefusedResource
   const service = serviceOfUnit(unit)
   const kind = typeUrl.slice(typeUrl.lastIndexOf('.') + 1)
   const isSecret = typeUrl === TYPE_OF.secrets
+  const isFilter = typeUrl === TYPE_OF.extensions
   return {
-    about: service === GATEWAY ? 'gateway' : `service ${service}`,
+    about: isFilter ? 'authentication' : service === GATEWAY ? 'gateway' : `service ${service}`,
     where: node === ENVOY_NODE ? 'envoy' : `envoy ${node}`,
     message: `Envoy refused the ${kind} ${name}: ${message}.`,
     remedy: /bind|address.*in use/i.test(message)

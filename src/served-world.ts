@@ -38,7 +38,8 @@ export function worldOf(
     retired,
     views,
     requestLog,
-  }: Pick<World, 'slots' | 'retired' | 'requestLog'> & {
+    auth,
+  }: Pick<World, 'slots' | 'retired' | 'requestLog' | 'auth'> & {
     readonly views: readonly SlotView[]
   },
   certificates?: Certificates['of'],
@@ -57,6 +58,7 @@ export function worldOf(
     retired,
     bind,
     gatewayPort,
+    auth,
     tuning,
     requestLog,
     certificates: certificates?.(tlsOf(withPort, tuning)) ?? new Map(),

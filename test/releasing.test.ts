@@ -35,6 +35,7 @@ test.for(['http', 'https'] as const)('the slot of a warm canary is asked for at 
   })
   const releasing = createReleasing({
     store: { releases: () => [], setRelease: () => undefined, removeRelease: () => undefined },
+    token: () => undefined,
     adminSocket: join(folder, 'none'),
     slots: () => ({
       views: () => [],

@@ -16,6 +16,7 @@ import { releaseRoutes, type Releasing } from './release.ts'
 import { type Recorded, recordRoutes } from './records.ts'
 import { forward, serviceRequest } from './request.ts'
 import { type Secrets, secretRoutes } from './secrets.ts'
+import { type TokenDesk, tokenRoutes } from './tokens.ts'
 import { type Actions, DEFAULT_LOG_LINES, MAX_LOG_LINES, type Restarted, type ServiceRow, type View } from './view.ts'
 
 const REQUEST_BYTES = 4 * 1024 * 1024
@@ -32,6 +33,7 @@ export interface ApiOptions {
   readonly planning: Planning
   readonly releasing: Releasing
   readonly secrets: Secrets
+  readonly tokens: TokenDesk
   readonly recorded: Recorded
   /** The bearer token of everything below `/api`. */
   readonly token: string
@@ -42,7 +44,7 @@ export interface ApiOptions {
 }
 
 export function createApi(options: ApiOptions): Hono {
-  const { view, actions, deploying, planning, releasing, recorded, token, envoyHost, onBug } = options
+  const { view, actions, deploying, planning, releasing, recorded, token, onBug } = options
   const app = new Hono()
   const expected = digest(`Bearer ${token}`)
 
@@ -107,7 +109,7 @@ export function createApi(options: ApiOptions): Hono {
     app.post(
       `${services}/:name/request`,
       limit,
-      ofService((service, context) => request(service, envoyHost, context)),
+      ofService((service, context) => request(service, options, context)),
     )
     app.get(
       `${services}/:name/clients`,
@@ -119,6 +121,7 @@ export function createApi(options: ApiOptions): Hono {
   envoyRoutes(app, actions, limit)
   releaseRoutes(app, releasing, ofService)
   secretRoutes(app, options.secrets)
+  tokenRoutes(app, options.tokens)
   recordRoutes(app, recorded)
   app.get('/api/v1/mcp/problems', (context) => context.json(view.problems()))
   app.get('/api/v1/mcp/snapshot', (context) => context.json(view.snapshot()))
@@ -151,7 +154,7 @@ function unknownService(name: string, known: readonly string[]): string {
 
 async function request(
   { name, url, gateway_url, reason }: ServiceRow,
-  envoyHost: string | undefined,
+  { envoyHost, tokens }: Pick<ApiOptions, 'envoyHost' | 'tokens'>,
   context: Context,
 ): Promise<Response> {
   const body = serviceRequest.safeParse(await context.req.json().catch(() => undefined))
@@ -166,7 +169,7 @@ async function request(
   const address = url ?? gateway_url
   if (address === null) return problemDetails(context, 502, `${name} has no address. ${reason ?? ''}`.trimEnd())
   const signal = AbortSignal.any([AbortSignal.timeout(REQUEST_DEADLINE_MS), context.req.raw.signal])
-  const answer = await forward(atHost(address, envoyHost), body.data, signal)
+  const answer = await forward(atHost(address, envoyHost), body.data, signal, tokens.own(body.data.client_id))
   return 'status' in answer ? problemDetails(context, answer.status, answer.detail) : context.json(answer)
 }
 

@@ -7,6 +7,7 @@ import { patchRow, plan, planRequest } from './plan.ts'
 import { clientRow, DEFAULT_REQUESTS, MAX_REQUESTS, requestPage, sessionEnded, sessionRow } from './records.ts'
 import { release, releaseRequest } from './release.ts'
 import { serviceRequest } from './request.ts'
+import { TOKEN_SCHEMAS, tokenPaths } from './tokens-openapi.ts'
 import { secretPaths, SECRET_SCHEMAS } from './secrets-openapi.ts'
 import {
   DEFAULT_LOG_LINES,
@@ -49,6 +50,7 @@ const SCHEMAS: Readonly<Record<string, ZodType>> = {
   Request: serviceRequest,
   RequestAnswer: requestAnswer,
   ...SECRET_SCHEMAS,
+  ...TOKEN_SCHEMAS,
 }
 
 const reference = (name: string) => ({ $ref: `#/components/schemas/${name}` })
@@ -245,6 +247,7 @@ export function openApi(version: string): object {
         { 404: failure('The configuration has no managed engine, or nothing to carry it.') },
       ),
       ...named('/api/v1/mcp/services', ''),
+      ...tokenPaths({ operation, json, failure, body, reference, listOf }),
       ...secretPaths({ operation, json, failure, body, reference, listOf }),
       ...named('/api/v1/mcp/dind', 'dind-'),
       '/api/v1/mcp/envoy/patches': guarded(

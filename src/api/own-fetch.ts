@@ -4,6 +4,11 @@
 import { request } from 'node:https'
 import { Readable } from 'node:stream'
 
+/** Headers of a request of Berth's own in a client's name. @param token undefined: nobody needs one */
+export function asClient(name: string, token: string | undefined): Record<string, string> {
+  return { 'x-mcp-client': name, ...(token === undefined ? {} : { authorization: `Bearer ${token}` }) }
+}
+
 /** Statuses that have no body, also for the class `Response`. */
 const WITHOUT_BODY = [204, 205, 304]
 

@@ -42,7 +42,7 @@ export const plan = object({
   compared: boolean().describe('false: no Berth runs, so that everything is new.'),
   resources: array(
     object({
-      type: oneOf(['listener', 'scope', 'route', 'cluster', 'secret']),
+      type: oneOf(['listener', 'scope', 'route', 'cluster', 'extension', 'secret']),
       name: string(),
       change: oneOf(['added', 'changed', 'removed']),
       effect: oneOf(['hitless', 'drains', 'restarts']).describe(

@@ -6,7 +6,7 @@ import { McpError } from '@modelcontextprotocol/sdk/types.js'
 import { looseObject, type output, record, strictObject, string, unknown } from 'zod'
 
 import { CLIENT_NAME } from '../model/names.ts'
-import { ownFetch } from './own-fetch.ts'
+import { asClient, ownFetch } from './own-fetch.ts'
 import { type RequestAnswer, rpcError } from './view.ts'
 
 export const serviceRequest = strictObject({
@@ -29,14 +29,19 @@ const NO_TIMEOUT_MS = 2 ** 31 - 1
 /** How long the end of a session may take; it ends by its idle time otherwise. */
 const END_TIMEOUT_MS = 5000
 
-/** A JSON-RPC error is an answer, whoever gave it: Envoy, the adapter or the server. */
+/**
+ * A JSON-RPC error is an answer, whoever gave it: Envoy, the adapter or the server.
+ *
+ * @param token of the client; absent: nobody needs one
+ */
 export async function forward(
   url: string,
   { client_id: name, method, params }: ServiceRequest,
   signal: AbortSignal,
+  token?: string,
 ): Promise<RequestAnswer | Unanswered> {
   const client = new Client({ name: 'berth', version: '1' })
-  const headers = { 'x-mcp-client': name }
+  const headers = asClient(name, token)
   const transport = new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers }, fetch: exchange })
   const options = { signal, timeout: NO_TIMEOUT_MS }
   try {

@@ -4,9 +4,11 @@ import { Client } from '@modelcontextprotocol/sdk/client/index.js'
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
 import type { CallToolResult, Progress, Tool } from '@modelcontextprotocol/sdk/types.js'
 
-import { ownFetch } from '../api/own-fetch.ts'
+import { asClient, ownFetch } from '../api/own-fetch.ts'
+import type { CallToken } from '../api/tokens.ts'
 import type { ServiceRow } from '../api/view.ts'
 import { atHost } from '../model/address.ts'
+import { ANONYMOUS } from '../model/client.ts'
 import { CLIENT_NAME } from '../model/names.ts'
 import { OperatorError } from '../model/operator-error.ts'
 import { type CommandContext, UsageError } from './command.ts'
@@ -28,8 +30,8 @@ const MAX_PAGES = 100
 export async function run(context: CommandContext): Promise<number> {
   const [service = '', tool, text] = context.args
   const args = toolArguments(text)
-  const headers = clientHeader(context)
-  const url = await endpoint(context, service)
+  const name = clientName(context)
+  const { url, headers } = await endpoint(context, service, name)
   const client = new Client({ name: 'berth', version: '1' })
   const transport = new StreamableHTTPClientTransport(url, { requestInit: { headers }, fetch: ownFetch })
   try {
@@ -58,18 +60,24 @@ function toolArguments(text: string | undefined): Record<string, unknown> {
   throw new UsageError(`The arguments must be a JSON object, such as '{"path": "a.txt"}'.`)
 }
 
-function clientHeader({ options: { client } }: CommandContext): Record<string, string> {
-  if (typeof client !== 'string') return {}
+function clientName({ options: { client } }: CommandContext): string | undefined {
+  if (typeof client !== 'string') return undefined
   if (!CLIENT_NAME.test(client)) throw new UsageError(`${client} cannot be a client's name.`)
-  return { 'x-mcp-client': client }
+  return client
 }
 
-async function endpoint(context: CommandContext, service: string): Promise<URL> {
-  const { get, address } = await running(context)
+async function endpoint(
+  context: CommandContext,
+  service: string,
+  client: string | undefined,
+): Promise<{ url: URL; headers: Record<string, string> }> {
+  const { get, post, address } = await running(context)
   const { url, gateway_url: gateway, reason } = await get<ServiceRow>(`services/${encodeURIComponent(service)}`)
   const found = url ?? gateway
-  if (found !== null) return new URL(atHost(found, address.envoy))
-  throw new OperatorError(`${service} has no address. ${reason ?? 'berth problems shows why.'}`)
+  if (found === null) throw new OperatorError(`${service} has no address. ${reason ?? 'berth problems shows why.'}`)
+  const { token } = await post<CallToken>('tokens/call', { client: client ?? ANONYMOUS })
+  const own = client === undefined && token === null ? {} : asClient(client ?? ANONYMOUS, token ?? undefined)
+  return { url: new URL(atHost(found, address.envoy)), headers: own }
 }
 
 async function list(client: Client, { json, print }: CommandContext): Promise<number> {

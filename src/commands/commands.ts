@@ -22,6 +22,7 @@ import * as scale from './scale.ts'
 import * as secret from './secret.ts'
 import * as sessions from './sessions.ts'
 import * as status from './status.ts'
+import * as token from './token.ts'
 import * as up from './up.ts'
 
 const commands: readonly Command[] = [
@@ -41,6 +42,7 @@ const commands: readonly Command[] = [
   problems,
   plan,
   envoy,
+  token,
   secret,
   catalog,
   image,

@@ -77,7 +77,8 @@ async function liveDump(admin: string): Promise<unknown> {
     throw new OperatorError(`Envoy does not answer on ${admin}. berth status shows whether it runs.`, { cause: error })
   })
   if (answer.status !== 200) throw new OperatorError(`Envoy answered ${answer.status} to ${path}.`)
-  return JSON.parse(answer.body)
+  // Envoy shows keys of certificates to nobody, but the one of tokens.
+  return JSON.parse(answer.body, (key, value: unknown) => (key === 'local_jwks' ? '[not shown]' : value))
 }
 
 function patchWords(rows: readonly PatchRow[]): string {

@@ -128,7 +128,8 @@ function inFolder({ home, env }: CommandContext): Keeper {
   }
 }
 
-function owned<T>(home: string, work: (store: Store) => T): T {
+/** Work in the state folder that no control plane has. */
+export function owned<T>(home: string, work: (store: Store) => T): T {
   try {
     mkdirSync(home, { recursive: true, mode: 0o700 })
   } catch (error) {

@@ -1,11 +1,14 @@
 // The compiler: the whole world in, every Envoy resource out. Pure: equal input gives equal output (design §4).
 
+import type { Auth } from '../model/auth.ts'
 import type { Client } from '../model/client.ts'
 import { mapVersions, type Versions } from '../model/release.ts'
 import type { Service } from '../model/service.ts'
 import type { Slot } from '../model/slot.ts'
 import { GATEWAY, serviceOfUnit } from '../model/names.ts'
 import { knobsOf, type Knobs, type TlsMaterial, type Tuning } from '../model/tuning.ts'
+import { withoutAuth } from './auth.ts'
+import { authentication } from './authentication.ts'
 import { clustersOf } from './cluster.ts'
 import { mostAtOnce } from './limits.ts'
 import { gatewayListener, scopedRoute, serviceListener } from './listener.ts'
@@ -37,6 +40,8 @@ export interface World {
   readonly tuning?: Tuning | undefined
   /** What the certificates of listeners are, by service, and the gateway's; absent: they cannot be had. */
   readonly certificates?: ReadonlyMap<string, TlsMaterial>
+  /** Absent: clients say themselves who they are. `off`: now they do. */
+  readonly auth?: Auth | 'off' | undefined
 }
 
 export interface Resources {
@@ -45,6 +50,8 @@ export interface Resources {
   readonly routes: readonly Resource[]
   /** Served on the on-demand stream only. */
   readonly clusters: readonly Resource[]
+  /** Of filters whose configuration is not in the listeners; absent: there are none. */
+  readonly extensions?: readonly Resource[]
   /** Absent: there are none. */
   readonly secrets?: readonly Resource[]
 }
@@ -66,24 +73,35 @@ export function compile(world: World, memory = new Memory()): Resources {
     secretsOf(owner, tls, world.certificates?.get(owner)),
   )
   const most = mostOf(world)
+  const scheme = (owner: string) => ((knobs.get(owner) ?? everywhere).tls === 'none' ? 'http' : 'https')
+  const checked = world.auth === 'off' ? undefined : world.auth
+  const auth = checked && authentication(checked, world, { scheme, hosts }, memory)
+  const heads = checked && { mode: checked.mode, nonce: checked.nonce }
   const resources = {
     listeners: [
       ...(has(GATEWAY, everywhere)
-        ? [gatewayListener(world.gatewayPort, world.bind, everywhere, world.requestLog)]
+        ? [gatewayListener(world.gatewayPort, world.bind, everywhere, world.requestLog, heads)]
         : []),
       ...services
         .filter(({ service: { name } }) => has(name, knobs.get(name)!))
         .map(({ service: { name }, port }) =>
-          memory.recall(serviceListener, name, name, port, world.bind, knobs.get(name)!, world.requestLog),
+          memory.recall(serviceListener, name, name, port, world.bind, knobs.get(name)!, world.requestLog, heads),
         ),
     ],
-    scopedRoutes: services.map(({ service: { name } }) => memory.recall(scopedRoute, name, name)),
-    routes: services.map(({ service, unhealthy, versions = { stable: service } }) => {
-      const { name } = service
-      const options = { ...world.routes, hosts: hosts(name), knobs: knobs.get(name)! }
-      const served = { service: placeless(service), unhealthy, versions: mapVersions(versions, placeless) }
-      return memory.recall(routesOf, name, served, world.clients, slots.get(name) ?? [], options)
-    }),
+    scopedRoutes: [
+      ...(auth ? [auth.gateway.scope] : []),
+      ...services.map(({ service: { name } }) => memory.recall(scopedRoute, name, name)),
+    ],
+    routes: [
+      ...(auth ? [auth.gateway.routes] : []),
+      ...services.map(({ service, unhealthy, versions = { stable: service } }) => {
+        const { name } = service
+        const identity = auth?.of(service)
+        const options = { ...world.routes, hosts: hosts(name), knobs: knobs.get(name)!, identity }
+        const served = { service: placeless(service), unhealthy, versions: mapVersions(versions, placeless) }
+        return memory.recall(routesOf, name, served, world.clients, slots.get(name) ?? [], options)
+      }),
+    ],
     clusters: memory.recall(
       sorted,
       'clusters',
@@ -102,6 +120,7 @@ export function compile(world: World, memory = new Memory()): Resources {
         ),
       ),
     ),
+    ...(world.auth ? { extensions: auth?.extensions ?? withoutAuth(services.map(({ service }) => service.name)) } : {}),
     ...(secrets.length === 0 ? {} : { secrets }),
   }
   memory.turn()

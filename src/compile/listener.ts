@@ -3,7 +3,10 @@
 // the routes.
 
 import { GATEWAY, listenerName } from '../model/names.ts'
+import type { Auth } from '../model/auth.ts'
 import type { Knobs } from '../model/tuning.ts'
+import { authFilters, withoutForgedHeaders } from './auth.ts'
+import { authReplies } from './auth-replies.ts'
 import { accessLogs, tracingProvider } from './access-log.ts'
 import { CORS_FILTER } from './cors.ts'
 import { CROWD_REPLY, RATE_REPLY, RATE_STATUS, rateFilter } from './limits.ts'
@@ -17,13 +20,23 @@ import { toldByAdapter } from './told-by-adapter.ts'
 const REFUSED = -32000
 const FAILED = -32603
 
+/** What of authentication is in the listeners themselves. */
+type ListenerAuth = Pick<Auth, 'mode' | 'nonce'>
+
 /** The listener of one service. */
-export function serviceListener(service: string, port: number, bind: string, knobs: Knobs, log?: string): Resource {
+export function serviceListener(
+  service: string,
+  port: number,
+  bind: string,
+  knobs: Knobs,
+  log?: string,
+  auth?: ListenerAuth,
+): Resource {
   return listener(
     service,
     port,
     bind,
-    { ...knobs, log },
+    { ...knobs, log, auth },
     { rds: { route_config_name: service, config_source: ADS_SOURCE } },
   )
 }
@@ -32,12 +45,12 @@ export function serviceListener(service: string, port: number, bind: string, kno
  * The listener of all services under `/<service>/mcp`: the first path segment chooses the same RouteConfiguration that
  * the service's own listener uses (envoy-measured.md A §13).
  */
-export function gatewayListener(port: number, bind: string, knobs: Knobs, log?: string): Resource {
+export function gatewayListener(port: number, bind: string, knobs: Knobs, log?: string, auth?: ListenerAuth): Resource {
   return listener(
     GATEWAY,
     port,
     bind,
-    { ...knobs, log },
+    { ...knobs, log, auth },
     {
       scoped_routes: {
         name: GATEWAY,
@@ -59,8 +72,13 @@ export function scopedRoute(service: string): Resource {
   }
 }
 
-/** With the file that requests are recorded in; absent: they are not. */
-type Settings = Knobs & { readonly log: string | undefined }
+interface Settings extends Knobs {
+  /** The file that requests are recorded in; absent: they are not. */
+  readonly log: string | undefined
+  /** Absent: nobody is authenticated. */
+  readonly auth: ListenerAuth | undefined
+}
+
 type Routes = { readonly [key: string]: Json }
 
 function listener(owner: string, port: number, bind: string, knobs: Settings, routes: Routes): Resource {
@@ -94,7 +112,7 @@ function connectionLimit(owner: string, { connections: { max } }: Knobs): Json[]
 const UNDERSCORES = { reject: 'REJECT_REQUEST', drop: 'DROP_HEADER', allow: 'ALLOW' } as const
 
 function connectionManager(owner: string, routes: Routes, knobs: Settings): Json {
-  const { timeouts, connections, headers, access_log, tracing, log } = knobs
+  const { timeouts, connections, headers, access_log, tracing, log, auth } = knobs
   const logs = [
     ...(log === undefined ? [] : [requestLog(log)]),
     ...requestStatistics(),
@@ -125,8 +143,10 @@ function connectionManager(owner: string, routes: Routes, knobs: Settings): Json
       access_log: logs,
       ...(tracing === 'none' ? {} : { tracing: tracingProvider(tracing) }),
       ...routes,
+      ...(auth === undefined ? {} : withoutForgedHeaders(auth)),
       http_filters: [
         CORS_FILTER,
+        ...(auth === undefined ? [] : authFilters()),
         rateFilter(),
         toldByAdapter(),
         extension('envoy.filters.http.on_demand', 'envoy.extensions.filters.http.on_demand.v3.OnDemand'),
@@ -134,7 +154,12 @@ function connectionManager(owner: string, routes: Routes, knobs: Settings): Json
           suppress_envoy_headers: true,
         }),
       ],
-      local_reply_config: { mappers: LOCAL_REPLIES },
+      local_reply_config: {
+        mappers:
+          auth === undefined
+            ? LOCAL_REPLIES
+            : [...authReplies(knobs.tls === 'none' ? 'http' : 'https'), ...LOCAL_REPLIES],
+      },
     },
   )
 }
@@ -143,7 +168,7 @@ function connectionManager(owner: string, routes: Routes, knobs: Settings): Json
  * Whatever Envoy answers itself is a JSON-RPC error that says what to do (contract, "What a client gets"). The first
  * mapper that fits wins; texts of direct responses come from the routes.
  */
-const LOCAL_REPLIES: Json = [
+const LOCAL_REPLIES: readonly Json[] = [
   // A slot whose start failed: a cluster without an endpoint that carries the reason (cluster.ts).
   reply({ flags: ['UH'] }, FAILED, '%CLUSTER_METADATA(berth:reason)%', { retryAfter: 1 }),
   reply(

@@ -3,6 +3,7 @@
 
 import { isJsonList, isJsonObject, type Json, type JsonObject } from '../model/json.ts'
 import type { PatchType } from '../model/patch.ts'
+import { AUTH_FILTERS, JWT_FILTER } from './auth.ts'
 import { jsonEqual } from './json-patch.ts'
 import { METADATA } from './route-metadata.ts'
 import { OWN } from './told-by-adapter.ts'
@@ -38,6 +39,11 @@ export const BOUNDS: Readonly<Record<PatchType, readonly Bound[]>> = {
       },
     },
     {
+      path: '/filter_chains/0/filters/…/early_header_mutation_extensions',
+      because: 'they keep clients from naming themselves; write `auth`',
+      part: (listener) => field('early_header_mutation_extensions')(connectionManager(listener)),
+    },
+    {
       path: '/filter_chains/0/filters/…/access_log',
       because: '`berth.…` is what requests are recorded by; others may be added',
       part: (listener) => list(connectionManager(listener), 'access_log').filter((log) => isOwn(object(log)['name'])),
@@ -45,12 +51,11 @@ export const BOUNDS: Readonly<Record<PatchType, readonly Bound[]>> = {
     {
       path: '/filter_chains/0/filters/…/http_filters',
       because:
-        "Berth's filters have to stay in their order, `on_demand` and `berth.…` as they are and the router last; " +
-        'others may be added',
+        "Berth's filters have to stay in their order, all but the router as they are, and that last; others may be added",
       // Those that are added are left out of the comparison.
       part: (listener) => {
         const filters = list(connectionManager(listener), 'http_filters').map(object)
-        const own = filters.filter(({ name }) => name === ON_DEMAND || name === ROUTER || isOwn(name))
+        const own = filters.filter(({ name }) => OWN_FILTERS.some((each) => each === name) || isOwn(name))
         return [own.map((filter) => (filter['name'] === ROUTER ? ROUTER : filter)), filters.at(-1)?.['name'] ?? null]
       },
     },
@@ -76,6 +81,11 @@ export const BOUNDS: Readonly<Record<PatchType, readonly Bound[]>> = {
             field('domains')(object(host)),
             object(object(host)['typed_per_filter_config'])[ON_DEMAND] ?? null,
           ]),
+    },
+    {
+      path: '/typed_per_filter_config',
+      because: 'it says who needs a token, and what adapters are not shown; write `auth`',
+      part: (route) => [field('request_headers_to_remove')(route), identities(route)],
     },
     {
       path: '/virtual_hosts/…/route/cluster',
@@ -105,6 +115,7 @@ export const BOUNDS: Readonly<Record<PatchType, readonly Bound[]>> = {
 
 const ON_DEMAND = 'envoy.filters.http.on_demand'
 const ROUTER = 'envoy.filters.http.router'
+const OWN_FILTERS = [...AUTH_FILTERS, ON_DEMAND, ROUTER]
 /** `local` and `other` (route.ts). */
 const OWN_HOSTS = 2
 
@@ -131,6 +142,14 @@ function routeActions(value: Json): Json[] {
   if (!isJsonObject(value)) return []
   const targets = isJsonObject(value['route']) ? TARGETS.map((key) => field(key)(object(value['route']))) : []
   return [...targets, ...Object.values(value).flatMap(routeActions)]
+}
+
+/** What the filter of tokens is told, wherever. */
+function identities(value: Json): Json[] {
+  if (isJsonList(value)) return value.flatMap(identities)
+  if (!isJsonObject(value)) return []
+  const own = Object.hasOwn(value, JWT_FILTER) ? [value[JWT_FILTER] ?? null] : []
+  return [...own, ...Object.values(value).flatMap(identities)]
 }
 
 /** Whom routes serve, in the order in which it is written. */

@@ -5,7 +5,7 @@ import type { Resources } from './compile.ts'
 import { jsonEqual, pointerOf } from './json-patch.ts'
 import type { Resource } from './resource.ts'
 
-export type ResourceType = 'listener' | 'scope' | 'route' | 'cluster' | 'secret'
+export type ResourceType = 'listener' | 'scope' | 'route' | 'cluster' | 'extension' | 'secret'
 
 /**
  * - `hitless`: no request fails and no stream is cut.
@@ -32,6 +32,7 @@ export function plan(before: Resources, after: Resources): PlannedChange[] {
     ...changes('scope', before.scopedRoutes, after.scopedRoutes),
     ...changes('route', before.routes, after.routes),
     ...changes('cluster', before.clusters, after.clusters),
+    ...changes('extension', before.extensions ?? [], after.extensions ?? []),
     ...changes('secret', before.secrets ?? [], after.secrets ?? []),
   ]
 }
@@ -55,6 +56,7 @@ const EFFECT: Readonly<Record<ResourceType, { readonly changed: Effect; readonly
   scope: { changed: 'hitless', removed: 'hitless' },
   route: { changed: 'hitless', removed: 'hitless' },
   cluster: { changed: 'hitless', removed: 'restarts' },
+  extension: { changed: 'hitless', removed: 'hitless' },
   secret: { changed: 'hitless', removed: 'hitless' },
 }
 

@@ -6,6 +6,16 @@ import { clientsOnCanary, unitOf, type Versions } from '../model/release.ts'
 import type { Service } from '../model/service.ts'
 import { groupFor, type Slot } from '../model/slot.ts'
 import { SAFE_RETRIES, type Knobs } from '../model/tuning.ts'
+import { secretHeaders, tokenClientHeader } from './auth.ts'
+import {
+  atMetadata,
+  byVerifiedToken,
+  FOR_EVERYBODY,
+  ownPathsOnly,
+  requires,
+  unauthenticated,
+  type Identity,
+} from './auth-routes.ts'
 import { allowedOrigins, cors, PREFLIGHT, READABLE } from './cors.ts'
 import { clusterOf, waysOf, type Target, type Way } from './way.ts'
 import { countedAt } from './limits.ts'
@@ -39,8 +49,9 @@ export function serviceRoutes(
   { service, versions, unhealthy }: Served,
   clients: readonly Client[],
   slotOf: SlotOf,
-  options: RouteOptions & { readonly knobs: Knobs },
+  options: RouteOptions & { readonly knobs: Knobs; readonly identity?: Identity | undefined },
 ): Resource {
+  const { identity } = options
   const served = clients.filter((client) => mayUse(client, service)).sort((a, b) => (a.name < b.name ? -1 : 1))
   const parts = clientsOnCanary(
     service.name,
@@ -58,7 +69,7 @@ export function serviceRoutes(
         {
           name: 'local',
           domains: [...options.hosts],
-          matcher: clientMatcher(service, served, ways, unhealthy, options.knobs),
+          matcher: clientMatcher(service, served, ways, unhealthy, options.knobs, identity),
           typed_per_filter_config: {
             ...cors(service.origins),
             'envoy.filters.http.on_demand': onDemand(service.scale.startMs ?? options.holdMs),
@@ -67,11 +78,12 @@ export function serviceRoutes(
         {
           name: 'other',
           domains: ['*'],
-          routes: [
-            respond(403, `This Host is not served. Use ${options.hosts.join(' or ')}.`, whatFor(service.name), {}),
-          ],
+          routes: [plain(403, `This Host is not served. Use ${options.hosts.join(' or ')}.`, whatFor(service.name))],
+          ...(identity && FOR_EVERYBODY),
         },
       ],
+      request_headers_to_remove: secretHeaders(identity?.auth),
+      ...(identity && requires(service.name)),
     },
   }
 }
@@ -86,9 +98,11 @@ function clientMatcher(
   waysFor: (client: Client) => readonly Way[],
   unhealthy: string | undefined,
   knobs: Knobs,
+  identity: Identity | undefined,
 ): Json {
   const byHeader: Record<string, Json> = {}
   const byPath: Record<string, Json> = {}
+  const byToken: Record<string, Json> = {}
   const unknown = routeAction('unknown', [
     respond(
       403,
@@ -102,14 +116,19 @@ function clientMatcher(
   for (const client of served) {
     const own = everybody.map((folder) => `${folder}/clients/${client.name}`)
     const ways = waysFor(client)
+    if (identity) {
+      const routes = clientRoutes(service, client, [...everybody, ...own], ways, knobs, 'verified')
+      byToken[client.name] = routeAction(client.name, routes)
+    }
     // The client may name itself in header and path alike; only a path of another client is refused.
     byHeader[client.name] = routeAction(client.name, clientRoutes(service, client, [...everybody, ...own], ways, knobs))
     for (const folder of own)
-      byPath[`${folder}/`] = routeAction(client.name, clientRoutes(service, client, [folder], ways, knobs, true))
+      byPath[`${folder}/`] = routeAction(client.name, clientRoutes(service, client, [folder], ways, knobs, 'unnamed'))
   }
+  const needsToken = identity?.needed === 'jwt'
   const anonymous = served.find((client) => client.name === ANONYMOUS)
   const nobody = anonymous
-    ? routeAction(ANONYMOUS, clientRoutes(service, anonymous, everybody, waysFor(anonymous), knobs, true))
+    ? routeAction(ANONYMOUS, clientRoutes(service, anonymous, everybody, waysFor(anonymous), knobs, 'unnamed'))
     : routeAction('nameless', [
         respond(
           403,
@@ -124,7 +143,8 @@ function clientMatcher(
   return {
     matcher_list: {
       matchers: [
-        health(service, unhealthy),
+        ...(identity ? [atMetadata(identity)] : []),
+        health(service, unhealthy, identity !== undefined),
         {
           predicate: {
             and_matcher: { predicate: [present('origin'), { or_matcher: { predicate: [ofElsewhere, preflight] } }] },
@@ -136,11 +156,10 @@ function clientMatcher(
                   {
                     predicate: ofElsewhere,
                     on_match: routeAction('origin', [
-                      respond(
+                      plain(
                         403,
                         `This Origin is not allowed. Pages may call from http://localhost and from what origins of service ${service.name} in berth.yaml names.`,
                         whatFor(service.name),
-                        {},
                       ),
                     ]),
                   },
@@ -150,25 +169,34 @@ function clientMatcher(
             },
           },
         },
-        {
-          predicate: present(CLIENT_HEADER),
-          on_match: {
-            matcher: {
-              // Envoy refuses an empty map.
-              ...(served.length === 0
-                ? {}
-                : { matcher_tree: { input: headerInput(CLIENT_HEADER), exact_match_map: { map: byHeader } } }),
-              on_no_match: unknown,
-            },
-          },
-        },
+        ...(identity
+          ? byVerifiedToken(identity, whatFor(service.name), named(tokenClientHeader(identity.auth), byToken, unknown))
+          : []),
+        ...(needsToken
+          ? []
+          : [{ predicate: present(CLIENT_HEADER), on_match: named(CLIENT_HEADER, byHeader, unknown) }]),
       ],
     },
-    on_no_match: {
-      matcher: {
-        matcher_tree: { input: headerInput(':path'), prefix_match_map: { map: byPath } },
-        on_no_match: nobody,
-      },
+    on_no_match: needsToken
+      ? unauthenticated(whatFor(service.name))
+      : {
+          matcher: {
+            matcher_tree: { input: headerInput(':path'), prefix_match_map: { map: byPath } },
+            on_no_match: nobody,
+          },
+        },
+  }
+}
+
+/** The routes of the client that a header names. */
+function named(header: string, routes: Readonly<Record<string, Json>>, unknown: Json): Json {
+  return {
+    matcher: {
+      // Envoy refuses an empty map.
+      ...(Object.keys(routes).length === 0
+        ? {}
+        : { matcher_tree: { input: headerInput(header), exact_match_map: { map: routes } } }),
+      on_no_match: unknown,
     },
   }
 }
@@ -177,8 +205,9 @@ function clientMatcher(
  * Health for whoever routes to this listener (Consul, a balancer): Envoy answers it by itself, so that it is right while
  * the control plane is away, and it starts no slot. It serves nobody, so that records and statistics leave it out.
  */
-function health(service: Service, unhealthy: string | undefined): Json {
-  const answer = unhealthy === undefined ? respond(200, 'healthy', {}, {}) : respond(503, unhealthy, {}, {})
+function health(service: Service, unhealthy: string | undefined, isAuth: boolean): Json {
+  const open = isAuth ? FOR_EVERYBODY : {}
+  const answer = unhealthy === undefined ? plain(200, 'healthy', open) : plain(503, unhealthy, open)
   return {
     predicate: matches(':path', `(/${service.name})?/healthz`),
     on_match: routeAction('health', [answer]),
@@ -196,7 +225,7 @@ function targetOf(service: Service, client: Client, slotOf: SlotOf): Target {
 
 /**
  * @param folders where the endpoints are
- * @param nameless the requests do not name the client in its header: it is set for the adapter
+ * @param from how the client is known: it has named itself in the header, or that is set for the adapter
  */
 function clientRoutes(
   service: Service,
@@ -204,13 +233,13 @@ function clientRoutes(
   folders: readonly string[],
   ways: readonly Way[],
   knobs: Knobs,
-  nameless = false,
+  from: 'header' | 'unnamed' | 'verified' = 'header',
 ): Json[] {
   const [only] = ways
   const whom = (to?: Target) => whomFor(service.name, client, to)
   if (ways.length === 1 && only && 'down' in only.to) return [respond(503, only.to.down, whom())]
   const headers = {
-    ...(nameless ? { [CLIENT_HEADER]: client.name } : {}),
+    ...(from === 'header' ? {} : { [CLIENT_HEADER]: client.name }),
     [TIER_HEADER]: client.tier,
     ...countedAt(client),
   }
@@ -271,7 +300,13 @@ function clientRoutes(
   // Its path is part of the URI that the adapter tells, so it must reach the adapter as the client has it.
   const sse = service.sse ? folders.flatMap((folder) => endpoint(`${folder}/sse`, 'sse', {})) : []
   const without = service.sse ? ' and /sse' : '; /sse only where its definition says `sse: true`'
-  return [...mcp, ...sse, respond(404, `Unknown path. Service ${service.name} serves /mcp${without}.`, whom())]
+  const foreign = from === 'verified' ? ownPathsOnly(service.name, whom()) : []
+  return [
+    ...mcp,
+    ...sse,
+    ...foreign,
+    respond(404, `Unknown path. Service ${service.name} serves /mcp${without}.`, whom()),
+  ]
 }
 
 function retryPolicy({ retries }: Knobs): { readonly [key: string]: Json } {
@@ -324,8 +359,13 @@ function routeAction(name: string, routes: readonly Json[]): Json {
   return { action: extension(name, 'envoy.config.route.v3.RouteList', { routes }) }
 }
 
-function respond(status: number, words: string, whom = {}, readable = READABLE): Json {
-  return { match: { prefix: '/' }, direct_response: said(status, words), ...readable, ...whom }
+/** An answer that a page may read which may call. */
+function respond(status: number, words: string, members = {}): Json {
+  return plain(status, words, { ...READABLE, ...members })
+}
+
+function plain(status: number, words: string, members = {}): Json {
+  return { match: { prefix: '/' }, direct_response: said(status, words), ...members }
 }
 
 function said(status: number, words: string): Json {

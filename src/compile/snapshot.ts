@@ -34,6 +34,7 @@ export const TYPE_OF: { readonly [kind in keyof Required<Resources>]: string } =
   scopedRoutes: 'type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration',
   routes: 'type.googleapis.com/envoy.config.route.v3.RouteConfiguration',
   clusters: 'type.googleapis.com/envoy.config.cluster.v3.Cluster',
+  extensions: 'type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig',
   secrets: 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret',
 }
 

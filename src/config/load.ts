@@ -1,6 +1,7 @@
 // Loads the text of a configuration: all of its mistakes together, or what it says in the words of the model.
 
 import { resolve } from 'node:path'
+import type { AuthConfig } from '../model/auth.ts'
 import { DEFAULT_TIER, KNOWN_CLIENTS, type Client } from '../model/client.ts'
 import type { WrittenEngine } from '../model/engine.ts'
 import type { Patch } from '../model/patch.ts'
@@ -14,6 +15,7 @@ import {
   type ToolRules,
 } from '../model/service.ts'
 import type { GlobalTuning } from '../model/tuning.ts'
+import { authOf } from './auth.ts'
 import { DEFAULT_LIMITS } from './limits.ts'
 import { mistakesOf, problemAt } from './mistakes.ts'
 import { usesOfNotYet } from './not-yet.ts'
@@ -34,7 +36,7 @@ export interface Config {
   /** `auto`: the file does not speak of engines. An empty list: none. */
   readonly engines: readonly WrittenEngine[] | 'auto'
   readonly ports: Ports
-  /** An address, IPv4 or IPv6: one of loopback, unless the file says in words that there is no authentication. */
+  /** An address, IPv4 or IPv6: one of loopback, unless clients are authenticated or the file says in words that they are not. */
   readonly bind: string
   /** `host:port` of the Consul agent to register services with; undefined: none. */
   readonly consul: string | undefined
@@ -42,6 +44,8 @@ export interface Config {
   readonly tuning?: GlobalTuning
   /** Of Envoy's resources, in the order in which they are applied. */
   readonly patches?: readonly Patch[]
+  /** Absent: clients say themselves who they are. */
+  readonly auth?: AuthConfig
 }
 
 export interface Ports {
@@ -111,6 +115,8 @@ export function configOf(written: File, source: YamlSource, file: string, folder
   const whereIs = (...path: Path) => `${file}:${source.lineOf(source.offsetOf(path))}`
   const { services, mcpServers, mcp } = written
   const patches = patchesOf(written, source, whereIs)
+  const { secret } = written.auth?.jwt ?? {}
+  const auth = authOf(written.auth ?? {}, secret && secretOf(secret, folder), folder, (path) => resolve(folder, path))
   return {
     services: [
       ...Object.entries(services ?? {}).map(([name, service]) =>
@@ -143,6 +149,7 @@ export function configOf(written: File, source: YamlSource, file: string, folder
     consul: written.consul && (written.consul.address ?? '127.0.0.1:8500'),
     ...(written.envoy && { tuning: globalTuningOf(written.envoy, folder) }),
     ...(patches.length > 0 && { patches }),
+    ...(auth && { auth }),
   }
 }
 
@@ -169,6 +176,7 @@ function serviceOf(name: string, written: Partial<WrittenService>, where: string
     ...(written.tools && { tools: toolRulesOf(written.tools) }),
     ...(written.origins && written.origins.length > 0 && { origins: written.origins }),
     clients: written.clients ?? ['*'],
+    ...(written.auth && { auth: written.auth }),
     ...(written.envoy && { tuning: tuningOf(written.envoy, cwd) }),
     backend: backendOf(written, secrets, cwd),
     ...(release && { release }),

@@ -20,8 +20,6 @@ const REMOVE = 'Remove it.'
 const NOT_YET: readonly NotYet[] = [
   { key: 'envoy.verify', harmless: (value) => value === 'false', remedy: REMOVE },
   { key: 'services.*.envoy.verify', harmless: (value) => value === 'false', remedy: REMOVE },
-  { key: 'auth.mode', words: ['jwt', 'optional'], remedy: 'Remove it or write `none`: clients then name themselves.' },
-  { key: 'auth.jwt', remedy: REMOVE },
 ]
 
 /** Keys that can be written, but not with another value than the one that changes nothing. */

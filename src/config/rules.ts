@@ -7,6 +7,7 @@ import { resolve } from 'node:path'
 import { isLoopback } from '../model/address.ts'
 import { KNOWN_CLIENTS, KNOWN_TIERS } from '../model/client.ts'
 import { CLIENT_NAME, nearest, RESERVED_NAMES, SERVICE_NAME } from '../model/names.ts'
+import { authRules } from './auth.ts'
 import { valueAt, type Mistake } from './mistakes.ts'
 import { releaseRules } from './release.ts'
 import { isNamedVolume, mistake, port, portRange, shown } from './scalars.ts'
@@ -38,6 +39,7 @@ export function brokenRules(document: unknown, folder: string): Mistake[] {
     ...servicePorts(services, document),
     ...ownPorts(document),
     ...bindElsewhere(document),
+    ...authRules(document),
     ...brokenTuningRules(document),
   ]
 }
@@ -350,13 +352,15 @@ function* ownPorts(document: unknown): Generator<Mistake> {
   }
 }
 
-/** Nobody is authenticated, so others may come in only where the file says so in words (contract, "Who the client is"). */
+/** Unless somebody is authenticated others may come in only where the file says so in words (contract, "Who the client is"). */
 function* bindElsewhere(document: unknown): Generator<Mistake> {
   const bind = valueAt(document, ['bind'])
   if (typeof bind !== 'string' || isIP(bind) === 0 || isLoopback(bind)) return
   const mode = valueAt(document, ['auth', 'mode'])
-  if (typeof mode === 'string' && mode.toLowerCase() === 'none') return
+  // With `optional` nobody comes in without a token whose service does not say so itself (model/auth.ts).
+  if (typeof mode === 'string' && ['none', 'jwt', 'optional'].includes(mode.toLowerCase())) return
   const wrong = `is ${bind}, which is no loopback address: whoever reaches it would be served without authentication.`
-  const remedy = 'Write 127.0.0.1, or say that this is meant: `auth: {mode: none}`.'
+  const remedy =
+    'Write 127.0.0.1, ask for tokens: `auth: {mode: jwt}`, or say that this is meant: `auth: {mode: none}`.'
   yield { path: ['bind'], message: mistake(wrong, remedy) }
 }

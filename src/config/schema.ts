@@ -25,6 +25,7 @@ import {
 } from './scalars.ts'
 import { parseSshHost, type WrittenEngine } from '../model/engine.ts'
 import { SECRET_NAME, SECRET_NAME_WORDS } from '../model/secret.ts'
+import { authSchema, serviceAuth } from './auth.ts'
 import { patches } from './patches.ts'
 import { keys, optional } from './shape.ts'
 import { clientPace, foreignPace, foreignResources, tier, toolLimits } from './tiers.ts'
@@ -97,6 +98,7 @@ const service = keys({
   tools: optional(keys({ allow: optional(toolGlobs), deny: optional(toolGlobs) })),
   origins: optional(z.array(origin).max(100)),
   clients: optional(z.array(glob)),
+  auth: optional(serviceAuth),
   release: optional(release),
   envoy: optional(keys({ ...serviceTuning, patches })),
 })
@@ -107,19 +109,6 @@ const client = keys({
   limits: optional(toolLimits),
   services: optional(z.array(glob)),
   tools: optional(z.record(z.string(), toolGlobs)),
-})
-
-const auth = keys({
-  mode: optional(oneOf('none', 'jwt', 'optional')),
-  jwt: optional(
-    keys({
-      secret: optional(secret),
-      jwks: optionalText,
-      issuer: optionalText,
-      audience: optionalText,
-      claim: optionalText,
-    }),
-  ),
 })
 
 /** Where an engine listens. */
@@ -237,7 +226,7 @@ export const file = optional(
     ),
     clients: optional(z.record(z.string(), optional(client))),
     tiers: optional(z.record(z.string(), optional(tier))),
-    auth: optional(auth),
+    auth: optional(authSchema(secret)),
     docker: optional(z.array(engine)),
     consul: optional(keys({ address: optional(agentAddress) })),
     ports: optional(ports),

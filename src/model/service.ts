@@ -1,5 +1,6 @@
 // Services: an MCP server under a name and a port, and what stands behind it.
 
+import type { ServiceAuth } from './auth.ts'
 import type { Release } from './release.ts'
 import type { Tuning } from './tuning.ts'
 
@@ -149,6 +150,8 @@ export interface Service {
   readonly origins?: readonly string[]
   /** Globs over the names of the clients that may use it. */
   readonly clients: readonly string[]
+  /** Whether its clients have to have a token, where the configuration leaves that to services (auth.ts). */
+  readonly auth?: ServiceAuth
   readonly backend: Backend
   /** What it says of Envoy, beside what is said for all services. */
   readonly tuning?: Tuning

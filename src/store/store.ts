@@ -16,6 +16,7 @@ import {
   type RefusedResource,
   type StoredService,
 } from '../model/record.ts'
+import { TOKENS_SCHEMA, tokenRows, type TokenRows } from './tokens.ts'
 import { recordsIn } from './records.ts'
 import { secretRows, SECRETS_SCHEMA, type SecretRows } from './secrets.ts'
 
@@ -46,6 +47,7 @@ export interface Store {
   refusedPatches(): RefusedPatch[]
   setRefusedPatches(refused: readonly RefusedPatch[]): void
   readonly secrets: SecretRows
+  readonly tokens: TokenRows
   processes(): ProcessRecord[]
   addProcess(record: ProcessRecord): void
   removeProcess(pid: number, birth: string): void
@@ -108,7 +110,7 @@ export function openStore(file: string): Store {
     if (id !== APPLICATION_ID && tables !== 0) throw new Error('it is the database of another program')
     if (Number(version) > SCHEMA_VERSION) throw new Error('a newer version of Berth has written it')
     const marks = `PRAGMA application_id = ${APPLICATION_ID}; PRAGMA user_version = ${SCHEMA_VERSION}`
-    db.exec(`${SCHEMA} ${SECRETS_SCHEMA} ${marks}; COMMIT; PRAGMA synchronous = NORMAL`)
+    db.exec(`${SCHEMA} ${SECRETS_SCHEMA} ${TOKENS_SCHEMA} ${marks}; COMMIT; PRAGMA synchronous = NORMAL`)
     useWal(db)
   } catch (error) {
     db.close()
@@ -286,6 +288,7 @@ export function openStore(file: string): Store {
           sql('INSERT INTO refused_patches (patch, owner, message) VALUES (?, ?, ?)').run(patch, owner, message)
       }),
     secrets: secretRows(db),
+    tokens: tokenRows(db),
     processes: () =>
       sql('SELECT kind, name, pid, birth, fingerprint, sockets FROM processes ORDER BY rowid')
         .all()

@@ -19,7 +19,7 @@ import { XdsNode } from './node.ts'
 import { type DeltaDiscoveryRequest, type DeltaDiscoveryResponse, loadServices, type Node } from './services.ts'
 import { DeltaStream, type StreamEvents } from './stream.ts'
 import type { DeltaRequest, DeltaResponse } from './subscription.ts'
-import { CDS, LDS, SDS } from './type-urls.ts'
+import { CDS, ECDS, LDS, SDS } from './type-urls.ts'
 
 export interface XdsOptions {
   readonly refused: readonly RefusedResource[]
@@ -298,11 +298,13 @@ export class XdsServer {
 
   #keep(): void {
     const kept = this.refusals().filter((entry) => !cannotBind(entry))
-    this.#options.setRefused(kept.map((entry) => (entry.typeUrl === SDS ? withoutGood(entry) : entry)))
+    this.#options.setRefused(kept.map((entry) => (SECRET.includes(entry.typeUrl) ? withoutGood(entry) : entry)))
   }
 }
 
-/** The last good form of a secret has a key, which is written nowhere. */
+/** The last good form of these may have a key, which is written nowhere. */
+const SECRET = [SDS, ECDS]
+
 function withoutGood(entry: RefusedResource): RefusedResource {
   const { good: _, ...rest } = entry
   return rest

@@ -3,7 +3,7 @@
 
 import type { NodeCache } from './cache.ts'
 import { Subscription, type DeltaRequest, type DeltaResponse, type Source, type Versioned } from './subscription.ts'
-import { CDS, EDS, LDS, RDS, SDS, SRDS } from './type-urls.ts'
+import { CDS, ECDS, EDS, LDS, RDS, SDS, SRDS } from './type-urls.ts'
 
 export interface StreamEvents {
   sent(response: DeltaResponse): void
@@ -28,9 +28,9 @@ export interface StreamOptions {
 }
 
 /** The order in which types are sent, so that nothing names what Envoy has not been told of (envoy.md §1.4). */
-const ORDER = [SDS, CDS, EDS, LDS, SRDS, RDS]
+const ORDER = [SDS, ECDS, CDS, EDS, LDS, SRDS, RDS]
 /** The order in which resources go: each type when Envoy has acknowledged that those before it are gone. */
-const REMOVAL_ORDER = [LDS, SRDS, RDS, CDS, EDS, SDS]
+const REMOVAL_ORDER = [LDS, SRDS, RDS, CDS, EDS, ECDS, SDS]
 /** What a peer that is not Envoy, or a broken one, may make this side remember. A generation of a slot is two names. */
 const MAX_NAMES = 50_000
 const MAX_TYPES = 32

@@ -10,5 +10,7 @@ export const SRDS = 'type.googleapis.com/envoy.config.route.v3.ScopedRouteConfig
 export const CDS = 'type.googleapis.com/envoy.config.cluster.v3.Cluster'
 /** Certificates and keys. */
 export const SDS = 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret'
+/** Configurations of filters that are not in their listeners. */
+export const ECDS = 'type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig'
 /** Endpoints of clusters. */
 export const EDS = 'type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment'

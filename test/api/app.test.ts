@@ -19,6 +19,7 @@ import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 import { noReleasing } from '../fixtures/releasing.ts'
 import { noSecrets } from '../fixtures/secrets.ts'
+import { noTokens } from '../fixtures/tokens.ts'
 import { nothingRecorded } from '../fixtures/recorded.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
@@ -81,6 +82,7 @@ function api(
   }
   return createApi({
     secrets: noSecrets,
+    tokens: noTokens,
     recorded: nothingRecorded,
     releasing: noReleasing,
     view: whole,

@@ -7,6 +7,7 @@ import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 import { noReleasing } from '../fixtures/releasing.ts'
 import { noSecrets } from '../fixtures/secrets.ts'
+import { noTokens } from '../fixtures/tokens.ts'
 import { nothingRecorded } from '../fixtures/recorded.ts'
 
 const row = { name: 'a', state: 'asleep' } as ServiceRow
@@ -22,6 +23,7 @@ async function send(method: string, path: string, body: unknown, deploying: Part
     }
   const app = createApi({
     secrets: noSecrets,
+    tokens: noTokens,
     recorded: nothingRecorded,
     releasing: noReleasing,
     view: {

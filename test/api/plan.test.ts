@@ -9,6 +9,7 @@ import { noDeploying } from '../fixtures/deploying.ts'
 import { noReleasing } from '../fixtures/releasing.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 import { noSecrets } from '../fixtures/secrets.ts'
+import { noTokens } from '../fixtures/tokens.ts'
 import { nothingRecorded } from '../fixtures/recorded.ts'
 
 const never = (): never => {
@@ -19,6 +20,7 @@ const view: View = { status: never, services: never, problems: never, snapshot: 
 async function ask(method: string, path: string, body: unknown, planning: Partial<Planning>) {
   const api = createApi({
     secrets: noSecrets,
+    tokens: noTokens,
     recorded: nothingRecorded,
     view,
     actions: { restart: never, restartEnvoy: never, logs: never },

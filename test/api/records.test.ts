@@ -7,12 +7,14 @@ import { noPlanning } from '../fixtures/planning.ts'
 import { nothingRecorded } from '../fixtures/recorded.ts'
 import { noReleasing } from '../fixtures/releasing.ts'
 import { noSecrets } from '../fixtures/secrets.ts'
+import { noTokens } from '../fixtures/tokens.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
 
 function ask(path: string, recorded: Partial<Recorded> = {}, method = 'GET'): Promise<Response> {
   const api = createApi({
     secrets: noSecrets,
+    tokens: noTokens,
     recorded: { ...nothingRecorded, ...recorded },
     view: {
       status: () => expect.unreachable(),

@@ -8,6 +8,7 @@ import { noPlanning } from '../fixtures/planning.ts'
 import type { ServiceRow } from '../../src/api/view.ts'
 import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noSecrets } from '../fixtures/secrets.ts'
+import { noTokens } from '../fixtures/tokens.ts'
 import { nothingRecorded } from '../fixtures/recorded.ts'
 
 const row: ReleaseRow = { service: 'files', state: null, versions: [] }
@@ -16,6 +17,7 @@ const asked: string[] = []
 function app(releasing: Partial<Releasing> = {}) {
   return createApi({
     secrets: noSecrets,
+    tokens: noTokens,
     recorded: nothingRecorded,
     view: {
       status: () => ({ version: '1' }) as never,

@@ -17,6 +17,7 @@ import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 import { noReleasing } from '../fixtures/releasing.ts'
 import { noSecrets } from '../fixtures/secrets.ts'
+import { noTokens } from '../fixtures/tokens.ts'
 import { nothingRecorded } from '../fixtures/recorded.ts'
 
 const TOKEN = 'tokentokentokentokentokentokentoken'
@@ -69,6 +70,7 @@ function apiAt(envoyHost: string | undefined): Hono {
   const slots = [{ client: 'codex', state: 'up' as const, sessions: 1, processes: 2, pid: 12 }]
   return createApi({
     secrets: noSecrets,
+    tokens: noTokens,
     recorded: nothingRecorded,
     releasing: noReleasing,
     view: {

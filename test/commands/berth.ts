@@ -18,6 +18,7 @@ import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 import { noReleasing } from '../fixtures/releasing.ts'
 import { noSecrets } from '../fixtures/secrets.ts'
+import { noTokens } from '../fixtures/tokens.ts'
 import { nothingRecorded } from '../fixtures/recorded.ts'
 
 export interface Ran {
@@ -86,6 +87,7 @@ export async function controlApi(
   }
   const app = createApi({
     secrets,
+    tokens: noTokens,
     recorded: nothingRecorded,
     releasing,
     view: whole,

@@ -1,7 +1,7 @@
 // Every setting is changed once, under load and with streams open on the service concerned and on another one. What
 // clients notice is written to envoy/changes.md, which must be what it says (`npx vitest run test/e2e/changes.test.ts --update`).
 
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -11,9 +11,10 @@ import { NOT_YET_KEYS } from '../../src/config/not-yet.ts'
 import { file } from '../../src/config/schema.ts'
 import { adminRequest } from '../../src/slots/admin.ts'
 import { readApiAddress } from '../../src/api/address.ts'
+import { ED } from '../auth/bypass.ts'
 import { describeWithDocker, sharedEngineTurn, SMALL_IMAGE } from '../bed/docker.ts'
 import { Berth, eventually } from './berth.ts'
-import { globalChanges, serviceChanges, UNTRIED, type Change } from './changes.ts'
+import { authChanges, globalChanges, serviceChanges, UNTRIED, type Change } from './changes.ts'
 import { letsIn, Watched } from './watched.ts'
 
 const SCRIPT = join(import.meta.dirname, '..', 'chaos', 'echo.sh')
@@ -134,6 +135,49 @@ describeWithDocker('every setting, changed under load', (docker) => {
       expect([other.failures, other.open, other.ended]).toEqual([[], true, false])
       await Promise.all([own.stop(), gateway.stop()])
     }
+  }, 240_000)
+
+  test('authentication', async () => {
+    const keys = join(berth.folder, 'keys.json')
+    const secret = join(berth.folder, 'secret')
+    writeFileSync(secret, 'x'.repeat(32))
+    writeFileSync(keys, JSON.stringify({ keys: [ED.publicKey.export({ format: 'jwk' })] }))
+    const auth = { auth: { mode: 'optional' } }
+    const subject = { ...ECHO, port: berth.port + 26 }
+    const open = () =>
+      Promise.all([
+        Watched.open({ port: subject.port }, 'codex'),
+        Watched.open({ port: berth.gateway, path: '/subject/mcp' }, 'codex'),
+      ])
+    await apply({ subject })
+    const before = await open()
+    other.leaves = true
+    for (const each of before) each.leaves = true
+    await apply({ subject }, auth)
+    await Promise.all([other, ...before].map((each) => each.more(3)))
+    await drained()
+    await eventually(() => expect(before.map((each) => each.open)).toEqual([false, false]))
+    expect([other.failures, ...before.map((each) => each.failures)]).toEqual([[], [], []])
+    rows.push('| `auth.mode` | drains | drains | all services and the gateway |')
+    await Promise.all(before.map((each) => each.stop()))
+    for (const change of authChanges(secret, keys)) {
+      const watched = await open()
+      await apply({ subject }, change.to)
+      await Promise.all([other, ...watched].map((each) => each.more(3)))
+      await drained()
+      const [own, gateway] = watched
+      expect([own.failures, gateway.failures, other.failures], change.key).toEqual([[], [], []])
+      rows.push(`| \`${change.key}\` | ${noticed(own)} | ${noticed(gateway)} | ${change.note ?? ''} |`)
+      expect([own.open, gateway.open]).toEqual([true, true])
+      await Promise.all(watched.map((each) => each.stop()))
+    }
+    const after = await open()
+    for (const each of after) each.leaves = true
+    await apply({ subject })
+    await Promise.all([other, ...after].map((each) => each.more(3)))
+    await drained()
+    expect([other.failures, ...after.map((each) => each.failures)]).toEqual([[], [], []])
+    await Promise.all(after.map((each) => each.stop()))
   }, 240_000)
 
   test('the address', async () => {

@@ -151,6 +151,21 @@ export function globalChanges(port: number, services: string, docker: readonly o
   ]
 }
 
+/** Settings of authentication, where clients may do without a token; each is added to that. */
+export function authChanges(secretFile: string, keysFile: string): Change[] {
+  const jwt = (key: string, value: unknown): Change => ({
+    key: `auth.jwt.${key}`,
+    to: { auth: { mode: 'optional', jwt: { [key]: value } } },
+  })
+  return [
+    { ...jwt('secret', { file: secretFile }), note: 'tokens signed with the one before are refused' },
+    jwt('jwks', { file: keysFile }),
+    jwt('issuer', 'https://issuer.example'),
+    jwt('audience', 'mcp'),
+    jwt('claim', 'client'),
+  ]
+}
+
 /** Those of a service that change what the test's clients have to speak, or need a collector that answers. */
 const UNTRIED_KNOBS: Readonly<Record<string, string>> = {
   tls: 'its listener drains, and clients have to speak TLS from then on (`test/e2e/tuning.test.ts`)',
@@ -161,6 +176,8 @@ export const UNTRIED: Readonly<Record<string, string>> = {
   mcpServers: 'other words for `services`: as there',
   'mcp.services': 'other words for `services`: as there',
   'mcp.clients': 'other words for `clients`: as there',
+  'services.*.auth':
+    'hitless: only routes and the configuration of a filter change (`test/auth/bypass.test.ts`); clients without a token are refused',
   'services.*.envoy.tls': UNTRIED_KNOBS['tls']!,
   envoy:
     'as `services.*.envoy`, of all services at once, and what drains a listener drains the gateway, too (`test/compile/tuning.test.ts`); `drain` and `overload` are read when Envoy starts',

@@ -32,6 +32,8 @@ export class ServedEnvoy {
   readonly adminSocket: string
   /** Clusters that Envoy asked for, in order. */
   readonly asked: string[] = []
+  /** What upstreams were sent, header by header in lower case, of one request each. */
+  readonly seen: string[][] = []
   /** What `setRefused` gave last, as a store keeps it. */
   kept: readonly RefusedResource[] = []
   demand: (cluster: string) => 'hold' | 'never' = () => 'never'
@@ -115,6 +117,7 @@ export class ServedEnvoy {
     const socket = join(this.#folder, `${this.#upstreams.length}.http`)
     const upstream = createServer((incoming, response) => {
       incoming.resume()
+      this.seen.push(Object.entries(incoming.headers).map(([name, value]) => `${name}: ${String(value)}`))
       incoming.on('end', () => response.end(`${service} for ${String(incoming.headers['x-mcp-client'])}`))
     })
     this.#upstreams.push(upstream)

@@ -12,7 +12,7 @@ import type { RefusedResource } from '../../src/model/record.ts'
 import type { Resources } from '../../src/xds/cache.ts'
 import { XdsServer } from '../../src/xds/server.ts'
 import type { Versioned } from '../../src/xds/subscription.ts'
-import { CDS, LDS, RDS, SDS, SRDS } from '../../src/xds/type-urls.ts'
+import { CDS, ECDS, LDS, RDS, SDS, SRDS } from '../../src/xds/type-urls.ts'
 import { eventually } from '../e2e/berth.ts'
 import { FakeEnvoy, type FakeOptions } from './fake-envoy.ts'
 
@@ -32,7 +32,7 @@ beforeEach(async () => {
   logged = []
   taken = []
   demand = () => 'never'
-  served = new Map([LDS, SRDS, RDS, CDS, SDS].map((typeUrl) => [typeUrl, new Map()]))
+  served = new Map([LDS, SRDS, RDS, CDS, ECDS, SDS].map((typeUrl) => [typeUrl, new Map()]))
   await start()
 })
 
@@ -329,21 +329,24 @@ test('what Envoy quotes of a resource goes nowhere: neither into problems nor in
   expect(JSON.stringify([refusal, kept, logged])).not.toMatch(/hunter2|request_headers/)
 })
 
-test('the last good form of a secret is not written down, since it has a key; who has it keeps it', async () => {
-  publish([...services('a'), [SDS, 'a:certificate', '1']])
-  const client = envoy({ refuses: (typeUrl, name) => (typeUrl === SDS && isBad ? `${name} is weak` : undefined) })
-  let isBad = false
-  const first = client.aggregated(['a'])
-  first.subscribe(SDS, ['a:certificate'])
-  await eventually(() => expect([...first.has.get(SDS)!]).toEqual([['a:certificate', '1']]))
-  isBad = true
-  publish([[SDS, 'a:certificate', 'bad']])
-  await eventually(() => expect(kept).toMatchObject([{ typeUrl: SDS, name: 'a:certificate', version: 'bad' }]))
-  expect(kept[0]!.good).toBeUndefined()
-  await restart()
-  const again = client.aggregated(['a'], first)
-  again.subscribe(SDS, ['a:certificate'], first.has.get(SDS))
-  await synced()
-  expect([...again.has.get(SDS)!]).toEqual([['a:certificate', '1']])
-  expect(again.count).toBe(0)
-})
+test.for([SDS, ECDS])(
+  'the last good form of %s is not written down, since it has a key; who has it keeps it',
+  async (type) => {
+    publish([...services('a'), [type, 'a:certificate', '1']])
+    const client = envoy({ refuses: (typeUrl, name) => (typeUrl === type && isBad ? `${name} is weak` : undefined) })
+    let isBad = false
+    const first = client.aggregated(['a'])
+    first.subscribe(type, ['a:certificate'])
+    await eventually(() => expect([...first.has.get(type)!]).toEqual([['a:certificate', '1']]))
+    isBad = true
+    publish([[type, 'a:certificate', 'bad']])
+    await eventually(() => expect(kept).toMatchObject([{ typeUrl: type, name: 'a:certificate', version: 'bad' }]))
+    expect(kept[0]!.good).toBeUndefined()
+    await restart()
+    const again = client.aggregated(['a'], first)
+    again.subscribe(type, ['a:certificate'], first.has.get(type))
+    await synced()
+    expect([...again.has.get(type)!]).toEqual([['a:certificate', '1']])
+    expect(again.count).toBe(0)
+  },
+)

@@ -1,0 +1,111 @@
+// Authentication in a running control plane: which keys and revocations Envoy is told of, and the desk where tokens are
+// made (contract, "Who the client is").
+
+import { setTimeout } from 'node:timers/promises'
+
+import type { TokenDesk } from './api/tokens.ts'
+import { createDesk } from './auth/desk.ts'
+import { KeyRing } from './auth/key-ring.ts'
+import { Tokens } from './auth/tokens.ts'
+import { equal } from './compile/memory.ts'
+import type { Config } from './config/load.ts'
+import type { World } from './compile/compile.ts'
+import type { AuthConfig, Revoked } from './model/auth.ts'
+import { OperatorError } from './model/operator-error.ts'
+import { problemLine, type Problem } from './model/problem.ts'
+import type { Reconciler } from './reconcile.ts'
+import { readSecrets } from './slots/secrets.ts'
+import type { Store } from './store/store.ts'
+
+export interface AuthenticatingOptions {
+  readonly store: Pick<Store, 'tokens'>
+  readonly home: string
+  readonly env: NodeJS.ProcessEnv
+  /** The value of a secret that Berth keeps itself; throws with why there is none. */
+  readonly storedSecret: (name: string) => string
+  readonly config: () => Pick<Config, 'clients'>
+  readonly reconciler: () => Pick<Reconciler, 'placed' | 'gateway' | 'changed' | 'settled'>
+  /** Whether Envoy has all filters' configurations as they are. */
+  readonly synced: () => boolean
+  readonly log: (message: string, fields?: object) => void
+}
+
+export interface Authenticating {
+  /** As the compiler takes it. */
+  readonly auth: () => World['auth']
+  /** Before anything is served. @throws {OperatorError} when the configuration cannot be in force */
+  start(config: AuthConfig | undefined): Promise<void>
+  readonly configure: (config: AuthConfig | undefined) => void
+  readonly problems: () => Problem[]
+  readonly desk: TokenDesk
+  close(): void
+}
+
+/** How long an Envoy that does not answer is waited for. */
+const SYNC_MS = 2000
+const SYNC_LOOK_MS = 5
+/** What is over is forgotten once an hour, so that it leaves Envoy's configuration, too. */
+const PRUNE_MS = 60 * 60_000
+
+export function createAuthenticating(options: AuthenticatingOptions): Authenticating {
+  const { store, home, env, storedSecret, reconciler, synced, log } = options
+  const tokens = new Tokens(store.tokens, Date.now)
+  const nonce = store.tokens.nonce()
+  let revoked: Revoked = tokens.revoked()
+  let wasOn = false
+  const ring = new KeyRing({
+    home,
+    env,
+    readSecret: async (source, cwd) =>
+      (await readSecrets({ 'of tokens': source }, cwd, env, storedSecret))['of tokens']!,
+    fetched: { get: (url) => store.tokens.keys(url), set: (url, jwks) => store.tokens.setKeys(url, jwks) },
+    changed: () => reconciler().changed(),
+    log,
+  })
+  const lookAgain = (): boolean => {
+    const next = tokens.revoked()
+    // The same object for the same tokens, so that nobody compiles anything for them.
+    if (equal(next, revoked)) return false
+    revoked = next
+    reconciler().changed()
+    return true
+  }
+  const timer = setInterval(() => {
+    tokens.list()
+    lookAgain()
+  }, PRUNE_MS).unref()
+  return {
+    auth() {
+      const { auth } = ring
+      wasOn ||= auth !== undefined
+      if (auth) return { ...auth, revoked, nonce }
+      return wasOn ? 'off' : undefined
+    },
+    async start(config) {
+      await ring.configure(config)
+      const [problem] = ring.problems()
+      if (config && !ring.keys) throw new OperatorError(problem ? problemLine(problem) : 'Nobody can be authenticated.')
+    },
+    configure: (config) => void ring.configure(config),
+    problems: () => ring.problems(),
+    desk: createDesk({
+      tokens,
+      keys: () => ring.keys,
+      world: () => ({
+        gatewayPort: reconciler().gateway,
+        services: reconciler().placed.map(({ service }) => service.name),
+        clients: options.config().clients.map(({ name }) => name),
+      }),
+      async revoked() {
+        if (!lookAgain()) return
+        await reconciler().settled()
+        const deadline = performance.now() + SYNC_MS
+        while (!synced() && performance.now() < deadline) await setTimeout(SYNC_LOOK_MS)
+      },
+    }),
+    close() {
+      clearInterval(timer)
+      ring.close()
+    },
+  }
+}
