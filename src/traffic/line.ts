@@ -10,11 +10,47 @@ const START = '{"bytes_received":'
  * was full, the next one may begin in the middle: that one is read.
  */
 export function requestOf(line: string): RequestRecord | undefined {
+  const whole = recordOf(line)
+  if (whole) return whole
   const last = line.lastIndexOf(START)
-  return recordOf(line) ?? (last > 0 ? recordOf(line.slice(last)) : undefined)
+  return last > 0 ? recordOf(line.slice(last)) : undefined
 }
 
+/** A text without escapes, or nothing. */
+const TEXT = '(?:null|"([^"\\\\]*)")'
+/** Text that nobody asks for. */
+const ANY = String.raw`(?:null|"(?:[^"\\]|\\.)*")`
+/** The line as Envoy writes nearly all: found at a glance, which is half of what parsing costs [measured]. */
+const USUAL = new RegExp(
+  String.raw`^\{"bytes_received":\d+,"bytes_sent":\d+,"client":${TEXT},"details":${ANY},"duration_ms":(\d{1,15}),"flags":${ANY},` +
+    `"method":${TEXT},"path":${ANY},"protocol":${ANY},"request_id":${ANY},"service":${TEXT},"session":${TEXT},` +
+    String.raw`"status":(\d{1,15}),"tier":${TEXT},"time":"([^"\\]*)","tool":${TEXT},"verb":${TEXT},"version":${TEXT}\}$`,
+)
+
 function recordOf(line: string): RequestRecord | undefined {
+  const usual = USUAL.exec(line)
+  if (!usual) return parsed(line)
+  const [
+    ,
+    client = '',
+    durationMs,
+    method,
+    service = '',
+    session,
+    status,
+    tier = '',
+    time,
+    tool,
+    verb = '',
+    version = '',
+  ] = usual
+  const at = Date.parse(time!)
+  if (Number.isNaN(at)) return undefined
+  const numbers = { status: Number(status), durationMs: Number(durationMs) }
+  return { at, service, client, tier, version, verb, method, tool: decoded(tool), session, ...numbers }
+}
+
+function parsed(line: string): RequestRecord | undefined {
   let fields: unknown
   try {
     fields = JSON.parse(line)
@@ -54,8 +90,9 @@ function whole(value: unknown): number {
 
 /** The name that the adapter has encoded (adapter/call-label.ts). */
 function decoded(name: string | undefined): string | undefined {
+  if (name === undefined || !name.includes('%')) return name
   try {
-    return name === undefined ? undefined : decodeURIComponent(name)
+    return decodeURIComponent(name)
   } catch {
     return name
   }
