@@ -226,7 +226,7 @@ async function start(
   const recording = startRecording({
     store,
     folders,
-    clients: () => config.clients,
+    config: () => config,
     placed: () => reconciler.placed,
     changed: () => events.emit('changed'),
   })

@@ -12,6 +12,8 @@ export interface RecorderOptions extends Pick<TailOptions, 'file' | 'reopen'> {
   readonly changed: () => void
   /** What cannot be kept for long may fill the disk up to so much, and is then dropped. */
   readonly backlogBytes?: number
+  /** For how long each request is kept, from now on; 0: no more of them are. */
+  readonly keepMs?: () => number
 }
 
 /** Envoy writes twice a second. */
@@ -24,7 +26,7 @@ const PRUNE_EVERY_MS = 10_000
 /** What is forgotten in one go is little; of so many goes nobody notices anything. */
 const PRUNE_GOES = 20
 export const KEPT_MS = 7 * 24 * 60 * 60 * 1000
-export const KEPT_REQUESTS = 500_000
+const KEPT_REQUESTS = 500_000
 /** A clock that moves by itself by more than this was set by somebody, who may set it back. */
 const JUMP_MS = 60_000
 const TRUSTED_AFTER_MS = 60 * 60 * 1000
@@ -90,8 +92,10 @@ export class Recorder {
 
   async #once(): Promise<void> {
     try {
-      const lines = await this.#tail.read()
-      this.#prune()
+      const keepMs = this.#options.keepMs?.() ?? KEPT_MS
+      const lines = keepMs === 0 ? await this.#tail.discard() : await this.#tail.read()
+      // Those that are there already get as old as they would have.
+      this.#prune(keepMs === 0 ? KEPT_MS : keepMs)
       this.#failed(undefined)
       this.#retryMs = FIRST_RETRY_MS
       this.#later(lines > 0 ? BUSY_MS : IDLE_MS)
@@ -118,10 +122,10 @@ export class Recorder {
     this.#options.changed()
   }
 
-  #prune(): void {
+  #prune(keepMs: number): void {
     const now = performance.now()
     if (now - this.#prunedAt < PRUNE_EVERY_MS) return
-    const since = this.#age.before(Date.now(), now, KEPT_MS)
+    const since = this.#age.before(Date.now(), now, keepMs)
     for (let go = 0; go < PRUNE_GOES; go++) if (!this.#options.records.prune({ since, rows: KEPT_REQUESTS })) break
     this.#prunedAt = now
   }
