@@ -1,5 +1,7 @@
 // Records of a running Berth: reads Envoy's request log into the store, and shows clients, sessions and requests.
 
+import { setTimeout as delay } from 'node:timers/promises'
+
 import type { ClientRow, Recorded, RequestPage, SessionRow } from './api/records.ts'
 import type { Config } from './config/load.ts'
 import { mayUse } from './model/client.ts'
@@ -11,6 +13,7 @@ import { adminRequest } from './slots/admin.ts'
 import { adminSocket, requestLogFile, type Folders } from './slots/folders.ts'
 import { runs, signal } from './slots/process.ts'
 import type { Store } from './store/store.ts'
+import { Processors } from './traffic/processors.ts'
 import { KEPT_MS, Recorder } from './traffic/recorder.ts'
 
 export interface RecordingParts {
@@ -24,7 +27,7 @@ export interface RecordingParts {
 
 export interface Recording extends Recorded {
   /** Where Envoy has to write; undefined: nowhere. */
-  file(config: Pick<Config, 'records'>): string | undefined
+  readonly file: (config: Pick<Config, 'records'>) => string | undefined
   problems(): Problem[]
   /** @param last Envoy has ended: read to the end first */
   close(last: boolean): Promise<void>
@@ -34,6 +37,8 @@ function keptMs({ records }: Pick<Config, 'records'>): number {
   return records?.keepMs ?? KEPT_MS
 }
 
+/** Longer than what waits for quieter times takes to be read. */
+const FRESH_MS = 2000
 /** The shortest beginning of an id that means it. */
 const ID_CHARACTERS = 8
 
@@ -46,11 +51,18 @@ export function startRecording({ store, folders, config, placed, changed }: Reco
     await adminRequest(adminSocket(folders), 'POST', '/reopen_logs', 1000)
   }
   const file = requestLogFile(folders)
-  const recorder = new Recorder({ file, reopen, records, changed, keepMs: () => keptMs(config()) })
+  const processors = new Processors()
+  const busy = (): boolean => processors.busy()
+  const recorder = new Recorder({ file, reopen, records, changed, busy, keepMs: () => keptMs(config()) })
+  // Whoever asks waits a moment for what is not read yet, and not for ever.
+  const fresh = (): Promise<unknown> => Promise.race([recorder.fresh(), delay(FRESH_MS, undefined, { ref: false })])
   const live = (): Promise<LiveSession[]> => liveSessions(store.processes())
   return {
     file: (wanted) => (keptMs(wanted) === 0 ? undefined : file),
-    clients: async () => clientRows(await live(), records.counts(), config().clients, placed()),
+    clients: async () => {
+      await fresh()
+      return clientRows(await live(), records.counts(), config().clients, placed())
+    },
     sessions: async () => (await live()).map(sessionRowOf),
     endSession: async (id) => {
       const found = id.length < ID_CHARACTERS ? [] : (await live()).filter((session) => session.id.startsWith(id))
@@ -59,7 +71,8 @@ export function startRecording({ store, folders, config, placed, changed }: Reco
       if (found.some((session) => session.id !== only.id)) return { refused: 'ambiguous' }
       return (await endSession(store.processes(), only.id)) ? { ended: only.id } : { refused: 'unknown' }
     },
-    requests: (query): RequestPage => {
+    requests: async (query): Promise<RequestPage> => {
+      await fresh()
       const rows = records.requests(query)
       return { requests: rows.map(requestRowOf), next: rows.length < query.limit ? null : (rows.at(-1)?.id ?? null) }
     },

@@ -80,7 +80,7 @@ export interface Recorded {
   sessions(): Promise<readonly SessionRow[]>
   /** @param id or its beginning @returns what it is called, or why none was ended */
   endSession(id: string): Promise<{ readonly ended: string } | { readonly refused: 'unknown' | 'ambiguous' }>
-  requests(query: RequestQuery): RequestPage
+  requests(query: RequestQuery): Promise<RequestPage>
 }
 
 /** Adds the routes to an app that has authenticated the caller. */
@@ -94,9 +94,11 @@ export function recordRoutes(app: Hono, recorded: Recorded): void {
       ? problemDetails(context, 404, 'There is no such session; `berth sessions` lists them.')
       : problemDetails(context, 409, 'Several sessions begin with this. Write more of the id.')
   })
-  app.get('/api/v1/mcp/requests', (context) => {
+  app.get('/api/v1/mcp/requests', async (context) => {
     const query = readQuery(context)
-    return typeof query === 'string' ? problemDetails(context, 400, query) : context.json(recorded.requests(query))
+    return typeof query === 'string'
+      ? problemDetails(context, 400, query)
+      : context.json(await recorded.requests(query))
   })
 }
 

@@ -101,6 +101,14 @@ export class Tail {
     return lines
   }
 
+  /** Bytes of the files that are not read yet. */
+  async behind(): Promise<number> {
+    const sizes = await Promise.all(
+      this.#sources.map(async ({ handle, offset }) => (await handle.stat()).size - offset),
+    )
+    return sizes.reduce((sum, size) => sum + Math.max(0, size), 0)
+  }
+
   async close(): Promise<void> {
     for (const { handle } of this.#sources.splice(0)) await handle.close()
   }

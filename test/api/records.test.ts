@@ -43,7 +43,7 @@ describe('the filters of requests', () => {
     ['?since=2026-01-01T00:00:00Z&before=7', { limit: 100, since: 1_767_225_600_000, before: 7 }],
   ])('%s', async ([query, expected]) => {
     const asked: RequestQuery[] = []
-    const requests = (each: RequestQuery) => {
+    const requests = async (each: RequestQuery) => {
       asked.push(each)
       return { requests: [], next: null }
     }

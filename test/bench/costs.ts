@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { Berth } from '../e2e/berth.ts'
 import { digits, median, table } from './figures.ts'
 import { instantServer } from './instant.ts'
-import { CORES, CpuMeter, descendants } from './processes.ts'
+import { CpuMeter, descendants } from './processes.ts'
 import { bench } from './program.ts'
 import { closedLoop, ECHO, openSessions, type Session, type Target } from './session.ts'
 
@@ -44,6 +44,8 @@ interface Contender {
   readonly variant: Variant
   readonly sessions: Session[]
   readonly hops: () => Promise<Readonly<Record<string, readonly number[]>>>
+  /** What waits for quieter times is done before another is measured. */
+  readonly settle: () => Promise<unknown>
   readonly rounds: Round[]
 }
 
@@ -95,7 +97,10 @@ async function measure(
   }
   for (let round = 0; round < rounds; round++) {
     const first = round % contenders.length
-    for (const { sessions, hops, rounds: done } of [...contenders.slice(first), ...contenders.slice(0, first)]) {
+    for (const { sessions, hops, settle, rounds: done } of [
+      ...contenders.slice(first),
+      ...contenders.slice(0, first),
+    ]) {
       const meter = new CpuMeter(await hops())
       const load = await closedLoop(sessions, ECHO, ms, signal)
       if (load.failures > 0) throw new Error(`${load.failures} calls failed, the first with: ${load.firstFailure}`)
@@ -107,6 +112,7 @@ async function measure(
         cpu: Object.fromEntries(perCall) as Record<string, number>,
         foreign: used.foreign,
       })
+      await settle()
     }
   }
   return contenders.map(({ variant, rounds: done }) => ({ variant, rounds: done }))
@@ -135,9 +141,9 @@ async function start(
     },
     tiers: { bench: isPlain ? UNLIMITED : TIER },
     clients: { [CLIENT]: { tier: 'bench' } },
-    ...(isPlain ? {} : { auth: { mode: 'jwt' } }),
+    ...(isPlain ? { records: { keep: 'none' } } : { auth: { mode: 'jwt' } }),
   })
-  await berth.up(isPlain ? { BERTH_X: '1' } : {})
+  await berth.up()
   const target: Target = {
     endpoint: { port: berth.port },
     ...(isPlain ? { client: CLIENT } : { token: (await berth.cli('token', 'mint', '--client', CLIENT)).out.trim() }),
@@ -160,6 +166,7 @@ async function start(
       const adapters = slots.flatMap(({ pid }) => pid ?? [])
       return { envoy: [envoy.pid!], adapter: adapters, servers: descendants(...adapters), plane: [pid] }
     },
+    settle: () => berth.api('/requests?limit=1'),
     rounds: [],
   }
 }

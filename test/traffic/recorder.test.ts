@@ -148,6 +148,37 @@ test('how long each is kept may change', async () => {
   }
 })
 
+test('what is read gives way to traffic until somebody asks for it', async () => {
+  const file = join(folder, 'access.jsonl')
+  const now = new Date().toISOString()
+  const write = (status: number) => appendFileSync(file, `${JSON.stringify({ time: now, client: 'codex', status })}\n`)
+  const kept = () => store.records.requests({ limit: 10 }).map(({ status }) => status)
+  let isBusy = true
+  let looked = 0
+  const recorder = new Recorder({
+    file,
+    reopen: async () => undefined,
+    records: store.records,
+    changed: () => undefined,
+    busy: () => {
+      looked++
+      return isBusy
+    },
+  })
+  // The first time, when nobody knows how much waits, it is read.
+  await eventually(() => expect(looked).toBeGreaterThan(0))
+  write(201)
+  const before = looked
+  await eventually(() => expect(looked).toBeGreaterThan(before + 1))
+  expect(kept()).toEqual([])
+  await recorder.fresh()
+  expect(kept()).toEqual([201])
+  write(202)
+  isBusy = false
+  await eventually(() => expect(kept()).toEqual([202, 201]))
+  await recorder.close(false)
+})
+
 test('a log that cannot be kept is a problem until it can', async () => {
   const file = join(folder, 'access.jsonl')
   appendFileSync(file, `${JSON.stringify({ time: '2026-01-01T00:00:00.000Z', client: 'codex', status: 200 })}\n`)
