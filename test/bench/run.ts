@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 
-const NAMES = ['first-call', 'throughput', 'endurance', 'adapter-profile', 'containers', 'limits', 'xds']
+const NAMES = ['first-call', 'throughput', 'endurance', 'adapter-profile', 'containers', 'limits', 'xds', 'costs']
 
 const wanted = process.argv.slice(2).filter((argument) => !argument.startsWith('-'))
 const options = process.argv.slice(2).filter((argument) => argument.startsWith('-'))
