@@ -1,16 +1,19 @@
 // What identity, limits, records and a policy for tools cost: the same server behind Berth without them, with them, and
 // with a policy, side by side in one run. Ratios count.
 
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 import { Berth } from '../e2e/berth.ts'
+import { marksOf, withLines } from '../fixtures/readme.ts'
 import { digits, median, table } from './figures.ts'
 import { instantServer } from './instant.ts'
 import { CpuMeter, descendants } from './processes.ts'
 import { bench } from './program.ts'
 import { closedLoop, ECHO, openSessions, type Session, type Target } from './session.ts'
 
+const README = join(import.meta.dirname, '..', '..', 'README.md')
+const MARKS = marksOf('bench-costs', 'npm run bench -- costs --write')
 const LIMIT_MS = 10 * 60_000
 const WARM_UP_MS = 1000
 const CLIENT = 'codex'
@@ -49,7 +52,7 @@ interface Contender {
   readonly rounds: Round[]
 }
 
-await bench(LIMIT_MS, async ({ quick, signal, progress }) => {
+await bench(LIMIT_MS, async ({ quick, write, signal, progress }) => {
   const size = quick ? { rounds: 3, ms: 1000 } : { rounds: 9, ms: 2000 }
   const results = []
   for (const era of [undefined, 'modern'] as const) {
@@ -71,6 +74,10 @@ await bench(LIMIT_MS, async ({ quick, signal, progress }) => {
     ]),
   )
   const head = ['connections', 'calls/s', 'p99 ms', 'Envoy µs', 'adapter µs', 'share', 'wanted', 'others']
+  if (write) {
+    const lines = [head, head.map((_, i) => (i === 0 ? '---' : '---:')), ...rows].map((row) => `| ${row.join(' | ')} |`)
+    writeFileSync(README, withLines(readFileSync(README, 'utf8'), MARKS, lines))
+  }
   return { json: { costs: results }, text: table([head, ...rows]) }
 })
 

@@ -3,17 +3,20 @@
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 
 import { Berth } from '../e2e/berth.ts'
+import { marksOf, withLines } from '../fixtures/readme.ts'
 import { Connection } from './connection.ts'
 import { latencyOf, median } from './figures.ts'
 import { instantServer } from './instant.ts'
 import { bench } from './program.ts'
 import { modernCall } from './session.ts'
 
+const README = join(import.meta.dirname, '..', '..', 'README.md')
+const MARKS = marksOf('bench-limits', 'npm run bench -- limits --write')
 const LIMIT_MS = 10 * 60_000
 /** A tier `free` may send one a second. */
 const FLOOD_PER_SECOND = 500
@@ -26,7 +29,7 @@ const AT_ONCE = 1000
 const BUDGET_P99 = 1.2
 const BUDGET_AVERAGE_MS = 200
 
-await bench(LIMIT_MS, async ({ quick, signal, progress }) => {
+await bench(LIMIT_MS, async ({ quick, write, signal, progress }) => {
   const rounds = quick ? 4 : 12
   const windowMs = quick ? 800 : 2500
   await using berth = await Berth.make()
@@ -121,14 +124,21 @@ await bench(LIMIT_MS, async ({ quick, signal, progress }) => {
   }
   const ms = (value: number) => value.toFixed(2)
   const verdict = (isSo: boolean) => (isSo ? 'held' : 'MISSED')
-  return {
-    json: figures,
-    text: [
-      `a client alone: p50 ${ms(figures.alone.p50)} ms, p99 ${ms(figures.alone.p99)} ms`,
-      `beside a flood of ${FLOOD_PER_SECOND} requests a second of a client that may send one: p50 ${ms(figures.beside.p50)} ms, p99 ${ms(figures.beside.p99)} ms`,
-      `p99, median of ${rounds} pairs: ${p99.toFixed(2)} times (at most ${BUDGET_P99}: ${verdict(p99 <= BUDGET_P99)})`,
-      `the flood was answered: ${JSON.stringify(answered)}`,
-      `${AT_ONCE} at once, 3 clients: ${ms(average)} ms on average (below ${BUDGET_AVERAGE_MS}: ${verdict(average < BUDGET_AVERAGE_MS)}), ${failed} failed`,
-    ].join('\n'),
-  }
+  const lines = [
+    `a client alone: p50 ${ms(figures.alone.p50)} ms, p99 ${ms(figures.alone.p99)} ms`,
+    `beside a flood of ${FLOOD_PER_SECOND} requests a second of a client that may send one: p50 ${ms(figures.beside.p50)} ms, p99 ${ms(figures.beside.p99)} ms`,
+    `p99, median of ${rounds} pairs: ${p99.toFixed(2)} times (at most ${BUDGET_P99}: ${verdict(p99 <= BUDGET_P99)})`,
+    `the flood was answered: ${JSON.stringify(answered)}`,
+    `${AT_ONCE} at once, 3 clients: ${ms(average)} ms on average (below ${BUDGET_AVERAGE_MS}: ${verdict(average < BUDGET_AVERAGE_MS)}), ${failed} failed`,
+  ]
+  if (write)
+    writeFileSync(
+      README,
+      withLines(
+        readFileSync(README, 'utf8'),
+        MARKS,
+        lines.map((line) => `- ${line}`),
+      ),
+    )
+  return { json: figures, text: lines.join('\n') }
 })
