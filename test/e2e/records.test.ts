@@ -160,6 +160,7 @@ describe('as many as were sent', () => {
       if ((now.get('cursor')?.sessions ?? 0) > 0) throw new Error('the session of the test before')
       return now
     })
+    const measuredBefore = await measured()
     const port = berth.port + 1
     const load = new AbortController()
     const sent = new Map<string, { requests: number; failed: number }>()
@@ -204,6 +205,10 @@ describe('as many as were sent', () => {
         expect([client, now.requests - old.requests, now.failed - old.failed]).toEqual([client, requests, failed])
       })
       expect((await idsOf(client)).length).toBe(requests)
+      // Envoy has counted the same, in its own memory.
+      await eventually(async () => {
+        expect((await measured()).get(client)! - (measuredBefore.get(client) ?? 0)).toBe(requests)
+      })
     }
     expect(readdirSync(join(berth.home, 'logs')).filter((name) => name.startsWith('access'))).toEqual([
       'access.jsonl',
@@ -212,6 +217,18 @@ describe('as many as were sent', () => {
     const shown = await berth.cli('clients')
     expect(shown.out).toMatch(/^codex +enterprise +\d+ +\d+ +\d+ +\d{4}-\d\d-\d\d .* files, shared$/m)
   }, 90_000)
+
+  /** Requests at the shared service by client, as /metrics says. */
+  async function measured(): Promise<Map<string, number>> {
+    const { status, body } = await berth.call(berth.metricsPort, '/metrics')
+    expect(status).toBe(200)
+    const counts = new Map<string, number>()
+    for (const [, labels = '', value] of body.matchAll(/^mcp_requests_total\{([^}]*)\} (\d+)$/gm)) {
+      const of = (label: string): string => new RegExp(`\\b${label}="([^"]*)"`).exec(labels)?.[1] ?? ''
+      if (of('service') === 'shared') counts.set(of('client'), (counts.get(of('client')) ?? 0) + Number(value))
+    }
+    return counts
+  }
 
   async function idsOf(client: string): Promise<number[]> {
     const ids: number[] = []
