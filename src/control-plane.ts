@@ -123,7 +123,8 @@ async function start(
     storedSecret: secrets.value,
     config: () => config,
     reconciler: () => reconciler,
-    synced: () => xds.synced([TYPE_OF.extensions]),
+    synced: () =>
+      xds.synced([TYPE_OF.extensions]) && !xds.refusals().some(({ typeUrl }) => typeUrl === TYPE_OF.extensions),
     log: (message, fields) => log.info(fields, message),
   })
   const { binary, descriptors } = await envoyApi(external !== undefined, {

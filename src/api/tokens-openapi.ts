@@ -26,7 +26,9 @@ interface Words {
 export function tokenPaths({ operation, json, failure, body, reference, listOf }: Words): object {
   const wrong = { 400: failure('The body is no such request.'), 413: failure('The body is over 64 KB.') }
   const none = {
-    409: failure('Nobody is asked for tokens, there is no such client or service, or there are too many.'),
+    409: failure(
+      'Nobody is asked for tokens, there is no such client or service, there are too many, or Envoy does not take it up.',
+    ),
   }
   const revoked = { 200: json('No request is let in with them any more.', reference('RevokedTokens')), ...none }
   const parameter = (name: string, where: 'path' | 'query') => [

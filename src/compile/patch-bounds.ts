@@ -44,11 +44,6 @@ export const BOUNDS: Readonly<Record<PatchType, readonly Bound[]>> = {
       part: (listener) => field('early_header_mutation_extensions')(connectionManager(listener)),
     },
     {
-      path: '/filter_chains/0/filters/…/access_log',
-      because: '`berth.…` is what requests are recorded by; others may be added',
-      part: (listener) => list(connectionManager(listener), 'access_log').filter((log) => isOwn(object(log)['name'])),
-    },
-    {
       path: '/filter_chains/0/filters/…/http_filters',
       because:
         "Berth's filters have to stay in their order, all but the router as they are, and that last; others may be added",

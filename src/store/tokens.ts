@@ -4,6 +4,8 @@
 import { randomBytes } from 'node:crypto'
 import type { DatabaseSync } from 'node:sqlite'
 
+import type { TokenRows } from '../model/token.ts'
+
 export const TOKENS_SCHEMA = `
   CREATE TABLE IF NOT EXISTS tokens (
     id TEXT PRIMARY KEY, client TEXT, count INTEGER NOT NULL, audience TEXT NOT NULL, issued_at INTEGER NOT NULL,
@@ -13,28 +15,8 @@ export const TOKENS_SCHEMA = `
   CREATE TABLE IF NOT EXISTS public_keys (url TEXT PRIMARY KEY, jwks TEXT NOT NULL, fetched_at INTEGER NOT NULL) STRICT;
 `
 
-/** Times in seconds since 1970. */
-export interface TokenRow {
-  readonly id: string
-  /** Undefined: somebody else has made it, and it was revoked by its id. */
-  readonly client: string | undefined
-  /** That of its client when it was made. */
-  readonly count: number
-  readonly audience: readonly string[]
-  readonly issuedAt: number
-  readonly expiresAt: number
-  readonly revokedAt: number | undefined
-}
-
-export interface TokenRows {
-  /** The newest first. */
-  all(): TokenRow[]
-  set(row: TokenRow): void
-  /** Forgets those that ended before. */
-  prune(before: number): void
-  /** By client, how often all of its tokens were revoked. */
-  counts(): Record<string, number>
-  setCount(client: string, count: number): void
+/** Beside the tokens what else checks them. */
+export interface KeptTokens extends TokenRows {
   /** Nobody else can guess it; made once. */
   nonce(): string
   keys(url: string): string | undefined
@@ -42,7 +24,7 @@ export interface TokenRows {
   setKeys(url: string, jwks: string): void
 }
 
-export function tokenRows(db: DatabaseSync): TokenRows {
+export function tokenRows(db: DatabaseSync): KeptTokens {
   return {
     all: () =>
       db

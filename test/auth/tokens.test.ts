@@ -82,6 +82,16 @@ describe('tokens', () => {
     expect(tokens.revoked().counts).toEqual({ alice: 2 })
   })
 
+  test('are of a client that is called as what every object has, too', () => {
+    const known = { ...minting, clients: ['constructor'] }
+    const { row } = tokens.mint('constructor', [], DAY, known)
+    expect(row.count).toBe(0)
+    tokens.revoke(row.id)
+    expect(tokens.revoked()).toEqual({ ids: [row.id], counts: {} })
+    expect(tokens.revokeAll('constructor')).toEqual([])
+    expect(claimsOf(tokens.mint('constructor', [], DAY, known).token)['berth_count']).toBe(1)
+  })
+
   test('are forgotten a day after their end: a clock that is set back by less brings none back', () => {
     const { row } = tokens.mint('alice', [], DAY, minting)
     tokens.revoke(row.id)
@@ -133,6 +143,11 @@ describe('public keys', () => {
     ['another curve', generateKeyPairSync('ec', { namedCurve: 'secp256k1' }).publicKey.export({ format: 'jwk' })],
     ['not on its curve', { ...ec, y: ec!.x }],
     ['no number', { ...rsa, n: 1 }],
+    ['of another algorithm than their kind', { ...ec, alg: 'RS256' }],
+    ['of another algorithm than their curve', { ...ec, alg: 'ES384' }],
+    ['of a kind that every object has', { ...rsa, kty: 'constructor' }],
+    ['without a kind', { kid: 'x' }],
+    ['with a name that is none', { ...rsa, kid: 7 }],
   ] as const)('that are %s are left out', ([, key]) => {
     expect(keysOf(key, ed!)).toEqual([ed])
     expect(() => keysOf(key)).toThrow(/no public key/)
