@@ -143,7 +143,11 @@ function routeActions(value: Json): Json[] {
 function identities(value: Json): Json[] {
   if (isJsonList(value)) return value.flatMap(identities)
   if (!isJsonObject(value)) return []
-  const own = Object.hasOwn(value, JWT_FILTER) ? [value[JWT_FILTER] ?? null] : []
+  // Not everywhere: a client may have that name, too.
+  const own = ['typed_per_filter_config', 'typedPerFilterConfig'].flatMap((key) => {
+    const filters = object(value[key])
+    return Object.hasOwn(filters, JWT_FILTER) ? [filters[JWT_FILTER] ?? null] : []
+  })
   return [...own, ...Object.values(value).flatMap(identities)]
 }
 
