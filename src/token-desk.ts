@@ -33,6 +33,10 @@ export function createDesk({ tokens, keys, world, revoked }: DeskOptions): Token
       return { revoked: [shown(row)] }
     },
     async revokeAll(client) {
+      const { clients } = world()
+      // A misspelled name must not look as if it were done. Whoever has no configuration at hand knows no clients.
+      if (clients.length > 0 && !clients.includes(client) && !tokens.list().some((row) => row.client === client))
+        throw new OperatorError(`There is no client ${client}, and no token of it.`)
       const rows = tokens.revokeAll(client)
       await revoked()
       return { revoked: rows.map(shown) }

@@ -61,6 +61,23 @@ test('a revocation that Envoy has not confirmed is kept, and is not said to be i
   expect(authenticating.auth()).toMatchObject({ revoked: { counts: { alice: 1 } } })
 })
 
+test('all tokens of a client that there is not are not said to be revoked', async () => {
+  await authenticating.start(auth())
+  await expect(authenticating.desk.revokeAll('alcie')).rejects.toThrow('There is no client alcie, and no token of it.')
+  expect(authenticating.auth()).toMatchObject({ revoked: { counts: {} } })
+  // Its tokens may be older than the configuration.
+  store.tokens.set({
+    id: 'x',
+    client: 'alcie',
+    count: 0,
+    audience: [],
+    issuedAt: 0,
+    expiresAt: Math.floor(Date.now() / 1000) + 60,
+    revokedAt: undefined,
+  })
+  expect((await authenticating.desk.revokeAll('alcie')).revoked).toMatchObject([{ id: 'x' }])
+})
+
 test('where nobody checks tokens no Envoy is waited for', async () => {
   await authenticating.start(undefined)
   isSynced = false
