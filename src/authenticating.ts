@@ -50,9 +50,9 @@ const PRUNE_MS = 60 * 60_000
 export function createAuthenticating(options: AuthenticatingOptions, syncMs = SYNC_MS): Authenticating {
   const { store, home, env, storedSecret, reconciler, synced, log } = options
   const tokens = new Tokens(store.tokens, Date.now)
-  const nonce = store.tokens.nonce()
   let revoked: Revoked = tokens.revoked()
-  let wasOn = false
+  // Also of an earlier control plane, whose listeners may drain.
+  let nonce = store.tokens.hasNonce() ? store.tokens.nonce() : undefined
   const ring = new KeyRing({
     home,
     env,
@@ -76,9 +76,8 @@ export function createAuthenticating(options: AuthenticatingOptions, syncMs = SY
   return {
     auth() {
       const { auth } = ring
-      wasOn ||= auth !== undefined
-      if (auth) return { ...auth, revoked, nonce }
-      return wasOn ? 'off' : undefined
+      if (auth) return { ...auth, revoked, nonce: (nonce ??= store.tokens.nonce()) }
+      return nonce === undefined ? undefined : 'off'
     },
     async start(config) {
       await ring.configure(config)

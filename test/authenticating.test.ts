@@ -27,8 +27,12 @@ beforeEach(() => {
   home = mkdtempSync(join(tmpdir(), 'bau-'))
   store = openStore(':memory:')
   isSynced = true
+  authenticating = make()
+})
+
+function make(): Authenticating {
   const reconciler = { placed: [], gateway: 10_005, changed: () => undefined, settled: () => Promise.resolve() }
-  authenticating = createAuthenticating(
+  return createAuthenticating(
     {
       store,
       home,
@@ -41,7 +45,7 @@ beforeEach(() => {
     },
     20,
   )
-})
+}
 
 afterEach(() => {
   authenticating.close()
@@ -76,6 +80,17 @@ test('all tokens of a client that there is not are not said to be revoked', asyn
     revokedAt: undefined,
   })
   expect((await authenticating.desk.revokeAll('alcie')).revoked).toMatchObject([{ id: 'x' }])
+})
+
+test('a control plane after one that checked tokens says that nobody does now, and any other nothing', async () => {
+  await authenticating.start(undefined)
+  expect(authenticating.auth()).toBeUndefined()
+  authenticating.configure(auth())
+  await expect.poll(() => authenticating.auth()).toMatchObject({ mode: 'jwt' })
+  authenticating.close()
+  authenticating = make()
+  await authenticating.start(undefined)
+  expect(authenticating.auth()).toBe('off')
 })
 
 test('where nobody checks tokens no Envoy is waited for', async () => {

@@ -17,8 +17,9 @@ export const TOKENS_SCHEMA = `
 
 /** Beside the tokens what else checks them. */
 export interface KeptTokens extends TokenRows {
-  /** Nobody else can guess it; made once. */
+  /** Nobody else can guess it; made once, when tokens are checked for the first time. */
   nonce(): string
+  hasNonce(): boolean
   keys(url: string): string | undefined
   /** In the place of those of any other URL. */
   setKeys(url: string, jwks: string): void
@@ -62,6 +63,7 @@ export function tokenRows(db: DatabaseSync): KeptTokens {
       db.prepare('INSERT OR IGNORE INTO token_nonce (one, nonce) VALUES (1, ?)').run(randomBytes(12).toString('hex'))
       return String(db.prepare('SELECT nonce FROM token_nonce').get()!['nonce'])
     },
+    hasNonce: () => db.prepare('SELECT one FROM token_nonce').get() !== undefined,
     keys(url) {
       const row = db.prepare('SELECT jwks FROM public_keys WHERE url = ?').get(url)
       return row && String(row['jwks'])
