@@ -23,7 +23,7 @@ export interface AuthenticatingOptions {
   readonly env: NodeJS.ProcessEnv
   /** The value of a secret that Berth keeps itself; throws with why there is none. */
   readonly storedSecret: (name: string) => string
-  readonly config: () => Pick<Config, 'clients'>
+  readonly config: () => Pick<Config, 'clients' | 'auth'>
   readonly reconciler: () => Pick<Reconciler, 'placed' | 'gateway' | 'changed' | 'settled'>
   /** Whether Envoy has all filters' configurations as they are, and has refused none. */
   readonly synced: () => boolean
@@ -97,7 +97,7 @@ export function createAuthenticating(options: AuthenticatingOptions, syncMs = SY
       async revoked() {
         lookAgain()
         // Nobody checks tokens, and whoever will has the list from the beginning.
-        if (!ring.keys) return
+        if (!ring.keys && !options.config().auth) return
         await reconciler().settled()
         const deadline = performance.now() + syncMs
         while (!synced()) {

@@ -16,6 +16,7 @@ const SECRET = '0123456789abcdef0123456789abcdef'
 let home: string
 let store: Store
 let isSynced: boolean
+let written: AuthConfig | undefined
 let authenticating: Authenticating
 
 function auth(more: Partial<AuthConfig> = {}): AuthConfig {
@@ -27,6 +28,7 @@ beforeEach(() => {
   home = mkdtempSync(join(tmpdir(), 'bau-'))
   store = openStore(':memory:')
   isSynced = true
+  written = undefined
   authenticating = make()
 })
 
@@ -38,7 +40,7 @@ function make(): Authenticating {
       home,
       env: { MCP_JWT_SECRET: SECRET },
       storedSecret: () => expect.fail('no secret is stored'),
-      config: () => ({ clients: [client('alice')] }),
+      config: () => ({ clients: [client('alice')], ...(written && { auth: written }) }),
       reconciler: () => reconciler,
       synced: () => isSynced,
       log: () => undefined,
@@ -63,6 +65,12 @@ test('a revocation that Envoy has not confirmed is kept, and is not said to be i
   await expect(desk.revoke(two.id)).rejects.toThrow(/Envoy has not taken that up/)
   await expect(desk.revokeAll('alice')).rejects.toThrow(/Envoy has not taken that up/)
   expect(authenticating.auth()).toMatchObject({ revoked: { counts: { alice: 1 } } })
+})
+
+test('a revocation that comes while keys are still waited for is not in force before', async () => {
+  written = auth()
+  isSynced = false
+  await expect(authenticating.desk.revoke('of another')).rejects.toThrow(/Envoy has not taken that up/)
 })
 
 test('all tokens of a client that there is not are not said to be revoked', async () => {

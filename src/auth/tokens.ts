@@ -61,7 +61,7 @@ export class Tokens {
       )
     const issuedAt = this.#seconds()
     const row: TokenRow = {
-      id: randomBytes(12).toString('base64url'),
+      id: newId(),
       client,
       count: countOf(client, this.#rows.counts()),
       audience: audienceOf(globs, minting),
@@ -76,7 +76,7 @@ export class Tokens {
   /** A short one for a request of Berth's own in a client's name; it is kept nowhere. */
   own(client: string, minting: Omit<Minting, 'services' | 'clients'>): string {
     const issuedAt = this.#seconds()
-    const id = randomBytes(12).toString('base64url')
+    const id = newId()
     const count = countOf(client, this.#rows.counts())
     const audience = [gatewayUri(minting.gatewayPort)]
     return write({ id, count, audience, issuedAt, expiresAt: issuedAt + OWN_TTL_S }, client, minting)
@@ -147,6 +147,11 @@ export class Tokens {
   #seconds(): number {
     return Math.floor(this.#now() / 1000)
   }
+}
+
+/** Nothing that a command line would take for an option. */
+function newId(): string {
+  return randomBytes(12).toString('hex')
 }
 
 /** A client may be called `constructor`. */
