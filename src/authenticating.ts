@@ -4,7 +4,6 @@
 import { setTimeout } from 'node:timers/promises'
 
 import type { TokenDesk } from './api/tokens.ts'
-import { createDesk } from './auth/desk.ts'
 import { KeyRing } from './auth/key-ring.ts'
 import { Tokens } from './auth/tokens.ts'
 import { equal } from './compile/memory.ts'
@@ -16,6 +15,7 @@ import { problemLine, type Problem } from './model/problem.ts'
 import type { Reconciler } from './reconcile.ts'
 import { readSecrets } from './slots/secrets.ts'
 import type { Store } from './store/store.ts'
+import { createDesk } from './token-desk.ts'
 
 export interface AuthenticatingOptions {
   readonly store: Pick<Store, 'tokens'>
@@ -23,9 +23,9 @@ export interface AuthenticatingOptions {
   readonly env: NodeJS.ProcessEnv
   /** The value of a secret that Berth keeps itself; throws with why there is none. */
   readonly storedSecret: (name: string) => string
-  readonly config: () => Pick<Config, 'clients'>
+  readonly config: () => Pick<Config, 'clients' | 'auth'>
   readonly reconciler: () => Pick<Reconciler, 'placed' | 'gateway' | 'changed' | 'settled'>
-  /** Whether Envoy has all filters' configurations as they are. */
+  /** Whether Envoy has all filters' configurations as they are, and has refused none. */
   readonly synced: () => boolean
   readonly log: (message: string, fields?: object) => void
 }
@@ -41,18 +41,18 @@ export interface Authenticating {
   close(): void
 }
 
-/** How long an Envoy that does not answer is waited for. */
-const SYNC_MS = 2000
+/** How long an Envoy that does not answer is waited for; whoever asks waits longer (commands/token.ts). */
+const SYNC_MS = 10_000
 const SYNC_LOOK_MS = 5
 /** What is over is forgotten once an hour, so that it leaves Envoy's configuration, too. */
 const PRUNE_MS = 60 * 60_000
 
-export function createAuthenticating(options: AuthenticatingOptions): Authenticating {
+export function createAuthenticating(options: AuthenticatingOptions, syncMs = SYNC_MS): Authenticating {
   const { store, home, env, storedSecret, reconciler, synced, log } = options
   const tokens = new Tokens(store.tokens, Date.now)
-  const nonce = store.tokens.nonce()
   let revoked: Revoked = tokens.revoked()
-  let wasOn = false
+  // Also of an earlier control plane, whose listeners may drain.
+  let nonce = store.tokens.hasNonce() ? store.tokens.nonce() : undefined
   const ring = new KeyRing({
     home,
     env,
@@ -62,13 +62,12 @@ export function createAuthenticating(options: AuthenticatingOptions): Authentica
     changed: () => reconciler().changed(),
     log,
   })
-  const lookAgain = (): boolean => {
+  const lookAgain = (): void => {
     const next = tokens.revoked()
     // The same object for the same tokens, so that nobody compiles anything for them.
-    if (equal(next, revoked)) return false
+    if (equal(next, revoked)) return
     revoked = next
     reconciler().changed()
-    return true
   }
   const timer = setInterval(() => {
     tokens.list()
@@ -77,9 +76,8 @@ export function createAuthenticating(options: AuthenticatingOptions): Authentica
   return {
     auth() {
       const { auth } = ring
-      wasOn ||= auth !== undefined
-      if (auth) return { ...auth, revoked, nonce }
-      return wasOn ? 'off' : undefined
+      if (auth) return { ...auth, revoked, nonce: (nonce ??= store.tokens.nonce()) }
+      return nonce === undefined ? undefined : 'off'
     },
     async start(config) {
       await ring.configure(config)
@@ -97,10 +95,18 @@ export function createAuthenticating(options: AuthenticatingOptions): Authentica
         clients: options.config().clients.map(({ name }) => name),
       }),
       async revoked() {
-        if (!lookAgain()) return
+        lookAgain()
+        // Nobody checks tokens, and whoever will has the list from the beginning.
+        if (!ring.keys && !options.config().auth) return
         await reconciler().settled()
-        const deadline = performance.now() + SYNC_MS
-        while (!synced() && performance.now() < deadline) await setTimeout(SYNC_LOOK_MS)
+        const deadline = performance.now() + syncMs
+        while (!synced()) {
+          if (performance.now() >= deadline)
+            throw new OperatorError(
+              'It is revoked, but Envoy has not taken that up, and may let requests in until it does. `berth problems` and `berth status` show why.',
+            )
+          await setTimeout(SYNC_LOOK_MS)
+        }
       },
     }),
     close() {

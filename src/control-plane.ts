@@ -11,6 +11,7 @@ import { writeApiAddress } from './api/address.ts'
 import { createApi } from './api/app.ts'
 import { serveApi, type ApiServer } from './api/server.ts'
 import { adminToken } from './api/token.ts'
+import { AUTH_FILTERS } from './compile/auth.ts'
 import { TYPE_OF } from './compile/snapshot.ts'
 import { createAuthenticating } from './authenticating.ts'
 import { Certificates } from './config/certificates.ts'
@@ -123,7 +124,7 @@ async function start(
     storedSecret: secrets.value,
     config: () => config,
     reconciler: () => reconciler,
-    synced: () => xds.synced([TYPE_OF.extensions]),
+    synced: () => AUTH_FILTERS.every((name) => xds.has(TYPE_OF.extensions, name)),
     log: (message, fields) => log.info(fields, message),
   })
   const { binary, descriptors } = await envoyApi(external !== undefined, {

@@ -89,6 +89,8 @@ export interface Preview {
 export class Reconciler {
   readonly #options: ReconcileOptions
   #config: Config | undefined
+  /** What is served. */
+  #inForce: Config | undefined
   #configProblems: readonly Problem[] = []
   /** By name; undefined: it has not been seen yet, so nothing may be published. */
   readonly #engines = new Map<string, EngineState | undefined>()
@@ -232,7 +234,8 @@ export class Reconciler {
     try {
       // Later, an engine that is new and has not been seen yet keeps nobody waiting.
       const seen = this.#snapshot !== EMPTY || [...this.#engines.values()].every((state) => state !== undefined)
-      if (this.#config && seen) await this.#reconcile(this.#config)
+      const config = this.#takesForce()
+      if (config && seen) await this.#reconcile(config)
     } finally {
       this.#running = false
       this.#lastRun = this.#options.now()
@@ -245,6 +248,17 @@ export class Reconciler {
     const waiting = this.#waiting
     this.#waiting = []
     for (const resolve of waiting) resolve()
+  }
+
+  /**
+   * The newest configuration; but while nobody checks the tokens that it asks for, the one before: it may open to others
+   * what this one has tokens for (a `bind` that is no loopback address).
+   */
+  #takesForce(): Config | undefined {
+    const { auth } = this.#options
+    const isChecked = typeof auth?.() === 'object'
+    if (!auth || !this.#config?.auth || isChecked) this.#inForce = this.#config
+    return this.#inForce
   }
 
   async #reconcile(config: Config): Promise<void> {

@@ -129,7 +129,9 @@ export function refusalProblem({ node, name, typeUrl, message }: RefusedResource
       : isSecret
         ? 'A certificate that Envoy took before stays in use; without one it closes the connections of this listener. Write ' +
           'another one in the place of the files (envoy.tls); Berth takes it up.'
-        : 'The last good form stays in use. Change the definition of the service; `berth envoy dump` shows what was sent.',
+        : isFilter
+          ? 'The last good form stays in use: tokens are checked as before. Change `auth`; `berth envoy dump` shows what was sent.'
+          : 'The last good form stays in use. Change the definition of the service; `berth envoy dump` shows what was sent.',
   }
 }
 

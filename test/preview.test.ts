@@ -6,7 +6,7 @@ import { Certificates } from '../src/config/certificates.ts'
 import { unitOf, versionsOf } from '../src/model/release.ts'
 import type { Slot } from '../src/model/slot.ts'
 import { openStore } from '../src/store/store.ts'
-import { RDS } from '../src/xds/type-urls.ts'
+import { ECDS, RDS } from '../src/xds/type-urls.ts'
 import { config, engines, labelled, reconcilerFor, seen } from './fixtures/reconciler.ts'
 import { image, released, service } from './fixtures/world.ts'
 
@@ -49,6 +49,19 @@ test('a preview gives out the ports that would be given, and keeps those that ar
     problems: reconciler.problems(),
   }).toEqual(before)
   expect([reconciled.mock.calls.length, published.length]).toEqual([looks, publications])
+  reconciler.close()
+  store.close()
+})
+
+test('a preview of what is served is no change, also after authentication was switched off', async () => {
+  const store = openStore(':memory:')
+  const { reconciler } = reconcilerFor(store, { auth: () => 'off' })
+  reconciler.setConfig(config([service('files')]), engines())
+  await reconciler.settled()
+  const { resources } = await reconciler.preview(config([service('files')]))
+  const served = [...(reconciler.snapshot.get(ECDS)?.values() ?? [])].map(({ name, json }) => ({ name, json }))
+  expect(served.length).toBeGreaterThan(0)
+  expect(resources.extensions).toEqual(served)
   reconciler.close()
   store.close()
 })

@@ -2,7 +2,9 @@
 
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
+import type { World } from '../src/compile/compile.ts'
 import type { EngineState } from '../src/docker/provider.ts'
+import type { AuthConfig } from '../src/model/auth.ts'
 import type { Problem } from '../src/model/problem.ts'
 import type { Reconciler, ReconcileOptions } from '../src/reconcile.ts'
 import { openStore, type Store } from '../src/store/store.ts'
@@ -121,6 +123,35 @@ describe('when it looks', () => {
     await pass(COALESCE_MS)
     expect(published).toHaveLength(2)
     expect(listeners()).toEqual([GATEWAY, 'a:11100', 'b:11101'])
+  })
+
+  test('a configuration that asks for tokens waits as a whole until somebody checks them', async () => {
+    let checked: World['auth']
+    const { reconciler, listeners } = setUp({ auth: () => checked })
+    const addresses = () => {
+      const all = [...reconciler.snapshot.get(LDS)!.values()].map(({ json }) => JSON.stringify(json))
+      return [...new Set(all.map((text) => /"address":"([^"]+)"/.exec(text)![1]))]
+    }
+    reconciler.setConfig(config([service('a')]), engines())
+    await pass()
+    const nothing = { secret: undefined, jwks: undefined, issuer: undefined, audience: undefined }
+    const auth: AuthConfig = { mode: 'jwt', ...nothing, claim: 'sub', cwd: '/srv' }
+    const open = config([service('a'), service('b')], { bind: '0.0.0.0', auth })
+    for (const not of [undefined, 'off'] as const) {
+      checked = not
+      reconciler.setConfig(open, engines())
+      await pass(1000)
+      expect([listeners(), addresses()]).toEqual([[GATEWAY, 'a:11100'], ['127.0.0.1']])
+    }
+    const secret = { id: 'x', key: 'x' }
+    checked = { ...auth, jwks: undefined, secret, revoked: { ids: [], counts: {} }, nonce: 'x' }
+    reconciler.changed()
+    await pass(1000)
+    expect([listeners(), addresses()]).toEqual([[GATEWAY, 'a:11100', 'b:11101'], ['0.0.0.0']])
+    // Other keys may take their time: those before are in force.
+    reconciler.setConfig(config([service('c')], { bind: '0.0.0.0', auth: { ...auth, claim: 'client' } }), engines())
+    await pass(1000)
+    expect(listeners()).toContain('c:11102')
   })
 
   test('equal input publishes nothing and writes nothing', async () => {

@@ -3,6 +3,7 @@
 import { type ZodType, toJSONSchema } from 'zod'
 
 import { definition, deployed, deployments, deployRequest, removed, scaleRequest } from './deploy.ts'
+import type { OpenApiWords } from './openapi-words.ts'
 import { patchRow, plan, planRequest } from './plan.ts'
 import { clientRow, DEFAULT_REQUESTS, MAX_REQUESTS, requestPage, sessionEnded, sessionRow } from './records.ts'
 import { release, releaseRequest } from './release.ts'
@@ -116,6 +117,7 @@ export function openApi(version: string): object {
   const open = (operationId: string, summary: string, ok: object, more: object = {}) => ({
     get: { operationId, summary, security: [], responses: { 200: ok, ...more } },
   })
+  const words: OpenApiWords = { operation, json, failure, body, reference, listOf }
   const noSuch = { 404: failure('There is no such service.') }
   const refusals = {
     400: failure('The body or the definition is wrong; nothing was changed.'),
@@ -247,8 +249,8 @@ export function openApi(version: string): object {
         { 404: failure('The configuration has no managed engine, or nothing to carry it.') },
       ),
       ...named('/api/v1/mcp/services', ''),
-      ...tokenPaths({ operation, json, failure, body, reference, listOf }),
-      ...secretPaths({ operation, json, failure, body, reference, listOf }),
+      ...tokenPaths(words),
+      ...secretPaths(words),
       ...named('/api/v1/mcp/dind', 'dind-'),
       '/api/v1/mcp/envoy/patches': guarded(
         'patches',

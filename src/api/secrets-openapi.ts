@@ -2,6 +2,7 @@
 
 import type { ZodType } from 'zod'
 
+import type { OpenApiWords } from './openapi-words.ts'
 import { rotated, rotateRequest, secret, secretRemoved, secretSet, secretValue } from './secrets.ts'
 
 export const SECRET_SCHEMAS: Readonly<Record<string, ZodType>> = {
@@ -13,17 +14,7 @@ export const SECRET_SCHEMAS: Readonly<Record<string, ZodType>> = {
   Rotated: rotated,
 }
 
-/** The words that the document is made of (openapi.ts). */
-interface Words {
-  readonly operation: (operationId: string, summary: string, responses: object) => object
-  readonly json: (description: string, schema: object) => object
-  readonly failure: (description: string) => object
-  readonly body: (name: string) => object
-  readonly reference: (name: string) => object
-  readonly listOf: (name: string) => object
-}
-
-export function secretPaths({ operation, json, failure, body, reference, listOf }: Words): object {
+export function secretPaths({ operation, json, failure, body, reference, listOf }: OpenApiWords): object {
   const tooLarge = { 413: failure('The value is over 64 KB.') }
   return {
     '/api/v1/mcp/secrets': {

@@ -2,6 +2,7 @@
 
 import type { ZodType } from 'zod'
 
+import type { OpenApiWords } from './openapi-words.ts'
 import { callRequest, callToken, minted, mintRequest, revokedTokens, tokenRow } from './tokens.ts'
 
 export const TOKEN_SCHEMAS: Readonly<Record<string, ZodType>> = {
@@ -13,20 +14,12 @@ export const TOKEN_SCHEMAS: Readonly<Record<string, ZodType>> = {
   RevokedTokens: revokedTokens,
 }
 
-/** The words that the document is made of (openapi.ts). */
-interface Words {
-  readonly operation: (operationId: string, summary: string, responses: object) => object
-  readonly json: (description: string, schema: object) => object
-  readonly failure: (description: string) => object
-  readonly body: (name: string) => object
-  readonly reference: (name: string) => object
-  readonly listOf: (name: string) => object
-}
-
-export function tokenPaths({ operation, json, failure, body, reference, listOf }: Words): object {
+export function tokenPaths({ operation, json, failure, body, reference, listOf }: OpenApiWords): object {
   const wrong = { 400: failure('The body is no such request.'), 413: failure('The body is over 64 KB.') }
   const none = {
-    409: failure('Nobody is asked for tokens, there is no such client or service, or there are too many.'),
+    409: failure(
+      'Nobody is asked for tokens, there is no such client or service, there are too many, or Envoy does not take it up.',
+    ),
   }
   const revoked = { 200: json('No request is let in with them any more.', reference('RevokedTokens')), ...none }
   const parameter = (name: string, where: 'path' | 'query') => [

@@ -22,7 +22,7 @@ export const tokenRow = object({
 
 export const mintRequest = strictObject({
   client: client.describe('Whom it is for.'),
-  services: optional(array(string().min(1).max(63)).max(100)).describe('Names or patterns; absent: all.'),
+  services: optional(array(string().min(1).max(63)).min(1).max(100)).describe('Names or patterns; absent: all.'),
   ttl_s: optional(
     int()
       .min(60)

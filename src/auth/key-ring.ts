@@ -49,6 +49,8 @@ export class KeyRing {
   #jwksProblem: Problem | undefined
   /** The newest configuration. */
   #text: string | undefined
+  /** There is a configuration before the newest. */
+  #hasBefore = false
   /** Of the newest configuration: what an older one still reads does not count. */
   #turn = 0
   /** What came while its configuration was not in force yet. */
@@ -76,11 +78,13 @@ export class KeyRing {
   }
 
   /** Resolves when the configuration is in force, or cannot be; then that is a problem, and the one before stays so. */
-  configure(config: AuthConfig | undefined): Promise<void> {
+  async configure(config: AuthConfig | undefined): Promise<void> {
     const text = JSON.stringify(config)
-    if (text === this.#text) return Promise.resolve()
-    this.#text = text
-    return this.#apply(config)
+    if (text !== this.#text) {
+      this.#text = text
+      await this.#apply(config)
+    }
+    this.#hasBefore = true
   }
 
   async #apply(config: AuthConfig | undefined): Promise<void> {
@@ -135,7 +139,7 @@ export class KeyRing {
         about: 'authentication',
         where: whereSecretIs(config, env),
         message:
-          `The secret of tokens cannot be used: ${(error as Error).message}. ${this.#keys ? 'What was in force before stays so.' : ''}`.trim(),
+          `The secret of tokens cannot be used: ${(error as Error).message}. ${this.#hasBefore ? `${this.#keys ? 'What' : 'The configuration that'} was in force before stays so.` : ''}`.trim(),
         remedy: 'Write another one; Berth takes it up.',
       }
       return undefined

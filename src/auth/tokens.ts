@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { COUNT_CLAIM, gatewayUri, OWN_ISSUER, serviceUri, type AuthConfig, type Revoked } from '../model/auth.ts'
 import { CLIENT_NAME, globMatches } from '../model/names.ts'
 import { OperatorError } from '../model/operator-error.ts'
-import type { TokenRow, TokenRows } from '../store/tokens.ts'
+import type { TokenRow, TokenRows } from '../model/token.ts'
 import { signed } from './jwt.ts'
 
 export const DEFAULT_TTL_S = 30 * 24 * 60 * 60
@@ -61,9 +61,9 @@ export class Tokens {
       )
     const issuedAt = this.#seconds()
     const row: TokenRow = {
-      id: randomBytes(12).toString('base64url'),
+      id: newId(),
       client,
-      count: this.#rows.counts()[client] ?? 0,
+      count: countOf(client, this.#rows.counts()),
       audience: audienceOf(globs, minting),
       issuedAt,
       expiresAt: issuedAt + ttlS,
@@ -76,8 +76,8 @@ export class Tokens {
   /** A short one for a request of Berth's own in a client's name; it is kept nowhere. */
   own(client: string, minting: Omit<Minting, 'services' | 'clients'>): string {
     const issuedAt = this.#seconds()
-    const id = randomBytes(12).toString('base64url')
-    const count = this.#rows.counts()[client] ?? 0
+    const id = newId()
+    const count = countOf(client, this.#rows.counts())
     const audience = [gatewayUri(minting.gatewayPort)]
     return write({ id, count, audience, issuedAt, expiresAt: issuedAt + OWN_TTL_S }, client, minting)
   }
@@ -120,7 +120,7 @@ export class Tokens {
   /** All of a client's that were made until now. @returns those that were still good */
   revokeAll(client: string): TokenRow[] {
     if (!CLIENT_NAME.test(client)) throw new OperatorError(`${client} cannot be a client's name.`)
-    const count = (this.#rows.counts()[client] ?? 0) + 1
+    const count = countOf(client, this.#rows.counts()) + 1
     this.#rows.setCount(client, count)
     const now = this.#seconds()
     const good = this.list().filter((row) => row.client === client && row.revokedAt === undefined)
@@ -134,7 +134,7 @@ export class Tokens {
     const single = this.#rows
       .all()
       .filter(({ revokedAt, client, count }) => {
-        return revokedAt !== undefined && (client === undefined || count === (counts[client] ?? 0))
+        return revokedAt !== undefined && (client === undefined || count === countOf(client, counts))
       })
       .map(({ id }) => id)
     return { ids: single.toSorted(), counts }
@@ -147,6 +147,16 @@ export class Tokens {
   #seconds(): number {
     return Math.floor(this.#now() / 1000)
   }
+}
+
+/** Nothing that a command line would take for an option. */
+function newId(): string {
+  return randomBytes(12).toString('hex')
+}
+
+/** A client may be called `constructor`. */
+function countOf(client: string, counts: Revoked['counts']): number {
+  return Object.hasOwn(counts, client) ? counts[client]! : 0
 }
 
 function audienceOf(globs: readonly string[], { services, gatewayPort }: Minting): string[] {

@@ -5,7 +5,6 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 
 import type { MintedToken, RevokedTokens, TokenDesk, TokenRowShown } from '../api/tokens.ts'
-import { createDesk } from '../auth/desk.ts'
 import { jwtSecret } from '../auth/secret.ts'
 import { DEFAULT_TTL_S, MAX_TTL_S, Tokens } from '../auth/tokens.ts'
 import { readConfigFile } from '../config/file.ts'
@@ -19,6 +18,7 @@ import { readSecrets } from '../slots/secrets.ts'
 import { KeyFile, keysOf } from '../store/encryption-keys.ts'
 import { SecretStore } from '../store/secret-store.ts'
 import type { Store } from '../store/store.ts'
+import { createDesk } from '../token-desk.ts'
 import { type CommandContext, UsageError } from './command.ts'
 import { NotRunning, running, type Running } from './running.ts'
 import { owned } from './secret.ts'
@@ -56,7 +56,7 @@ export async function run(context: CommandContext): Promise<number> {
   if (client !== undefined && !CLIENT_NAME.test(client)) throw new UsageError(`${client} cannot be a client's name.`)
   if (action === 'mint') {
     if (client === undefined) throw new UsageError('--client is missing: berth token mint --client NAME')
-    const services = text(context, 'service')?.split(',').filter(Boolean)
+    const services = servicesOf(context)
     const request = { client, ttl_s: ttlOf(context), ...(services && { services }) }
     const minted = await (await deskOf(context)).mint(request)
     if (json) print(JSON.stringify(minted, null, 2))
@@ -83,6 +83,13 @@ export async function run(context: CommandContext): Promise<number> {
 function text({ options }: CommandContext, key: 'client' | 'service' | 'ttl'): string | undefined {
   const value = options[key]
   return typeof value === 'string' ? value : undefined
+}
+
+/** An empty variable of a script must not make a token for all of them. */
+function servicesOf(context: CommandContext): string[] | undefined {
+  const globs = text(context, 'service')?.split(',').filter(Boolean)
+  if (globs?.length === 0) throw new UsageError('--service names no service; leave it out for all of them.')
+  return globs
 }
 
 function ttlOf(context: CommandContext): number {

@@ -44,11 +44,6 @@ export const BOUNDS: Readonly<Record<PatchType, readonly Bound[]>> = {
       part: (listener) => field('early_header_mutation_extensions')(connectionManager(listener)),
     },
     {
-      path: '/filter_chains/0/filters/…/access_log',
-      because: '`berth.…` is what requests are recorded by; others may be added',
-      part: (listener) => list(connectionManager(listener), 'access_log').filter((log) => isOwn(object(log)['name'])),
-    },
-    {
       path: '/filter_chains/0/filters/…/http_filters',
       because:
         "Berth's filters have to stay in their order, all but the router as they are, and that last; others may be added",
@@ -148,7 +143,11 @@ function routeActions(value: Json): Json[] {
 function identities(value: Json): Json[] {
   if (isJsonList(value)) return value.flatMap(identities)
   if (!isJsonObject(value)) return []
-  const own = Object.hasOwn(value, JWT_FILTER) ? [value[JWT_FILTER] ?? null] : []
+  // Not everywhere: a client may have that name, too.
+  const own = ['typed_per_filter_config', 'typedPerFilterConfig'].flatMap((key) => {
+    const filters = object(value[key])
+    return Object.hasOwn(filters, JWT_FILTER) ? [filters[JWT_FILTER] ?? null] : []
+  })
   return [...own, ...Object.values(value).flatMap(identities)]
 }
 

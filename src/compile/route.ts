@@ -119,6 +119,7 @@ function clientMatcher(
     if (identity) {
       const routes = clientRoutes(service, client, [...everybody, ...own], ways, knobs, 'verified')
       byToken[client.name] = routeAction(client.name, routes)
+      if (identity.needed === 'jwt') continue
     }
     // The client may name itself in header and path alike; only a path of another client is refused.
     byHeader[client.name] = routeAction(client.name, clientRoutes(service, client, [...everybody, ...own], ways, knobs))

@@ -1,6 +1,6 @@
 // Method and tool of a request stand in its body, which Envoy does not read, and the id of its session is nobody's to
-// write down: the adapter says them, of the id a hash, in headers of its response, and Envoy keeps them for its records and statistics and takes them off (envoy-measured.md A §14). No client
-// can write them, and none sees them.
+// write down: the adapter says them, of the id a hash, in headers of its response, and Envoy keeps them for its records and
+// statistics and takes them off (envoy-measured.md A §14). No client can write them, and none sees them.
 
 import { extension, type Json } from './resource.ts'
 import { METADATA } from './route-metadata.ts'

@@ -27,7 +27,7 @@ export interface AllowedPaths {
 /** What a manifest must fit into. */
 export interface ManifestSurroundings extends AllowedPaths {
   /** Undefined: it did when it was deployed. */
-  readonly config: Pick<Config, 'clients' | 'ports'> | undefined
+  readonly config: Pick<Config, 'clients' | 'ports' | 'auth'> | undefined
 }
 
 export interface ManifestService {
@@ -112,12 +112,13 @@ function deployed(service: Service): Service {
 }
 
 /** The parts of the configuration that the rules of services look at, as text. */
-function settings({ clients, ports }: Pick<Config, 'clients' | 'ports'>): object {
+function settings({ clients, ports, auth }: Pick<Config, 'clients' | 'ports' | 'auth'>): object {
   const { services, gateway, api, dashboard, metrics } = ports
   const own = Object.entries({ gateway, api, dashboard, metrics }).map(([key, port]) => [key, String(port)])
   return {
     clients: Object.fromEntries(clients.map(({ name }) => [name, null])),
     ports: { services: `${services.from}-${services.to}`, ...Object.fromEntries(own) },
+    ...(auth && { auth: { mode: auth.mode } }),
   }
 }
 

@@ -271,10 +271,10 @@ function* toolServices({ path, value }: Declared): Generator<Mistake> {
 
 function* knownTier({ path, value }: Declared, document: unknown): Generator<Mistake> {
   const tier = value['tier']
-  const tiers = [...KNOWN_TIERS, ...Object.keys(Object(valueAt(document, ['tiers'])) as object)]
+  const tiers = [...new Set([...KNOWN_TIERS, ...Object.keys(Object(valueAt(document, ['tiers'])) as object)])]
   if (typeof tier !== 'string' || tiers.includes(tier)) return
   const meant = nearest(tier, tiers)
-  const remedy = meant ? `Did you mean ${shown(meant)}?` : `Write one of ${KNOWN_TIERS.map(shown).join(', ')}.`
+  const remedy = meant ? `Did you mean ${shown(meant)}?` : `Write one of ${tiers.map(shown).join(', ')}.`
   yield { path: [...path, 'tier'], message: mistake(`names no tier: ${shown(tier)}.`, remedy) }
 }
 

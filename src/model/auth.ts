@@ -46,8 +46,8 @@ export interface Revoked {
 export type ServiceAuth = 'jwt' | 'optional'
 
 /** What Envoy would have to know with another configuration. @param now what it knows now */
-export function previewAuth(config: AuthConfig | undefined, now: Auth | 'off' | undefined): Auth | undefined {
-  if (!config) return undefined
+export function previewAuth(config: AuthConfig | undefined, now: Auth | 'off' | undefined): Auth | 'off' | undefined {
+  if (!config) return now && 'off'
   const { mode, issuer, audience, claim } = config
   const {
     secret = { id: 'new', key: '' },

@@ -16,7 +16,7 @@ import {
   type RefusedResource,
   type StoredService,
 } from '../model/record.ts'
-import { TOKENS_SCHEMA, tokenRows, type TokenRows } from './tokens.ts'
+import { TOKENS_SCHEMA, tokenRows, type KeptTokens } from './tokens.ts'
 import { recordsIn } from './records.ts'
 import { secretRows, SECRETS_SCHEMA, type SecretRows } from './secrets.ts'
 
@@ -47,7 +47,7 @@ export interface Store {
   refusedPatches(): RefusedPatch[]
   setRefusedPatches(refused: readonly RefusedPatch[]): void
   readonly secrets: SecretRows
-  readonly tokens: TokenRows
+  readonly tokens: KeptTokens
   processes(): ProcessRecord[]
   addProcess(record: ProcessRecord): void
   removeProcess(pid: number, birth: string): void

@@ -4,6 +4,8 @@
 import { randomBytes } from 'node:crypto'
 import type { DatabaseSync } from 'node:sqlite'
 
+import type { TokenRows } from '../model/token.ts'
+
 export const TOKENS_SCHEMA = `
   CREATE TABLE IF NOT EXISTS tokens (
     id TEXT PRIMARY KEY, client TEXT, count INTEGER NOT NULL, audience TEXT NOT NULL, issued_at INTEGER NOT NULL,
@@ -13,36 +15,17 @@ export const TOKENS_SCHEMA = `
   CREATE TABLE IF NOT EXISTS public_keys (url TEXT PRIMARY KEY, jwks TEXT NOT NULL, fetched_at INTEGER NOT NULL) STRICT;
 `
 
-/** Times in seconds since 1970. */
-export interface TokenRow {
-  readonly id: string
-  /** Undefined: somebody else has made it, and it was revoked by its id. */
-  readonly client: string | undefined
-  /** That of its client when it was made. */
-  readonly count: number
-  readonly audience: readonly string[]
-  readonly issuedAt: number
-  readonly expiresAt: number
-  readonly revokedAt: number | undefined
-}
-
-export interface TokenRows {
-  /** The newest first. */
-  all(): TokenRow[]
-  set(row: TokenRow): void
-  /** Forgets those that ended before. */
-  prune(before: number): void
-  /** By client, how often all of its tokens were revoked. */
-  counts(): Record<string, number>
-  setCount(client: string, count: number): void
-  /** Nobody else can guess it; made once. */
+/** Beside the tokens what else checks them. */
+export interface KeptTokens extends TokenRows {
+  /** Nobody else can guess it; made once, when tokens are checked for the first time. */
   nonce(): string
+  hasNonce(): boolean
   keys(url: string): string | undefined
   /** In the place of those of any other URL. */
   setKeys(url: string, jwks: string): void
 }
 
-export function tokenRows(db: DatabaseSync): TokenRows {
+export function tokenRows(db: DatabaseSync): KeptTokens {
   return {
     all: () =>
       db
@@ -80,6 +63,7 @@ export function tokenRows(db: DatabaseSync): TokenRows {
       db.prepare('INSERT OR IGNORE INTO token_nonce (one, nonce) VALUES (1, ?)').run(randomBytes(12).toString('hex'))
       return String(db.prepare('SELECT nonce FROM token_nonce').get()!['nonce'])
     },
+    hasNonce: () => db.prepare('SELECT one FROM token_nonce').get() !== undefined,
     keys(url) {
       const row = db.prepare('SELECT jwks FROM public_keys WHERE url = ?').get(url)
       return row && String(row['jwks'])

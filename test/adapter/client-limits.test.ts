@@ -191,6 +191,13 @@ describe.each([
     expect((await at(72_000, 'after a while')).status).toBe(200)
     expect((await ask('of another', { client: 'bob' })).status).toBe(200)
   })
+
+  it('say nothing about when it came to Envoy that breaks their limit', async () => {
+    await start(server, { alice: ofTier({ perMinute: 3 }) }, { instant: true })
+    const answers: number[] = []
+    for (let i = 0; i < 4; i++) answers.push((await ask(`call ${i}`, { headers: { 'x-berth-at': 'soon' } })).status)
+    expect(answers.at(-1)).toBe(429)
+  })
 })
 
 describe('a session', () => {

@@ -55,9 +55,11 @@ describe('tokens', () => {
       aud: ['http://127.0.0.1:10005/files/mcp', 'http://127.0.0.1:10005/filters/mcp'],
       iat: time,
       exp: time + 60,
-      jti: row.id,
+      // No command line takes it for an option.
+      jti: expect.stringMatching(/^[0-9a-f]{24}$/) as string,
       berth_count: 0,
     })
+    expect(claimsOf(token)['jti']).toBe(row.id)
     expect(claimsOf(tokens.mint('bob', [], 60, minting).token)['aud']).toEqual(['http://127.0.0.1:10005'])
     expect(() => tokens.mint('carol', [], 60, minting)).toThrow(/no client carol/)
     const many = Array.from({ length: 51 }, (_, i) => `s${i}`)
@@ -80,6 +82,16 @@ describe('tokens', () => {
     expect(tokens.revoked()).toEqual({ ids: ['of another', next.row.id].toSorted(), counts: { alice: 1 } })
     expect(tokens.revokeAll('alice')).toEqual([])
     expect(tokens.revoked().counts).toEqual({ alice: 2 })
+  })
+
+  test('are of a client that is called as what every object has, too', () => {
+    const known = { ...minting, clients: ['constructor'] }
+    const { row } = tokens.mint('constructor', [], DAY, known)
+    expect(row.count).toBe(0)
+    tokens.revoke(row.id)
+    expect(tokens.revoked()).toEqual({ ids: [row.id], counts: {} })
+    expect(tokens.revokeAll('constructor')).toEqual([])
+    expect(claimsOf(tokens.mint('constructor', [], DAY, known).token)['berth_count']).toBe(1)
   })
 
   test('are forgotten a day after their end: a clock that is set back by less brings none back', () => {
@@ -133,6 +145,11 @@ describe('public keys', () => {
     ['another curve', generateKeyPairSync('ec', { namedCurve: 'secp256k1' }).publicKey.export({ format: 'jwk' })],
     ['not on its curve', { ...ec, y: ec!.x }],
     ['no number', { ...rsa, n: 1 }],
+    ['of another algorithm than their kind', { ...ec, alg: 'RS256' }],
+    ['of another algorithm than their curve', { ...ec, alg: 'ES384' }],
+    ['of a kind that every object has', { ...rsa, kty: 'constructor' }],
+    ['without a kind', { kid: 'x' }],
+    ['with a name that is none', { ...rsa, kid: 7 }],
   ] as const)('that are %s are left out', ([, key]) => {
     expect(keysOf(key, ed!)).toEqual([ed])
     expect(() => keysOf(key)).toThrow(/no public key/)

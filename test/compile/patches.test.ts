@@ -206,6 +206,16 @@ describe('no patch takes', () => {
     expect(outcomes.filter(([, result]) => result !== 'applied')).toEqual([])
   })
 
+  test('a client may be called as the filter of tokens', () => {
+    const given = compile(world([service('files')], { clients: [client('identity')] }))
+    const path = '/virtual_hosts/0/matcher/matcher_list/matchers/2/on_match/matcher/matcher_tree/exact_match_map/map'
+    const timeout = { op: 'replace', path: `${path}/identity/action/typed_config/routes/0/route/timeout`, value: '30s' }
+    const { outcomes } = patchAll(given, [patch('route', [timeout as Operation])], (type, resource, own) =>
+      patchResource(type, resource, own, options),
+    )
+    expect(outcomes.map(({ result, reason }) => [result, reason])).toEqual([['applied', undefined]])
+  })
+
   test('every bound is one of this list', () => {
     const paths = PATCH_TYPES.flatMap((type) => BOUNDS[type].map(({ path }) => path))
     expect(new Set(paths).size).toBeGreaterThan(10)

@@ -46,6 +46,15 @@ describe('what a manifest says', () => {
     ])
   })
 
+  test('a service may need tokens where Berth checks them', () => {
+    const text = 'services: {a: {image: mcp/a, auth: jwt}}'
+    const withAuth = loadConfig({ text: 'auth: {mode: optional}', file: 'berth.yaml', folder: '/srv/app' })
+    if (!('config' in withAuth)) throw new Error('the configuration of this test is wrong')
+    const found = loadManifest({ text, file: 'm.yaml', folder: '/srv/app' }, { ...around, config: withAuth.config })
+    expect(found).toMatchObject({ services: [{ service: { auth: 'jwt' } }] })
+    expect(mistakes(text)).toEqual([expect.stringContaining('asks for what nobody checks')])
+  })
+
   test("Compose's keys and Berth's own mean the same, and give the same definition", () => {
     const own = services(`services:
   a:

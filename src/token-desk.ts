@@ -1,10 +1,10 @@
 // Who asks for a token, lists or revokes them: the control API of a running Berth, and the command line where none runs.
 
-import type { TokenDesk, TokenRowShown } from '../api/tokens.ts'
-import { OperatorError } from '../model/operator-error.ts'
-import type { TokenRow } from '../store/tokens.ts'
-import type { Keys } from './key-ring.ts'
-import { DEFAULT_TTL_S, type Minting, type Tokens } from './tokens.ts'
+import type { TokenDesk, TokenRowShown } from './api/tokens.ts'
+import type { Keys } from './auth/key-ring.ts'
+import { DEFAULT_TTL_S, type Minting, type Tokens } from './auth/tokens.ts'
+import { OperatorError } from './model/operator-error.ts'
+import type { TokenRow } from './model/token.ts'
 
 export interface DeskOptions {
   readonly tokens: Tokens
@@ -33,6 +33,10 @@ export function createDesk({ tokens, keys, world, revoked }: DeskOptions): Token
       return { revoked: [shown(row)] }
     },
     async revokeAll(client) {
+      const { clients } = world()
+      // A misspelled name must not look as if it were done. Whoever has no configuration at hand knows no clients.
+      if (clients.length > 0 && !clients.includes(client) && !tokens.list().some((row) => row.client === client))
+        throw new OperatorError(`There is no client ${client}, and no token of it.`)
       const rows = tokens.revokeAll(client)
       await revoked()
       return { revoked: rows.map(shown) }
