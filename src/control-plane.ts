@@ -226,7 +226,7 @@ async function start(
   const recording = startRecording({
     store,
     folders,
-    clients: () => config.clients,
+    config: () => config,
     placed: () => reconciler.placed,
     changed: () => events.emit('changed'),
   })
@@ -265,7 +265,7 @@ async function start(
     auth: authenticating.auth,
     node,
     hosts: envoyHost === undefined ? [] : [envoyHost],
-    requestLog: recording.file,
+    requestLog: (wanted) => recording.file(wanted),
     living,
     envoyVersion: () => oldest(envoy.versions),
     deployments,

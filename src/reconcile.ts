@@ -56,8 +56,8 @@ export interface ReconcileOptions {
   readonly node: string
   /** Further host names that requests are addressed to, which the operator has written somewhere. */
   readonly hosts: readonly string[]
-  /** The file in which Envoy records requests; absent: it does not. */
-  readonly requestLog?: string
+  /** The file in which Envoy records requests; undefined: it does not. */
+  readonly requestLog?: (config: Config) => string | undefined
   /** Release of the oldest Envoy that is served; undefined: nobody knows. */
   readonly envoyVersion?: () => string | undefined
   /** An engine has containers of this node that belong to no live slot. */
@@ -261,7 +261,7 @@ export class Reconciler {
     if (JSON.stringify(leases) !== JSON.stringify(stored)) store.setServices(leases)
     slots.sync(units, config.clients)
     const now = { slots: slots.tell(), retired: slots.retired(), views: slots.views() }
-    const world = { ...now, requestLog, auth: auth?.() }
+    const world = { ...now, requestLog: requestLog?.(config), auth: auth?.() }
     const compiled = compile(
       worldOf(withPorts, config, gateway, hosts, world, (files) => certificates?.of(files) ?? new Map()),
       this.#memory,
@@ -295,8 +295,8 @@ export class Reconciler {
       releases.peek(service),
     )
     const now = { current: slots.current(), views: slots.views() }
-    const next = previewSlots(units, config.clients, now)
-    const world = { ...next, retired: slots.retired(), requestLog, auth: previewAuth(config.auth, auth?.()) }
+    const next = { ...previewSlots(units, config.clients, now), retired: slots.retired() }
+    const world = { ...next, requestLog: requestLog?.(config), auth: previewAuth(config.auth, auth?.()) }
     let peeked: Peeked | undefined
     const compiled = compile(
       worldOf(withPorts, config, gateway, hosts, world, (files) => {

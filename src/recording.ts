@@ -11,29 +11,33 @@ import { adminRequest } from './slots/admin.ts'
 import { adminSocket, requestLogFile, type Folders } from './slots/folders.ts'
 import { runs, signal } from './slots/process.ts'
 import type { Store } from './store/store.ts'
-import { Recorder } from './traffic/recorder.ts'
+import { KEPT_MS, Recorder } from './traffic/recorder.ts'
 
 export interface RecordingParts {
   readonly store: Pick<Store, 'processes' | 'records'>
   readonly folders: Folders
-  readonly clients: () => Config['clients']
+  readonly config: () => Pick<Config, 'clients' | 'records'>
   readonly placed: () => readonly Pick<Placed, 'service'>[]
   /** A problem came or went. */
   readonly changed: () => void
 }
 
 export interface Recording extends Recorded {
-  /** Where Envoy has to write. */
-  readonly file: string
+  /** Where Envoy has to write; undefined: nowhere. */
+  file(config: Pick<Config, 'records'>): string | undefined
   problems(): Problem[]
   /** @param last Envoy has ended: read to the end first */
   close(last: boolean): Promise<void>
 }
 
+function keptMs({ records }: Pick<Config, 'records'>): number {
+  return records?.keepMs ?? KEPT_MS
+}
+
 /** The shortest beginning of an id that means it. */
 const ID_CHARACTERS = 8
 
-export function startRecording({ store, folders, clients, placed, changed }: RecordingParts): Recording {
+export function startRecording({ store, folders, config, placed, changed }: RecordingParts): Recording {
   const { records } = store
   const reopen = async (): Promise<void> => {
     // One that is handing over answers there no more, and still writes.
@@ -42,11 +46,11 @@ export function startRecording({ store, folders, clients, placed, changed }: Rec
     await adminRequest(adminSocket(folders), 'POST', '/reopen_logs', 1000)
   }
   const file = requestLogFile(folders)
-  const recorder = new Recorder({ file, reopen, records, changed })
+  const recorder = new Recorder({ file, reopen, records, changed, keepMs: () => keptMs(config()) })
   const live = (): Promise<LiveSession[]> => liveSessions(store.processes())
   return {
-    file,
-    clients: async () => clientRows(await live(), records.counts(), clients(), placed()),
+    file: (wanted) => (keptMs(wanted) === 0 ? undefined : file),
+    clients: async () => clientRows(await live(), records.counts(), config().clients, placed()),
     sessions: async () => (await live()).map(sessionRowOf),
     endSession: async (id) => {
       const found = id.length < ID_CHARACTERS ? [] : (await live()).filter((session) => session.id.startsWith(id))

@@ -40,6 +40,8 @@ export interface Config {
   readonly bind: string
   /** `host:port` of the Consul agent to register services with; undefined: none. */
   readonly consul: string | undefined
+  /** How long each request is kept, in milliseconds; 0: none is recorded. Absent: the file does not speak of it. */
+  readonly records?: { readonly keepMs: number }
   /** What it says of Envoy for all services, and of Envoy as a whole. */
   readonly tuning?: GlobalTuning
   /** Of Envoy's resources, in the order in which they are applied. */
@@ -147,6 +149,7 @@ export function configOf(written: File, source: YamlSource, file: string, folder
     bind: written.bind ?? '127.0.0.1',
     // Written with nothing in it, it is the agent of this machine.
     consul: written.consul && (written.consul.address ?? '127.0.0.1:8500'),
+    ...(written.records?.keep !== undefined && { records: { keepMs: written.records.keep } }),
     ...(written.envoy && { tuning: globalTuningOf(written.envoy, folder) }),
     ...(patches.length > 0 && { patches }),
     ...(auth && { auth }),

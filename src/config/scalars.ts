@@ -60,6 +60,13 @@ export function duration(min: string, max: string) {
   return reading(read, `must be a duration from ${min} to ${max}`, 'Write a number with its unit, for example 60s.')
 }
 
+/** Milliseconds; 0 for `none`. */
+export function durationOrNone(min: string, max: string) {
+  const read = (text: string) =>
+    text === 'none' ? 0 : within(parseDuration(text), parseDuration(min)!, parseDuration(max)!)
+  return reading(read, `must be a duration from ${min} to ${max}, or none`, 'Write a number with its unit, such as 7d.')
+}
+
 /** Bytes. */
 export function size(min: string, max: string) {
   const read = (text: string) => within(parseSize(text), parseSize(min)!, parseSize(max)!)

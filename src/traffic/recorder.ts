@@ -1,6 +1,7 @@
 // Keeps reading Envoy's request log, and forgets what is old, for as long as the control plane runs.
 
 import { stat, truncate } from 'node:fs/promises'
+import { setImmediate as turn } from 'node:timers/promises'
 
 import type { Problem } from '../model/problem.ts'
 import type { Records } from '../model/request.ts'
@@ -12,6 +13,12 @@ export interface RecorderOptions extends Pick<TailOptions, 'file' | 'reopen'> {
   readonly changed: () => void
   /** What cannot be kept for long may fill the disk up to so much, and is then dropped. */
   readonly backlogBytes?: number
+  /** For how long each request is kept, from now on; 0: no more of them are. */
+  readonly keepMs?: () => number
+  /** At most so many requests are kept. */
+  readonly keepRows?: number
+  /** Between looks for what is to be forgotten. */
+  readonly pruneEveryMs?: number
 }
 
 /** Envoy writes twice a second. */
@@ -21,10 +28,8 @@ const FIRST_RETRY_MS = 1000
 const LAST_RETRY_MS = 30_000
 const BACKLOG_BYTES = 512 * 1024 * 1024
 const PRUNE_EVERY_MS = 10_000
-/** What is forgotten in one go is little; of so many goes nobody notices anything. */
-const PRUNE_GOES = 20
 export const KEPT_MS = 7 * 24 * 60 * 60 * 1000
-export const KEPT_REQUESTS = 500_000
+const KEPT_REQUESTS = 500_000
 /** A clock that moves by itself by more than this was set by somebody, who may set it back. */
 const JUMP_MS = 60_000
 const TRUSTED_AFTER_MS = 60 * 60 * 1000
@@ -90,8 +95,10 @@ export class Recorder {
 
   async #once(): Promise<void> {
     try {
-      const lines = await this.#tail.read()
-      this.#prune()
+      const keepMs = this.#options.keepMs?.() ?? KEPT_MS
+      const lines = keepMs === 0 ? await this.#tail.discard() : await this.#tail.read()
+      // Those that are there already get as old as they would have.
+      await this.#prune(keepMs === 0 ? KEPT_MS : keepMs)
       this.#failed(undefined)
       this.#retryMs = FIRST_RETRY_MS
       this.#later(lines > 0 ? BUSY_MS : IDLE_MS)
@@ -118,11 +125,14 @@ export class Recorder {
     this.#options.changed()
   }
 
-  #prune(): void {
+  /** Until nothing is left to forget: more may come than any fixed number of goes takes away. */
+  async #prune(keepMs: number): Promise<void> {
+    const { records, keepRows: rows = KEPT_REQUESTS, pruneEveryMs = PRUNE_EVERY_MS } = this.#options
     const now = performance.now()
-    if (now - this.#prunedAt < PRUNE_EVERY_MS) return
-    const since = this.#age.before(Date.now(), now, KEPT_MS)
-    for (let go = 0; go < PRUNE_GOES; go++) if (!this.#options.records.prune({ since, rows: KEPT_REQUESTS })) break
+    if (now - this.#prunedAt < pruneEveryMs) return
+    const since = this.#age.before(Date.now(), now, keepMs)
+    // What is forgotten in one go is little, and others get their turn behind it.
+    while (records.prune({ since, rows }) && !this.#closed) await turn()
     this.#prunedAt = now
   }
 }

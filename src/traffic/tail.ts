@@ -3,7 +3,7 @@
 // writes to the old one is read, too.
 
 import { createHash } from 'node:crypto'
-import { open, rename, type FileHandle } from 'node:fs/promises'
+import { open, rename, truncate, type FileHandle } from 'node:fs/promises'
 import { setImmediate as turn } from 'node:timers/promises'
 
 import type { Records } from '../model/request.ts'
@@ -82,6 +82,23 @@ export class Tail {
     await this.#finish()
     await this.#rotate()
     return this.#lines + this.#unreadable - before
+  }
+
+  /**
+   * Reads what is open to its end, and from then on throws away what is written: by connections from before, or by an Envoy
+   * that takes no other configuration.
+   *
+   * @returns how many lines it has read
+   */
+  async discard(): Promise<number> {
+    const lines = this.#sources.length > 0 ? await this.read() : 0
+    await this.close()
+    // Emptied and not removed: nobody knows to which of them Envoy writes.
+    for (const file of [this.#aside, this.#options.file])
+      await truncate(file).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ENOENT') throw error
+      })
+    return lines
   }
 
   async close(): Promise<void> {

@@ -1,12 +1,13 @@
 // Every setting is changed once, under load and with streams open on the service concerned and on another one. What
 // clients notice is written to envoy/changes.md, which must be what it says (`npx vitest run test/e2e/changes.test.ts --update`).
 
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { toJSONSchema } from 'zod'
 
+import type { ClientRow } from '../../src/api/records.ts'
 import { NOT_YET_KEYS } from '../../src/config/not-yet.ts'
 import { file } from '../../src/config/schema.ts'
 import { adminRequest } from '../../src/slots/admin.ts'
@@ -179,6 +180,33 @@ describeWithDocker('every setting, changed under load', (docker) => {
     expect([other.failures, ...after.map((each) => each.failures)]).toEqual([[], [], []])
     await Promise.all(after.map((each) => each.stop()))
   }, 240_000)
+
+  test('records', async () => {
+    const subject = { ...ECHO, port: berth.port + 26 }
+    const log = join(berth.home, 'logs', 'access.jsonl')
+    const counted = async (): Promise<number> =>
+      (await berth.api<ClientRow[]>('/clients')).reduce((sum, { requests }) => sum + requests, 0)
+    await apply({ subject })
+    for (const more of [{ records: { keep: 'none' } }, {}]) {
+      const before = [
+        await Watched.open({ port: subject.port }, 'codex'),
+        await Watched.open({ port: berth.gateway, path: '/subject/mcp' }, 'codex'),
+      ]
+      for (const each of [other, ...before]) each.leaves = true
+      await apply({ subject }, more)
+      await Promise.all([other, ...before].map((each) => each.more(3)))
+      await drained()
+      await eventually(() => expect(before.map((each) => each.open)).toEqual([false, false]))
+      expect([other.failures, ...before.map((each) => each.failures)]).toEqual([[], [], []])
+      const old = await counted()
+      await Promise.all([other, ...before].map((each) => each.more(50)))
+      if ('records' in more) {
+        await eventually(() => expect(statSync(log).size).toBe(0))
+        expect(await counted()).toBe(old)
+      } else await eventually(async () => expect(await counted()).toBeGreaterThan(old))
+      await Promise.all(before.map((each) => each.stop()))
+    }
+  }, 120_000)
 
   test('the address', async () => {
     const before = await Watched.open({ port: berth.port }, 'gemini')

@@ -142,6 +142,7 @@ export function globalChanges(port: number, services: string, docker: readonly o
     },
     { key: 'docker', to: { docker: [...docker, { name: 'away', host: 'unix:///nonexistent/docker.sock' }] } },
     { key: 'consul.address', to: { consul: { address: `127.0.0.1:${port}` } } },
+    { key: 'records.keep', to: { records: { keep: '1d' } }, note: 'to and from `none` every listener drains' },
     { key: 'ports.grace', to: { ports: { grace: '1h' } } },
     { key: 'ports.api', to: { ports: { api: port } }, note: 'told as a problem; it takes a new start' },
     { key: 'ports.dashboard', to: { ports: { dashboard: port } } },

@@ -9,6 +9,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { RequestRecord } from '../../src/model/request.ts'
 import { openStore, type Store } from '../../src/store/store.ts'
 import { Age, Recorder } from '../../src/traffic/recorder.ts'
+import { eventually } from '../e2e/berth.ts'
 
 let folder: string
 let store: Store
@@ -93,6 +94,87 @@ test('after a clock was set nothing is too old for an hour, whichever way it was
   // It is set right again.
   expect(age.before(100 * day + hour, 20_000 + hour, day)).toBe(0)
   expect(age.before(100 * day + 2 * hour + 1, 20_001 + 2 * hour, day)).toBe(99 * day + 2 * hour + 1)
+})
+
+test('with `keep: none` what was open is read to its end, and no more is kept or left on the disk', async () => {
+  const file = join(folder, 'access.jsonl')
+  const now = new Date().toISOString()
+  const write = (status: number) => appendFileSync(file, `${JSON.stringify({ time: now, client: 'codex', status })}\n`)
+  const kept = () => store.records.requests({ limit: 10 }).map(({ status }) => status)
+  write(201)
+  let keepMs = 3_600_000
+  const recorder = new Recorder({
+    file,
+    reopen: async () => undefined,
+    records: store.records,
+    changed: () => undefined,
+    keepMs: () => keepMs,
+  })
+  await eventually(() => expect(kept()).toEqual([201]))
+  write(202)
+  keepMs = 0
+  await eventually(() => expect(statSync(file).size).toBe(0))
+  write(203)
+  await eventually(() => expect(statSync(file).size).toBe(0))
+  expect(kept()).toEqual([202, 201])
+  keepMs = 3_600_000
+  // Whatever was read of the wish before.
+  await eventually(() => {
+    write(204)
+    expect(kept().length).toBeGreaterThan(2)
+  })
+  await recorder.close(true)
+  expect(new Set(kept().slice(0, -2))).toEqual(new Set([204]))
+})
+
+test('how long each is kept may change', async () => {
+  const day = 86_400_000
+  keep([10, 3, 1].map((days) => request({ at: Date.now() - days * day, status: days })))
+  const kept = () => store.records.requests({ limit: 10 }).map(({ status }) => status)
+  for (const [keepMs, left] of [
+    [0, [1, 3]],
+    [30 * day, [1, 3]],
+    [2 * day, [1]],
+  ] as const) {
+    const recorder = new Recorder({
+      file: join(folder, 'access.jsonl'),
+      reopen: async () => undefined,
+      records: store.records,
+      changed: () => undefined,
+      keepMs: () => keepMs,
+      pruneEveryMs: 0,
+    })
+    await recorder.close(true)
+    expect(kept()).toEqual(left)
+  }
+})
+
+test('what is too much is forgotten, however fast it came, and others get their turn meanwhile', async () => {
+  const rows = Array.from({ length: 50_000 }, (_, at) => request({ at }))
+  keep(rows)
+  let turns = 0
+  const looks: number[] = []
+  const ticking = setInterval(() => turns++, 0)
+  const recorder = new Recorder({
+    file: join(folder, 'access.jsonl'),
+    reopen: async () => undefined,
+    records: {
+      ...store.records,
+      prune: (retention) => {
+        looks.push(turns)
+        return store.records.prune(retention)
+      },
+    },
+    changed: () => undefined,
+    keepMs: () => Date.now(),
+    keepRows: 10,
+    pruneEveryMs: 1,
+  })
+  await eventually(() => expect(store.records.requests({ limit: 100 }).length).toBe(10))
+  clearInterval(ticking)
+  await recorder.close(false)
+  expect(looks.length).toBeGreaterThan(20)
+  expect(new Set(looks).size).toBeGreaterThan(10)
 })
 
 test('a log that cannot be kept is a problem until it can', async () => {
