@@ -115,7 +115,13 @@ async function start(
     tunnels,
   })
 
-  const secrets = createStoredSecrets({ store, home: folders.home, env, reconciler: () => reconciler })
+  const secrets = createStoredSecrets({
+    store,
+    home: folders.home,
+    env,
+    tokenSecret: () => config.auth?.secret,
+    reconciler: () => reconciler,
+  })
   const authenticating = createAuthenticating({
     store,
     home: folders.home,

@@ -15,6 +15,8 @@ export interface StoredSecretsOptions {
   readonly store: Pick<Store, 'secrets'>
   readonly home: string
   readonly env: NodeJS.ProcessEnv
+  /** Where the secret of tokens comes from; undefined: not from the configuration. */
+  readonly tokenSecret: () => SecretSource | undefined
   readonly reconciler: () => Pick<Reconciler, 'placed' | 'changed' | 'settled'>
 }
 
@@ -48,10 +50,12 @@ export function createStoredSecrets(options: StoredSecretsOptions): StoredSecret
         return { name, change, services: usersOf(name) }
       },
       remove(name) {
-        const users = usersOf(name)
+        const ofTokens = options.tokenSecret()
+        const signs = ofTokens?.from === 'store' && ofTokens.name === name
+        const users = [...usersOf(name), ...(signs ? ['auth.jwt.secret'] : [])]
         if (users.length > 0 && store.revision(name) !== undefined)
           throw new OperatorError(
-            `The secret ${name} is used by ${users.join(', ')}. Take it out of \`secrets\` there first, or set another value.`,
+            `The secret ${name} is used by ${users.join(', ')}. Take it out there first, or set another value.`,
           )
         return store.remove(name)
       },
