@@ -350,6 +350,7 @@ async function start(
     version,
     binary: binary?.version,
     isReady,
+    measuring,
     envoy,
     xds,
     reconciler,
