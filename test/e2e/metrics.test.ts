@@ -15,6 +15,7 @@ const SERVICES = {
   tools: { command: SERVER, isolation: 'shared', limits: { concurrency: 2, queue: 4 } },
   wrong: { command: [...SERVER, '--exit=3'] },
 }
+const LIMITED = { vscode: { concurrent_requests: 1, limits: { tools: { echo: { requests_per_minute: 1 } } } } }
 const CLIENTS = ['codex', 'gemini', 'cursor']
 /** promtool is fetched once. */
 const FETCH_MS = 300_000
@@ -26,7 +27,7 @@ const sent = new Map<string, number>()
 let berth: Berth
 
 beforeAll(async () => {
-  berth = await Berth.start({ services: SERVICES })
+  berth = await Berth.start({ services: SERVICES, clients: LIMITED })
 })
 
 afterAll(() => berth[Symbol.asyncDispose]())
@@ -197,6 +198,30 @@ describe('requests', () => {
     expect(await waited()).toBe(before + 2)
   })
 
+  test('that are refused for a limit of their client are told from those that find the queue full', async () => {
+    const headers = await session('vscode')
+    for (const id of [1, 2, 3]) await post(call(id, 'echo', { text: 'x' }), { client: 'vscode', headers })
+    const running = begin(call(4, 'wait', { name: 'never' }), 'vscode', headers)
+    await busy(1, 0)
+    const others = [5, 6].map((id) => begin(call(id, 'wait', { name: 'never' }), 'vscode', headers))
+    await busy(1, 2)
+    expect((await begin(call(7, 'wait', { name: 'never' }), 'vscode', headers)).status).toBe(429)
+    await eventually(async () => {
+      const refused = summed(samples(await metrics(), 'mcp_rejections_total'), 'client', 'reason')
+      expect(Object.entries(refused).filter(([key]) => key.startsWith('vscode'))).toEqual([
+        ['vscode|rate_limit', 2],
+        ['vscode|concurrency', 1],
+      ])
+    })
+    const { status } = await berth.call(berth.port, '/mcp', {
+      method: 'DELETE',
+      headers: { ...headers, 'x-mcp-client': 'vscode' },
+    })
+    count('tools', 'vscode', status)
+    for (const response of await Promise.all([running, ...others])) await response.text()
+    await agrees()
+  })
+
   test('are not forgotten when the control plane is killed, and go on being counted while it is away', async () => {
     await berth.signal('SIGKILL')
     await Promise.all(CLIENTS.map((client) => traffic(client, 10)))
@@ -291,7 +316,7 @@ test('no web page of another name can read it, and it says what there is', async
 })
 
 test('go where ports.metrics and bind say, at once; what cannot be is said, and off loopback a token is needed', async () => {
-  const config = (more: object): object => ({ services: SERVICES, ...more })
+  const config = (more: object): object => ({ services: SERVICES, clients: LIMITED, ...more })
   const [first, taken, second] = [berth.metricsPort, berth.metricsPort + 1, berth.metricsPort + 2]
   const holder = createServer().listen(taken, '127.0.0.1')
   await once(holder, 'listening')
