@@ -66,7 +66,7 @@ export class Recorder {
         remedy:
           failure === ''
             ? 'This is said until Berth starts again.'
-            : 'Make room on the disk of the state folder, or see to its rights. What is in the file is not lost.',
+            : 'Make room on the disk of the state folder, see to its rights, or end what has the database locked. What is in the file is not lost.',
       },
     ]
   }
@@ -103,7 +103,8 @@ export class Recorder {
       this.#retryMs = FIRST_RETRY_MS
       this.#later(lines > 0 ? BUSY_MS : IDLE_MS)
     } catch (error) {
-      this.#failed((error as Error).message)
+      // Somebody else may have the database for a moment.
+      if (!isLocked(error) || this.#retryMs > FIRST_RETRY_MS) this.#failed((error as Error).message)
       await this.#drop().catch(() => undefined)
       this.#later(this.#retryMs)
       this.#retryMs = Math.min(LAST_RETRY_MS, this.#retryMs * 2)
@@ -136,6 +137,13 @@ export class Recorder {
     this.#prunedAt = now
   }
 }
+
+function isLocked(error: unknown): boolean {
+  return (((error as { errcode?: number }).errcode ?? 0) & 0xff) === SQLITE_BUSY
+}
+
+/** The low byte of all its kinds. */
+const SQLITE_BUSY = 5
 
 /** What is too old, by a clock that may be set to anything: nothing is while it was set a short while ago. */
 export class Age {

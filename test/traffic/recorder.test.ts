@@ -3,10 +3,12 @@
 import { appendFileSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
 import type { RequestRecord } from '../../src/model/request.ts'
+import { recordsIn } from '../../src/store/records.ts'
 import { openStore, type Store } from '../../src/store/store.ts'
 import { Age, Recorder } from '../../src/traffic/recorder.ts'
 import { eventually } from '../e2e/berth.ts'
@@ -175,6 +177,44 @@ test('what is too much is forgotten, however fast it came, and others get their 
   await recorder.close(false)
   expect(looks.length).toBeGreaterThan(20)
   expect(new Set(looks).size).toBeGreaterThan(10)
+})
+
+test('a database that somebody else has is tried again, and nobody waits for it meanwhile', async () => {
+  const file = join(folder, 'access.jsonl')
+  appendFileSync(file, `${JSON.stringify({ time: '2026-01-01T00:00:00.000Z', client: 'codex', status: 200 })}\n`)
+  const other = new DatabaseSync(join(folder, 'berth.db'))
+  const db = new DatabaseSync(join(folder, 'berth.db'), { timeout: 5000 })
+  const waits: unknown[] = []
+  const waitOf = (): unknown => db.prepare('PRAGMA busy_timeout').get()!['timeout']
+  const records = recordsIn(
+    db,
+    (text) => db.prepare(text),
+    (work) => {
+      waits.push(waitOf())
+      db.exec('BEGIN IMMEDIATE')
+      try {
+        return work()
+      } finally {
+        db.exec('COMMIT')
+      }
+    },
+  )
+  other.exec('BEGIN IMMEDIATE')
+  const problems: number[] = []
+  const recorder = new Recorder({
+    file,
+    reopen: async () => undefined,
+    records,
+    changed: () => problems.push(recorder.problems().length),
+  })
+  await eventually(() => expect(waits.length).toBeGreaterThan(0))
+  other.exec('COMMIT')
+  await eventually(() => expect(store.records.requests({ limit: 10 })).toMatchObject([{ client: 'codex' }]))
+  await recorder.close(false)
+  expect(problems).toEqual([])
+  expect(waits.every((ms) => ms === 100)).toBe(true)
+  expect(waitOf()).toBe(5000)
+  for (const each of [db, other]) each.close()
 })
 
 test('a log that cannot be kept is a problem until it can', async () => {
