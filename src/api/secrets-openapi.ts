@@ -3,6 +3,7 @@
 import type { ZodType } from 'zod'
 
 import { rotated, rotateRequest, secret, secretRemoved, secretSet, secretValue } from './secrets.ts'
+import type { Words } from './openapi-words.ts'
 
 export const SECRET_SCHEMAS: Readonly<Record<string, ZodType>> = {
   Secret: secret,
@@ -11,16 +12,6 @@ export const SECRET_SCHEMAS: Readonly<Record<string, ZodType>> = {
   SecretRemoved: secretRemoved,
   RotateRequest: rotateRequest,
   Rotated: rotated,
-}
-
-/** The words that the document is made of (openapi.ts). */
-interface Words {
-  readonly operation: (operationId: string, summary: string, responses: object) => object
-  readonly json: (description: string, schema: object) => object
-  readonly failure: (description: string) => object
-  readonly body: (name: string) => object
-  readonly reference: (name: string) => object
-  readonly listOf: (name: string) => object
 }
 
 export function secretPaths({ operation, json, failure, body, reference, listOf }: Words): object {

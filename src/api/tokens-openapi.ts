@@ -3,6 +3,7 @@
 import type { ZodType } from 'zod'
 
 import { callRequest, callToken, minted, mintRequest, revokedTokens, tokenRow } from './tokens.ts'
+import type { Words } from './openapi-words.ts'
 
 export const TOKEN_SCHEMAS: Readonly<Record<string, ZodType>> = {
   Token: tokenRow,
@@ -11,16 +12,6 @@ export const TOKEN_SCHEMAS: Readonly<Record<string, ZodType>> = {
   CallRequest: callRequest,
   CallToken: callToken,
   RevokedTokens: revokedTokens,
-}
-
-/** The words that the document is made of (openapi.ts). */
-interface Words {
-  readonly operation: (operationId: string, summary: string, responses: object) => object
-  readonly json: (description: string, schema: object) => object
-  readonly failure: (description: string) => object
-  readonly body: (name: string) => object
-  readonly reference: (name: string) => object
-  readonly listOf: (name: string) => object
 }
 
 export function tokenPaths({ operation, json, failure, body, reference, listOf }: Words): object {
