@@ -86,7 +86,7 @@ async function start(
   folders: Folders,
   store: Store,
 ): Promise<ControlPlane> {
-  const { cache, env, log, progress, version, signal } = options
+  const { home, cache, env, log, progress, version, signal } = options
   const startedAt = Date.now()
   const events = new EventEmitter<{ changed: [] }>()
   const stopped = new AbortController()
@@ -115,13 +115,7 @@ async function start(
     tunnels,
   })
 
-  const secrets = createStoredSecrets({
-    store,
-    home: folders.home,
-    env,
-    tokenSecret: () => config.auth?.secret,
-    reconciler: () => reconciler,
-  })
+  const secrets = createStoredSecrets({ store, home, env, auth: () => config.auth, reconciler: () => reconciler })
   const authenticating = createAuthenticating({
     store,
     home: folders.home,
@@ -235,6 +229,7 @@ async function start(
     config: () => config,
     placed: () => reconciler.placed,
     changed: () => events.emit('changed'),
+    log: (message, fields) => log.info(fields, message),
   })
   const problems = (): Problem[] => [
     ...engines.problems(),

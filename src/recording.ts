@@ -20,6 +20,7 @@ export interface RecordingParts {
   readonly placed: () => readonly Pick<Placed, 'service'>[]
   /** A problem came or went. */
   readonly changed: () => void
+  readonly log: (message: string, fields?: object) => void
 }
 
 export interface Recording extends Recorded {
@@ -37,7 +38,7 @@ function keptMs({ records }: Pick<Config, 'records'>): number {
 /** The shortest beginning of an id that means it. */
 const ID_CHARACTERS = 8
 
-export function startRecording({ store, folders, config, placed, changed }: RecordingParts): Recording {
+export function startRecording({ store, folders, config, placed, changed, log }: RecordingParts): Recording {
   const { records } = store
   const reopen = async (): Promise<void> => {
     // One that is handing over answers there no more, and still writes.
@@ -46,7 +47,7 @@ export function startRecording({ store, folders, config, placed, changed }: Reco
     await adminRequest(adminSocket(folders), 'POST', '/reopen_logs', 1000)
   }
   const file = requestLogFile(folders)
-  const recorder = new Recorder({ file, reopen, records, changed, keepMs: () => keptMs(config()) })
+  const recorder = new Recorder({ file, reopen, records, changed, log, keepMs: () => keptMs(config()) })
   const live = (): Promise<LiveSession[]> => liveSessions(store.processes())
   return {
     file: (wanted) => (keptMs(wanted) === 0 ? undefined : file),

@@ -11,6 +11,7 @@ export interface RecorderOptions extends Pick<TailOptions, 'file' | 'reopen'> {
   readonly records: Records
   /** A problem came or went. */
   readonly changed: () => void
+  readonly log?: (message: string, fields: object) => void
   /** What cannot be kept for long may fill the disk up to so much, and is then dropped. */
   readonly backlogBytes?: number
   /** For how long each request is kept, from now on; 0: no more of them are. */
@@ -45,6 +46,7 @@ export class Recorder {
   /** When some were. */
   #dropped: string | undefined
   #retryMs = FIRST_RETRY_MS
+  #unreadable = 0
   #closed = false
 
   constructor(options: RecorderOptions) {
@@ -97,6 +99,7 @@ export class Recorder {
     try {
       const keepMs = this.#options.keepMs?.() ?? KEPT_MS
       const lines = keepMs === 0 ? await this.#tail.discard() : await this.#tail.read()
+      this.#tellUnreadable()
       // Those that are there already get as old as they would have.
       await this.#prune(keepMs === 0 ? KEPT_MS : keepMs)
       this.#failed(undefined)
@@ -118,6 +121,14 @@ export class Recorder {
     await truncate(file)
     this.#dropped = new Date().toISOString()
     changed()
+  }
+
+  /** Of an Envoy that was killed, or a disk that was full. */
+  #tellUnreadable(): void {
+    const { unreadable } = this.#tail.counters
+    if (unreadable === this.#unreadable) return
+    this.#options.log?.('lines of the request log tell of no request', { lines: unreadable - this.#unreadable })
+    this.#unreadable = unreadable
   }
 
   #failed(reason: string | undefined): void {

@@ -36,7 +36,7 @@ beforeEach(() => {
     store,
     home: folder,
     env: {},
-    tokenSecret: () => tokenSecret,
+    auth: () => ({ secret: tokenSecret }),
     reconciler: () => ({
       placed,
       changed: () => void asked.push('changed'),

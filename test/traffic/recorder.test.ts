@@ -129,6 +129,23 @@ test('with `keep: none` what was open is read to its end, and no more is kept or
   expect(new Set(kept().slice(0, -2))).toEqual(new Set([204]))
 })
 
+test('lines that tell of no request are told of', async () => {
+  const file = join(folder, 'access.jsonl')
+  const line = JSON.stringify({ time: '2026-01-01T00:00:00.000Z', client: 'codex', status: 200 })
+  appendFileSync(file, `${line.slice(5)}\n${line}\nx\n`)
+  const told: object[] = []
+  const recorder = new Recorder({
+    file,
+    reopen: async () => undefined,
+    records: store.records,
+    changed: () => undefined,
+    log: (_, fields) => told.push(fields),
+  })
+  await eventually(() => expect(store.records.requests({ limit: 10 })).toHaveLength(1))
+  await recorder.close(true)
+  expect(told).toEqual([{ lines: 2 }])
+})
+
 test('how long each is kept may change', async () => {
   const day = 86_400_000
   keep([10, 3, 1].map((days) => request({ at: Date.now() - days * day, status: days })))
