@@ -9,6 +9,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
 import type { RequestRecord } from '../../src/model/request.ts'
 import { recordsIn } from '../../src/store/records.ts'
+import { inTransaction } from '../../src/store/transaction.ts'
 import { openStore, type Store } from '../../src/store/store.ts'
 import { Age, Recorder } from '../../src/traffic/recorder.ts'
 import { eventually } from '../e2e/berth.ts'
@@ -83,6 +84,24 @@ describe('what is kept', () => {
       { client: 'gemini', service: 'files', requests: 1, failed: 1, lastSeen: 500 },
     ])
   })
+})
+
+test('a full disk is called that, nothing of the batch is kept, and it goes on when there is room', () => {
+  const db = new DatabaseSync(join(folder, 'other.db'))
+  const records = recordsIn(
+    db,
+    (text) => db.prepare(text),
+    (work) => inTransaction(db, work),
+  )
+  const pages = (count: number) => db.exec(`PRAGMA max_page_count = ${count}`)
+  pages(30)
+  const many = Array.from({ length: 4000 }, (_, at) => request({ at }))
+  expect(() => records.keep(many, { head: 'h', headBytes: 1, offset: 1 })).toThrow('database or disk is full')
+  expect([records.requests({ limit: 10 }), records.positions()]).toEqual([[], []])
+  pages(1000)
+  records.keep(many, { head: 'h', headBytes: 1, offset: 1 })
+  expect(records.requests({ limit: 10 })).toHaveLength(10)
+  db.close()
 })
 
 test('after a clock was set nothing is too old for an hour, whichever way it was set', () => {
@@ -208,12 +227,7 @@ test('a database that somebody else has is tried again, and nobody waits for it 
     (text) => db.prepare(text),
     (work) => {
       waits.push(waitOf())
-      db.exec('BEGIN IMMEDIATE')
-      try {
-        return work()
-      } finally {
-        db.exec('COMMIT')
-      }
+      return inTransaction(db, work)
     },
   )
   other.exec('BEGIN IMMEDIATE')
