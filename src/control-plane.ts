@@ -87,7 +87,7 @@ async function start(
   folders: Folders,
   store: Store,
 ): Promise<ControlPlane> {
-  const { cache, env, log, progress, version, signal } = options
+  const { home, cache, env, log, progress, version, signal } = options
   const startedAt = Date.now()
   const events = new EventEmitter<{ changed: [] }>()
   const stopped = new AbortController()
@@ -116,7 +116,7 @@ async function start(
     tunnels,
   })
 
-  const secrets = createStoredSecrets({ store, home: folders.home, env, reconciler: () => reconciler })
+  const secrets = createStoredSecrets({ store, home, env, auth: () => config.auth, reconciler: () => reconciler })
   const authenticating = createAuthenticating({
     store,
     home: folders.home,
@@ -230,6 +230,7 @@ async function start(
     config: () => config,
     placed: () => reconciler.placed,
     changed: () => events.emit('changed'),
+    log: (message, fields) => log.info(fields, message),
   })
   const problems = (): Problem[] => [
     ...engines.problems(),
@@ -266,7 +267,7 @@ async function start(
     auth: authenticating.auth,
     node,
     hosts: envoyHost === undefined ? [] : [envoyHost],
-    requestLog: recording.file,
+    requestLog: (wanted) => recording.file(wanted),
     living,
     envoyVersion: () => oldest(envoy.versions),
     deployments,
@@ -345,6 +346,7 @@ async function start(
     version,
     binary: binary?.version,
     isReady,
+    measuring,
     envoy,
     xds,
     reconciler,

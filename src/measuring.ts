@@ -108,6 +108,13 @@ export class Measuring {
     this.#move()
   }
 
+  /** Where it is served; undefined: nowhere. */
+  get url(): string | undefined {
+    if (!this.#server || !this.#wanted) return undefined
+    const { port } = this.#server.address() as AddressInfo
+    return `http://${bracketed(callAddress(this.#wanted.bind))}:${port}/metrics`
+  }
+
   problems(): Problem[] {
     return this.#problem ? [this.#problem] : []
   }
@@ -140,14 +147,13 @@ export class Measuring {
         onBug: (error) => log.error({ err: error }, 'the metrics failed'),
       })
       this.#problem = undefined
-      const { port: bound } = this.#server.address() as AddressInfo
-      log.info({ url: `http://${bracketed(callAddress(bind))}:${bound}/metrics` }, 'serves metrics')
+      log.info({ url: this.url }, 'serves metrics')
     } catch (error) {
       this.#problem = {
         about: 'metrics',
         where: 'ports.metrics',
-        message: `They cannot be served on ${bind}:${port}: ${words(error as NodeJS.ErrnoException)}.`,
-        remedy: `End the program that holds the port (ss -ltnp 'sport = :${port}'), or set ports.metrics to another one.`,
+        message: `They cannot be served on ${bind}:${port}: ${words(error as NodeJS.ErrnoException)}`,
+        remedy: remedy(error as NodeJS.ErrnoException, port),
       }
       if (!this.#closed) this.#retry = setTimeout(() => this.#move(), RETRY_MS)
     }
@@ -165,9 +171,17 @@ export class Measuring {
 }
 
 function words(error: NodeJS.ErrnoException): string {
-  if (error.code === 'EADDRINUSE') return 'the port is taken by another program'
-  if (error.code === 'EACCES') return 'the port needs privileges'
+  if (error.code === 'EADDRINUSE') return 'the port is taken by another program.'
+  if (error.code === 'EACCES') return 'the port needs privileges.'
+  if (error.code === 'EADDRNOTAVAIL') return 'this is no address of this machine.'
   return error.message
+}
+
+function remedy({ code }: NodeJS.ErrnoException, port: number): string {
+  if (code === 'EADDRINUSE')
+    return `End the program that holds the port (ss -ltnp 'sport = :${port}'), or set ports.metrics to another one.`
+  if (code === 'EACCES') return 'Set ports.metrics to one above 1023.'
+  return 'Berth tries again by itself.'
 }
 
 /**

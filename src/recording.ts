@@ -23,6 +23,7 @@ export interface RecordingParts {
   readonly placed: () => readonly Pick<Placed, 'service'>[]
   /** A problem came or went. */
   readonly changed: () => void
+  readonly log: (message: string, fields?: object) => void
 }
 
 export interface Recording extends Recorded {
@@ -42,7 +43,7 @@ const FRESH_MS = 2000
 /** The shortest beginning of an id that means it. */
 const ID_CHARACTERS = 8
 
-export function startRecording({ store, folders, config, placed, changed }: RecordingParts): Recording {
+export function startRecording({ store, folders, config, placed, changed, log }: RecordingParts): Recording {
   const { records } = store
   const reopen = async (): Promise<void> => {
     // One that is handing over answers there no more, and still writes.
@@ -53,7 +54,7 @@ export function startRecording({ store, folders, config, placed, changed }: Reco
   const file = requestLogFile(folders)
   const processors = new Processors()
   const busy = (): boolean => processors.busy()
-  const recorder = new Recorder({ file, reopen, records, changed, busy, keepMs: () => keptMs(config()) })
+  const recorder = new Recorder({ file, reopen, records, changed, busy, log, keepMs: () => keptMs(config()) })
   // Whoever asks waits a moment for what is not read yet, and not for ever.
   const fresh = (): Promise<unknown> => Promise.race([recorder.fresh(), delay(FRESH_MS, undefined, { ref: false })])
   const live = (): Promise<LiveSession[]> => liveSessions(store.processes())

@@ -2,6 +2,7 @@
 // value changes, and says what is wrong.
 
 import { listedSecret, type Secrets } from './api/secrets.ts'
+import type { AuthConfig } from './model/auth.ts'
 import { OperatorError } from './model/operator-error.ts'
 import type { Problem } from './model/problem.ts'
 import { rolesOf } from './model/release.ts'
@@ -15,6 +16,8 @@ export interface StoredSecretsOptions {
   readonly store: Pick<Store, 'secrets'>
   readonly home: string
   readonly env: NodeJS.ProcessEnv
+  /** Whose secret may be a stored one, too. */
+  readonly auth: () => Pick<AuthConfig, 'secret'> | undefined
   readonly reconciler: () => Pick<Reconciler, 'placed' | 'changed' | 'settled'>
 }
 
@@ -48,10 +51,12 @@ export function createStoredSecrets(options: StoredSecretsOptions): StoredSecret
         return { name, change, services: usersOf(name) }
       },
       remove(name) {
-        const users = usersOf(name)
+        const secret = options.auth()?.secret
+        const signs = secret?.from === 'store' && secret.name === name
+        const users = [...usersOf(name), ...(signs ? ['auth.jwt.secret'] : [])]
         if (users.length > 0 && store.revision(name) !== undefined)
           throw new OperatorError(
-            `The secret ${name} is used by ${users.join(', ')}. Take it out of \`secrets\` there first, or set another value.`,
+            `The secret ${name} is used by ${users.join(', ')}. Take it out there first, or set another value.`,
           )
         return store.remove(name)
       },

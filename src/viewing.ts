@@ -5,6 +5,7 @@ import type { Certificates } from './config/certificates.ts'
 import type { Config } from './config/load.ts'
 import type { Deployments } from './deployments.ts'
 import { GATEWAY, listenerName } from './model/names.ts'
+import type { Measuring } from './measuring.ts'
 import type { Reconciler } from './reconcile.ts'
 import type { ReleaseParts } from './releasing.ts'
 import { serviceRow } from './rows.ts'
@@ -26,6 +27,7 @@ export interface ViewParts extends Served {
   /** Release of the Envoy that Berth starts; undefined: somebody else starts it. */
   readonly binary: string | undefined
   readonly isReady: () => boolean
+  readonly measuring: Pick<Measuring, 'url'>
   readonly envoy: Pick<Envoy, 'pid' | 'state' | 'restarts'>
   readonly slots: Pick<Slots, 'views'>
   readonly config: () => Config
@@ -50,6 +52,7 @@ export function createView(parts: ViewParts): View {
         restarts: envoy.restarts,
       },
       xds: { ...xds.counters },
+      metrics: parts.measuring.url ?? null,
       services: reconciler.placed.length,
       releases: reconciler.placed.filter((each) => releasing.row(each)).length,
       problems: problems().length,

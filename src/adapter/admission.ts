@@ -201,7 +201,7 @@ export class Admission<T extends Turn = Turn> {
     const own = lacking === 'bytes' ? undefined : fullOf(claim)
     if (own) {
       const data = { limit: 'concurrent_requests', allowed: own.most }
-      return { status: 429, code: CODE.server, message: own.words, retryAfterS: 1, data }
+      return { status: 429, code: CODE.server, message: own.words, retryAfterS: 1, because: 'concurrency', data }
     }
     const words = {
       places: `Too many requests wait (limits.queue ${queue}) beside those that run (limits.concurrency ${concurrency}).`,

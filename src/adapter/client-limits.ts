@@ -108,6 +108,7 @@ export class ClientLimitTable {
       code: CODE.server,
       message,
       retryAfterS,
+      because: 'rate_limit',
       rate: { limit: perMinute, remaining: bucket.left },
       data: { limit: 'requests_per_minute', allowed: perMinute },
     }

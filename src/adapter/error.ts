@@ -35,6 +35,8 @@ export interface Refusal {
   readonly allow?: string
   /** Requests in a minute, and how many of them are left: the headers X-RateLimit-*. */
   readonly rate?: { readonly limit: number; readonly remaining: number }
+  /** For Envoy's statistics (compile/told-by-adapter.ts): what the client has too much of. Absent: too many requests wait. */
+  readonly because?: 'rate_limit' | 'concurrency'
   /** The error's `data`. */
   readonly data?: unknown
 }
@@ -71,6 +73,7 @@ export function sendRefusal(res: HttpResponse, refusal: Refusal, id = 'null'): v
   const headers: Record<string, string> = {}
   if (refusal.retryAfterS !== undefined) headers['retry-after'] = String(Math.max(1, Math.ceil(refusal.retryAfterS)))
   if (refusal.allow !== undefined) headers['allow'] = refusal.allow
+  if (refusal.because) headers['x-berth-refused'] = refusal.because
   if (refusal.rate) {
     headers['x-ratelimit-limit'] = String(refusal.rate.limit)
     headers['x-ratelimit-remaining'] = String(refusal.rate.remaining)

@@ -3,6 +3,7 @@
 import type { Context, Hono } from 'hono'
 import { array, enum as oneOf, int, nullable, object, optional, type output, string } from 'zod'
 
+import type { RequestFilter } from '../model/request.ts'
 import { problemDetails } from './problem-details.ts'
 
 const count = int().min(0)
@@ -62,25 +63,13 @@ export type ClientRow = Readonly<output<typeof clientRow>>
 export type SessionRow = Readonly<output<typeof sessionRow>>
 export type RequestPage = Readonly<output<typeof requestPage>>
 
-/** What a query asks for; times are milliseconds since 1970. */
-export interface RequestQuery {
-  readonly client?: string
-  readonly service?: string
-  readonly method?: string
-  readonly tool?: string
-  readonly status?: number
-  readonly since?: number
-  readonly before?: number
-  readonly limit: number
-}
-
 export interface Recorded {
   clients(): Promise<readonly ClientRow[]>
   /** Those that are open. */
   sessions(): Promise<readonly SessionRow[]>
   /** @param id or its beginning @returns what it is called, or why none was ended */
   endSession(id: string): Promise<{ readonly ended: string } | { readonly refused: 'unknown' | 'ambiguous' }>
-  requests(query: RequestQuery): Promise<RequestPage>
+  requests(query: RequestFilter): Promise<RequestPage>
 }
 
 /** Adds the routes to an app that has authenticated the caller. */
@@ -106,7 +95,7 @@ const TEXTS = ['client', 'service', 'method', 'tool'] as const
 const NUMBERS = ['status', 'before', 'limit'] as const
 
 /** A string: what is wrong. */
-function readQuery(context: Context): RequestQuery | string {
+function readQuery(context: Context): RequestFilter | string {
   const given = context.req.query()
   const known: readonly string[] = [...TEXTS, ...NUMBERS, 'since']
   const odd = Object.keys(given).find((key) => !known.includes(key))

@@ -84,6 +84,7 @@ export const status = object({
   xds: object({ sent: count, removed: count, acknowledged: count, refused: count }).describe(
     'Resources over xDS since the control plane started; none are sent to an Envoy that has them already.',
   ),
+  metrics: nullable(string()).describe('Where Prometheus finds `/metrics`; null: its port cannot be had.'),
   services: count,
   releases: count.describe('Services with a release that is not over.'),
   problems: count,

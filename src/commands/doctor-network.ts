@@ -20,7 +20,7 @@ const ENGINE_TIMEOUT_MS = 3000
 /** Of the quickstart configuration. */
 const QUICKSTART_SERVICES = 3
 
-/** One finding for the gateway and the control API, one for the ports of the services. */
+/** One finding for each of the gateway, the control API and the metrics, one for the ports of the services. */
 export async function ports(context: CommandContext, { ports, services, bind }: Config): Promise<Finding[]> {
   const ours = await ownPorts(context)
   const usable = async (port: number) => ours.has(port) || (await isFree(bind, port))
@@ -30,6 +30,7 @@ export async function ports(context: CommandContext, { ports, services, bind }: 
   const fixed: [string, number][] = [
     ['ports.gateway', ports.gateway],
     ['ports.api', ports.api],
+    ['ports.metrics', ports.metrics],
     ...services.flatMap(({ name, port }): [string, number][] =>
       port === undefined ? [] : [[`services.${name}.port`, port]],
     ),
@@ -58,7 +59,8 @@ async function ownPorts(context: CommandContext): Promise<ReadonlySet<number>> {
   try {
     const { address, get } = await running(context)
     const services = await get<readonly ServiceRow[]>('services')
-    const urls = [address.url, ...services.flatMap(({ url, gateway_url }) => [url, gateway_url])]
+    const { metrics } = await get<Status>('status')
+    const urls = [address.url, metrics, ...services.flatMap(({ url, gateway_url }) => [url, gateway_url])]
     return new Set(urls.flatMap((url) => (url === null ? [] : [Number(new URL(url).port)])))
   } catch (error) {
     if (error instanceof OperatorError) return new Set()

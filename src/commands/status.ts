@@ -19,7 +19,7 @@ export async function run(context: CommandContext): Promise<number> {
 }
 
 function words(
-  { pid, uptime_s, version, ready, envoy, services, releases, problems }: Status,
+  { pid, uptime_s, version, ready, envoy, metrics, services, releases, problems }: Status,
   rows: readonly ServiceRow[],
 ): string {
   const inState = (state: ServiceRow['state']) => rows.filter((row) => row.state === state).length
@@ -28,6 +28,7 @@ function words(
   return [
     `Berth ${version}: ${ready ? 'ready' : 'not ready yet'}, pid ${pid}, up ${durationWords(uptime_s)}`,
     `Envoy ${envoy.version}: ${envoy.state}${envoy.pid === null ? '' : `, pid ${envoy.pid}`}, ${count(envoy.restarts, 'restart')}`,
+    ...(metrics === null ? [] : [`Metrics: ${metrics}`]),
     `${count(services, 'service')}${states}, ${count(problems, 'problem')}${seen}`,
     ...(releases > 0 ? [`${count(releases, 'release')} (berth ls shows which)`] : []),
   ].join('\n')

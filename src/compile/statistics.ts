@@ -29,7 +29,8 @@ const TAGS: readonly Json[] = Object.entries({
   tool: '%DYNAMIC_METADATA(berth:tool)%',
 }).map(([name, value_format]) => ({ name, value_format }))
 
-const FLAGS: Json = { name: 'flags', value_format: '%RESPONSE_FLAGS%' }
+/** What Envoy and the adapter say about why a request was refused. */
+const FLAGS: Json = { name: 'flags', value_format: '%RESPONSE_FLAGS% %DYNAMIC_METADATA(berth:refused)%' }
 
 /** The loggers of a listener. They are the same in all, and share what they count. */
 export function requestStatistics(): Json[] {

@@ -11,7 +11,7 @@ export const OWN = 'berth.'
 /** The filter, and with it the keys in the dynamic metadata of the namespace `berth`. */
 export function toldByAdapter(): Json {
   return extension(`${OWN}told_by_adapter`, 'envoy.extensions.filters.http.header_to_metadata.v3.Config', {
-    response_rules: ['method', 'tool', 'session'].map(rule),
+    response_rules: ['method', 'tool', 'session', 'refused'].map(rule),
   })
 }
 

@@ -39,6 +39,8 @@ const POSITION = `INSERT INTO request_files (head, head_bytes, offset) VALUES (?
 const PRUNED = 2000
 /** Clients that a configuration has had, times its services. */
 const COUNTS = 100_000
+/** Nothing else is done here while SQLite waits for whoever has the database, and these can wait for their next turn. */
+const BUSY_MS = 100
 
 type Row = Record<string, SQLOutputValue>
 
@@ -46,9 +48,18 @@ type Row = Record<string, SQLOutputValue>
 export function recordsIn(
   db: DatabaseSync,
   sql: (text: string) => StatementSync,
-  transaction: <T>(work: () => T) => T,
+  inTransaction: <T>(work: () => T) => T,
 ): Records {
   db.exec(RECORDS_SCHEMA)
+  const transaction = <T>(work: () => T): T => {
+    const usual = Number(sql('PRAGMA busy_timeout').get()!['timeout'])
+    db.exec(`PRAGMA busy_timeout = ${BUSY_MS}`)
+    try {
+      return inTransaction(work)
+    } finally {
+      db.exec(`PRAGMA busy_timeout = ${usual}`)
+    }
+  }
   return {
     positions: () =>
       sql('SELECT head, head_bytes, offset FROM request_files')

@@ -4,6 +4,7 @@ import type { DatabaseSync } from 'node:sqlite'
 
 import type { StoredSecret } from '../model/secret.ts'
 import type { Sealed } from './sealing.ts'
+import { inTransaction } from './transaction.ts'
 
 export interface SecretInfo extends StoredSecret {
   readonly keyId: string
@@ -37,14 +38,9 @@ export function secretRows(db: DatabaseSync): SecretRows {
    * the key of what was encrypted before may be thrown away. What it replaces is overwritten.
    */
   const durably = <T>(work: () => T): T => {
-    db.exec('PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; BEGIN IMMEDIATE')
+    db.exec('PRAGMA synchronous = FULL; PRAGMA secure_delete = ON')
     try {
-      const result = work()
-      db.exec('COMMIT')
-      return result
-    } catch (error) {
-      db.exec('ROLLBACK')
-      throw error
+      return inTransaction(db, work)
     } finally {
       db.exec('PRAGMA synchronous = NORMAL; PRAGMA secure_delete = OFF')
     }

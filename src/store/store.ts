@@ -18,6 +18,7 @@ import {
 } from '../model/record.ts'
 import { TOKENS_SCHEMA, tokenRows, type KeptTokens } from './tokens.ts'
 import { recordsIn } from './records.ts'
+import { inTransaction } from './transaction.ts'
 import { secretRows, SECRETS_SCHEMA, type SecretRows } from './secrets.ts'
 
 export interface Store {
@@ -122,17 +123,7 @@ export function openStore(file: string): Store {
     if (!statement) statements.set(text, (statement = db.prepare(text)))
     return statement
   }
-  const transaction = <T>(work: () => T): T => {
-    db.exec('BEGIN IMMEDIATE')
-    try {
-      const result = work()
-      db.exec('COMMIT')
-      return result
-    } catch (error) {
-      db.exec('ROLLBACK')
-      throw error
-    }
-  }
+  const transaction = <T>(work: () => T): T => inTransaction(db, work)
 
   return {
     nodeId() {

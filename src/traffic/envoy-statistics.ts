@@ -76,9 +76,10 @@ function inSeconds(line: string): string {
   return named.replace(/le="([\d.e+]+)"/, (_, bound: string) => `le="${Number(bound) / 1e6}"`)
 }
 
-/** By Envoy's flags where the status alone does not say it. Undefined: it was not refused. */
+/** By Envoy's flags, and the adapter's word behind them, where the status alone does not say it. Undefined: it was not refused. */
 function reasonOf(status: number, flags: string): string | undefined {
-  if (status === 429) return flags.includes('RL') ? 'rate_limit' : flags.includes('UO') ? 'concurrency' : 'queue'
+  if (status === 429)
+    return /RL|rate_limit/.test(flags) ? 'rate_limit' : /UO|concurrency/.test(flags) ? 'concurrency' : 'queue'
   if (status === 503) return /UH|NC/.test(flags) ? 'not_started' : 'unavailable'
   return REASONS[status]
 }

@@ -10,8 +10,8 @@ const START = '{"bytes_received":'
  * was full, the next one may begin in the middle: that one is read.
  */
 export function requestOf(line: string): RequestRecord | undefined {
-  const whole = recordOf(line)
-  if (whole) return whole
+  const found = recordOf(line)
+  if (found) return found
   const last = line.lastIndexOf(START)
   return last > 0 ? recordOf(line.slice(last)) : undefined
 }

@@ -1,6 +1,7 @@
 // Keeps reading Envoy's request log, and forgets what is old, for as long as the control plane runs.
 
 import { stat, truncate } from 'node:fs/promises'
+import { setImmediate as turn } from 'node:timers/promises'
 
 import type { Problem } from '../model/problem.ts'
 import type { Records } from '../model/request.ts'
@@ -10,12 +11,17 @@ export interface RecorderOptions extends Pick<TailOptions, 'file' | 'reopen'> {
   readonly records: Records
   /** A problem came or went. */
   readonly changed: () => void
+  readonly log?: (message: string, fields: object) => void
   /** What cannot be kept for long may fill the disk up to so much, and is then dropped. */
   readonly backlogBytes?: number
   /** Whether the machine has nothing left for this: what has to be read then waits for a while. */
   readonly busy?: () => boolean
   /** For how long each request is kept, from now on; 0: no more of them are. */
   readonly keepMs?: () => number
+  /** At most so many requests are kept. */
+  readonly keepRows?: number
+  /** Between looks for what is to be forgotten. */
+  readonly pruneEveryMs?: number
 }
 
 /** Envoy writes twice a second. */
@@ -28,8 +34,6 @@ const WAITING_MS = 60_000
 const WAITING_BYTES = 64 * 1024 * 1024
 const BACKLOG_BYTES = 512 * 1024 * 1024
 const PRUNE_EVERY_MS = 10_000
-/** What is forgotten in one go is little; of so many goes nobody notices anything. */
-const PRUNE_GOES = 20
 export const KEPT_MS = 7 * 24 * 60 * 60 * 1000
 const KEPT_REQUESTS = 500_000
 /** A clock that moves by itself by more than this was set by somebody, who may set it back. */
@@ -50,6 +54,7 @@ export class Recorder {
   /** When some were. */
   #dropped: string | undefined
   #retryMs = FIRST_RETRY_MS
+  #unreadable = 0
   #closed = false
 
   constructor(options: RecorderOptions) {
@@ -71,7 +76,7 @@ export class Recorder {
         remedy:
           failure === ''
             ? 'This is said until Berth starts again.'
-            : 'Make room on the disk of the state folder, or see to its rights. What is in the file is not lost.',
+            : 'Make room on the disk of the state folder, see to its rights, or end what has the database locked. What is in the file is not lost.',
       },
     ]
   }
@@ -114,13 +119,15 @@ export class Recorder {
       this.#readAt = performance.now()
       const keepMs = this.#options.keepMs?.() ?? KEPT_MS
       const lines = keepMs === 0 ? await this.#tail.discard() : await this.#tail.read()
+      this.#tellUnreadable()
       // Those that are there already get as old as they would have.
-      this.#prune(keepMs === 0 ? KEPT_MS : keepMs)
+      await this.#prune(keepMs === 0 ? KEPT_MS : keepMs)
       this.#failed(undefined)
       this.#retryMs = FIRST_RETRY_MS
       this.#later(lines > 0 ? BUSY_MS : IDLE_MS)
     } catch (error) {
-      this.#failed((error as Error).message)
+      // Somebody else may have the database for a moment.
+      if (!isLocked(error) || this.#retryMs > FIRST_RETRY_MS) this.#failed((error as Error).message)
       await this.#drop().catch(() => undefined)
       this.#later(this.#retryMs)
       this.#retryMs = Math.min(LAST_RETRY_MS, this.#retryMs * 2)
@@ -146,20 +153,38 @@ export class Recorder {
     changed()
   }
 
+  /** Of an Envoy that was killed, or a disk that was full. */
+  #tellUnreadable(): void {
+    const { unreadable } = this.#tail.counters
+    if (unreadable === this.#unreadable) return
+    this.#options.log?.('lines of the request log tell of no request', { lines: unreadable - this.#unreadable })
+    this.#unreadable = unreadable
+  }
+
   #failed(reason: string | undefined): void {
     if (reason === this.#failure) return
     this.#failure = reason
     this.#options.changed()
   }
 
-  #prune(keepMs: number): void {
+  /** Until nothing is left to forget: more may come than any fixed number of goes takes away. */
+  async #prune(keepMs: number): Promise<void> {
+    const { records, keepRows: rows = KEPT_REQUESTS, pruneEveryMs = PRUNE_EVERY_MS } = this.#options
     const now = performance.now()
-    if (now - this.#prunedAt < PRUNE_EVERY_MS) return
+    if (now - this.#prunedAt < pruneEveryMs) return
     const since = this.#age.before(Date.now(), now, keepMs)
-    for (let go = 0; go < PRUNE_GOES; go++) if (!this.#options.records.prune({ since, rows: KEPT_REQUESTS })) break
+    // What is forgotten in one go is little, and others get their turn behind it.
+    while (records.prune({ since, rows }) && !this.#closed) await turn()
     this.#prunedAt = now
   }
 }
+
+function isLocked(error: unknown): boolean {
+  return (((error as { errcode?: number }).errcode ?? 0) & 0xff) === SQLITE_BUSY
+}
+
+/** The low byte of all its kinds. */
+const SQLITE_BUSY = 5
 
 /** What is too old, by a clock that may be set to anything: nothing is while it was set a short while ago. */
 export class Age {

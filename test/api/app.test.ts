@@ -31,6 +31,7 @@ const running: Status = {
   ready: true,
   envoy: { pid: 11, version: '1.40.0', state: 'live', restarts: 0 },
   xds: { sent: 0, removed: 0, acknowledged: 0, refused: 0 },
+  metrics: 'http://127.0.0.1:19090/metrics',
   services: 1,
   releases: 0,
   problems: 1,

@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest'
 
 import { createApi } from '../../src/api/app.ts'
-import type { Recorded, RequestQuery } from '../../src/api/records.ts'
+import type { Recorded } from '../../src/api/records.ts'
+import type { RequestFilter } from '../../src/model/request.ts'
 import { noDeploying, noEnvoy } from '../fixtures/deploying.ts'
 import { noPlanning } from '../fixtures/planning.ts'
 import { nothingRecorded } from '../fixtures/recorded.ts'
@@ -42,8 +43,8 @@ describe('the filters of requests', () => {
     ['?method=tools%2Fcall&tool=zw%C3%B6lf&status=0', { limit: 100, method: 'tools/call', tool: 'zwölf', status: 0 }],
     ['?since=2026-01-01T00:00:00Z&before=7', { limit: 100, since: 1_767_225_600_000, before: 7 }],
   ])('%s', async ([query, expected]) => {
-    const asked: RequestQuery[] = []
-    const requests = async (each: RequestQuery) => {
+    const asked: RequestFilter[] = []
+    const requests = async (each: RequestFilter) => {
       asked.push(each)
       return { requests: [], next: null }
     }

@@ -23,6 +23,7 @@ let secrets: StoredSecrets
 let placed: Placed[]
 /** What the reconciler was asked. */
 let asked: string[]
+let tokenSecret: SecretSource | undefined
 let app: Hono
 
 beforeEach(() => {
@@ -30,10 +31,12 @@ beforeEach(() => {
   store = openStore(join(folder, 'berth.db'))
   placed = []
   asked = []
+  tokenSecret = undefined
   secrets = createStoredSecrets({
     store,
     home: folder,
     env: {},
+    auth: () => ({ secret: tokenSecret }),
     reconciler: () => ({
       placed,
       changed: () => void asked.push('changed'),
@@ -177,6 +180,12 @@ describe('services that use secrets', () => {
     })
     expect((await ask('DELETE', '/B')).status).toBe(404)
     serve(using('keyed', {}))
+    tokenSecret = { from: 'store', name: 'A' }
+    expect(await ask('DELETE', '/A')).toMatchObject({
+      status: 409,
+      body: { detail: expect.stringContaining('is used by auth.jwt.secret.') },
+    })
+    tokenSecret = { from: 'env', name: 'A' }
     expect((await ask('DELETE', '/A')).status).toBe(200)
   })
 

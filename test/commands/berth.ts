@@ -10,7 +10,7 @@ import type { Releasing } from '../../src/api/release.ts'
 import type { Secrets } from '../../src/api/secrets.ts'
 import { type ApiServer, serveApi } from '../../src/api/server.ts'
 import { adminToken } from '../../src/api/token.ts'
-import type { Actions, ServiceRow, View } from '../../src/api/view.ts'
+import type { Actions, ServiceRow, Status, View } from '../../src/api/view.ts'
 import { runCommandLine } from '../../src/commands/command-line.ts'
 import type { Command, Output } from '../../src/commands/command.ts'
 import { COMMANDS } from '../../src/commands/commands.ts'
@@ -53,6 +53,19 @@ function collector(isTTY = false): { stream: Output; text: () => string } {
   return { stream: Object.assign(stream, { isTTY }), text: () => text }
 }
 
+export const STATUS: Status = {
+  pid: process.pid,
+  uptime_s: 12_000,
+  version: '1.2.3',
+  ready: true,
+  envoy: { pid: 11, version: '1.40.0', state: 'running', restarts: 1 },
+  xds: { sent: 0, removed: 0, acknowledged: 0, refused: 0 },
+  metrics: 'http://127.0.0.1:19090/metrics',
+  services: 2,
+  releases: 0,
+  problems: 1,
+}
+
 /** A control API with this view, found through the state folder `home` as a running control plane's is. */
 export async function controlApi(
   home: string,
@@ -65,17 +78,7 @@ export async function controlApi(
 ): Promise<ApiServer> {
   await mkdir(home, { recursive: true })
   const whole: View = {
-    status: () => ({
-      pid: process.pid,
-      uptime_s: 12_000,
-      version: '1.2.3',
-      ready: true,
-      envoy: { pid: 11, version: '1.40.0', state: 'running', restarts: 1 },
-      xds: { sent: 0, removed: 0, acknowledged: 0, refused: 0 },
-      services: 2,
-      releases: 0,
-      problems: 1,
-    }),
+    status: () => STATUS,
     services: () => [],
     problems: () => [],
     snapshot: () => ({}),

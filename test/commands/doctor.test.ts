@@ -8,7 +8,7 @@ import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import type { Finding } from '../../src/commands/doctor-finding.ts'
 import { node } from '../../src/commands/doctor-machine.ts'
 import { testEnvoy } from '../fixtures/envoy.ts'
-import { berth, controlApi, service } from './berth.ts'
+import { berth, controlApi, service, STATUS } from './berth.ts'
 
 let real: string
 let cwd: string
@@ -24,7 +24,7 @@ beforeEach(async () => {
   cwd = await mkdtemp(join(tmpdir(), 'bdo-'))
   env = { PATH: process.env['PATH'], BERTH_ENVOY: real, DOCKER_HOST: `unix://${join(cwd, 'docker.sock')}` }
   // Ports that were free a moment ago, so that the tests say nothing of this machine's 10005 and 18080.
-  held = await Promise.all([listening(), listening(), listening()])
+  held = await Promise.all([listening(), listening(), listening(), listening()])
   ports = held.map(portOf)
   await configuration('services: {}')
 })
@@ -49,9 +49,9 @@ async function free(...indexes: number[]): Promise<void> {
 }
 
 async function configuration(rest: string): Promise<void> {
-  const [gateway, api, first] = ports
+  const [gateway, api, first, metrics] = ports
   const range = `${first}-${first}`
-  const text = `ports: {gateway: ${gateway}, api: ${api}, services: ${range}}\n${rest}\n`
+  const text = `ports: {gateway: ${gateway}, api: ${api}, metrics: ${metrics}, services: ${range}}\n${rest}\n`
   await writeFile(join(cwd, 'berth.yaml'), text)
 }
 
@@ -62,7 +62,7 @@ async function doctor(): Promise<{ code: number; find: (check: string) => Findin
 }
 
 test('a machine that has everything: exit code 0, and nothing was made in the state folder', async () => {
-  await free(0, 1, 2)
+  await free(0, 1, 2, 3)
   env['DOCKER_HOST'] = undefined
   await configuration('docker: []')
   const { code, find } = await doctor()
@@ -125,7 +125,7 @@ test('a configuration that is named and absent is a failure, without one there i
 })
 
 test('ports that others hold are named, with their setting', async () => {
-  const [gateway, api, first] = ports
+  const [gateway, api, first, metrics] = ports
   await configuration(`services: {a: {command: [x], port: ${first}}, b: {command: [x]}}`)
   const mend = expect.stringContaining('set ports.gateway in the configuration')
   const { code, find } = await doctor()
@@ -133,13 +133,14 @@ test('ports that others hold are named, with their setting', async () => {
   expect(find('port')).toEqual([
     { check: 'port', state: 'failure', message: `${gateway} (ports.gateway) is taken.`, mend },
     expect.objectContaining({ message: `${api} (ports.api) is taken.` }),
+    expect.objectContaining({ message: `${metrics} (ports.metrics) is taken.` }),
     expect.objectContaining({ message: `${first} (services.a.port) is taken.` }),
     expect.objectContaining({ message: `0 of the 1 that services need are free between ${first} and ${first}.` }),
   ])
 })
 
 test('ports that the running Berth holds are not', async () => {
-  const [gateway, , first] = ports
+  const [gateway, , first, metrics] = ports
   await free(1)
   await configuration('services: {b: {command: [x]}}')
   const row = service({
@@ -147,7 +148,8 @@ test('ports that the running Berth holds are not', async () => {
     url: `http://127.0.0.1:${first}/mcp`,
     gateway_url: `http://127.0.0.1:${gateway}/b/mcp`,
   })
-  const api = await controlApi(join(cwd, '.berth'), { services: () => [row] })
+  const status = { ...STATUS, metrics: `http://127.0.0.1:${metrics}/metrics` }
+  const api = await controlApi(join(cwd, '.berth'), { services: () => [row], status: () => status })
   try {
     const { find } = await doctor()
     expect(find('port')).toEqual([])

@@ -77,6 +77,7 @@ describe('berth status', () => {
     expect((await run('status')).out).toBe(
       `Berth 1.2.3: ready, pid ${process.pid}, up 3 h 20 min\n` +
         'Envoy 1.40.0: running, pid 11, 1 restart\n' +
+        'Metrics: http://127.0.0.1:19090/metrics\n' +
         '2 services (0 up, 0 asleep), 1 problem (berth problems shows what to do)\n',
     )
   })
@@ -91,7 +92,8 @@ describe('berth status', () => {
   ])('%i seconds are %s', async (uptime_s, words) => {
     const envoy = { pid: null, version: '1.40.0', state: 'down', restarts: 0 }
     const xds = { sent: 0, removed: 0, acknowledged: 0, refused: 0 }
-    const status = { pid: 1, uptime_s, version: '1', ready: false, envoy, xds, services: 0, releases: 0, problems: 0 }
+    const counts = { services: 0, releases: 0, problems: 0 }
+    const status = { pid: 1, uptime_s, version: '1', ready: false, envoy, xds, metrics: null, ...counts }
     await running({ status: () => status })
     const lines = `Berth 1: not ready yet, pid 1, up ${words}\nEnvoy 1.40.0: down, 0 restarts\n0 services, 0 problems\n`
     expect((await run('status')).out).toBe(lines)

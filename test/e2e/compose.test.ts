@@ -16,7 +16,15 @@ import { call, eventually, post } from './berth.ts'
 import { load } from './load.ts'
 
 /** Those of other tests are above. */
-const PORTS = { gateway: 19_500, api: 19_501, dind: 19_502, consul: 19_503, everything: 19_510, files: 19_511 }
+const PORTS = {
+  gateway: 19_500,
+  api: 19_501,
+  dind: 19_502,
+  consul: 19_503,
+  metrics: 19_504,
+  everything: 19_510,
+  files: 19_511,
+}
 const IMAGES = ['mcp/everything', 'mcp/filesystem']
 /** A first build fetches the npm packages. */
 const START_MS = 600_000
@@ -37,6 +45,7 @@ describeWithSpareEngine('docker compose', () => {
     BERTH_SERVICE_PORTS: '19510-19519',
     BERTH_GATEWAY_PORT: String(PORTS.gateway),
     BERTH_API_PORT: String(PORTS.api),
+    BERTH_METRICS_PORT: String(PORTS.metrics),
     BERTH_DIND_PORT: String(PORTS.dind),
     BERTH_CONSUL_PORT: String(PORTS.consul),
     // The bed's engine has no way out for containers, only for those in the network of the machine.
@@ -85,7 +94,8 @@ describeWithSpareEngine('docker compose', () => {
     await engine.start()
     run = await engine.provideCompose()
     const shipped = readFileSync(join(CHECKOUT, 'src/catalog/compose/berth.yaml'), 'utf8')
-    const ports = `ports: {services: 19510-19519, gateway: ${PORTS.gateway}, api: ${PORTS.api}}`
+    const { gateway, api, metrics } = PORTS
+    const ports = `ports: {services: 19510-19519, gateway: ${gateway}, api: ${api}, metrics: ${metrics}}`
     const adapted = shipped.replace(/^ports: .*$/m, ports)
     expect(adapted).not.toBe(shipped)
     writeFileSync(join(folder, 'berth.yaml'), adapted)
@@ -142,8 +152,17 @@ describeWithSpareEngine('docker compose', () => {
     const published = await engine.cli('inspect', '-f', '{{json .NetworkSettings.Ports}} {{json .Mounts}}', ...ids)
     expect(published).not.toContain('docker.sock')
     const addresses = [...published.matchAll(/"HostIp":"([^"]*)"/g)].map(([, address]) => address)
-    // Ten services, gateway, API, engine, Consul.
-    expect(addresses).toEqual(Array.from({ length: 14 }, () => '127.0.0.1'))
+    // Ten services, gateway, API, metrics, engine, Consul.
+    expect(addresses).toEqual(Array.from({ length: 15 }, () => '127.0.0.1'))
+  })
+
+  test('Prometheus reads the metrics from outside, with the token', async () => {
+    const token = await inside('cat', '/var/lib/berth/metrics-token')
+    const read = (headers: Record<string, string>) => call(PORTS.metrics, '/metrics', { headers })
+    expect((await read({})).status).toBe(401)
+    const { status, body } = await read({ authorization: `Bearer ${token.trim()}` })
+    expect(status).toBe(200)
+    expect(body).toMatch(/^mcp_requests_total\{service="everything",status="200",method="initialize",/m)
   })
 
   test('Consul has the services at addresses of the machine, and finds them healthy', async () => {

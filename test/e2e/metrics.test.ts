@@ -1,6 +1,8 @@
 // `/metrics` of a whole Berth: what a load generator has seen and what is counted agree to the last request.
 
-import { request } from 'node:http'
+import { once } from 'node:events'
+import { readFileSync, statSync } from 'node:fs'
+import { createServer, request } from 'node:http'
 import { join } from 'node:path'
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -9,6 +11,11 @@ import { runPromtool } from '../bed/promtool.ts'
 import { Berth, eventually, initialize, type Answer, type PostOptions } from './berth.ts'
 
 const SERVER = [process.execPath, join(import.meta.dirname, '..', 'fixtures', 'stdio', 'server.ts')]
+const SERVICES = {
+  tools: { command: SERVER, isolation: 'shared', limits: { concurrency: 2, queue: 4 } },
+  wrong: { command: [...SERVER, '--exit=3'] },
+}
+const LIMITED = { vscode: { concurrent_requests: 1, limits: { tools: { echo: { requests_per_minute: 1 } } } } }
 const CLIENTS = ['codex', 'gemini', 'cursor']
 /** promtool is fetched once. */
 const FETCH_MS = 300_000
@@ -20,12 +27,7 @@ const sent = new Map<string, number>()
 let berth: Berth
 
 beforeAll(async () => {
-  berth = await Berth.start({
-    services: {
-      tools: { command: SERVER, isolation: 'shared', limits: { concurrency: 2, queue: 4 } },
-      wrong: { command: [...SERVER, '--exit=3'] },
-    },
-  })
+  berth = await Berth.start({ services: SERVICES, clients: LIMITED })
 })
 
 afterAll(() => berth[Symbol.asyncDispose]())
@@ -196,6 +198,30 @@ describe('requests', () => {
     expect(await waited()).toBe(before + 2)
   })
 
+  test('that are refused for a limit of their client are told from those that find the queue full', async () => {
+    const headers = await session('vscode')
+    for (const id of [1, 2, 3]) await post(call(id, 'echo', { text: 'x' }), { client: 'vscode', headers })
+    const running = begin(call(4, 'wait', { name: 'never' }), 'vscode', headers)
+    await busy(1, 0)
+    const others = [5, 6].map((id) => begin(call(id, 'wait', { name: 'never' }), 'vscode', headers))
+    await busy(1, 2)
+    expect((await begin(call(7, 'wait', { name: 'never' }), 'vscode', headers)).status).toBe(429)
+    await eventually(async () => {
+      const refused = summed(samples(await metrics(), 'mcp_rejections_total'), 'client', 'reason')
+      expect(Object.entries(refused).filter(([key]) => key.startsWith('vscode'))).toEqual([
+        ['vscode|rate_limit', 2],
+        ['vscode|concurrency', 1],
+      ])
+    })
+    const { status } = await berth.call(berth.port, '/mcp', {
+      method: 'DELETE',
+      headers: { ...headers, 'x-mcp-client': 'vscode' },
+    })
+    count('tools', 'vscode', status)
+    for (const response of await Promise.all([running, ...others])) await response.text()
+    await agrees()
+  })
+
   test('are not forgotten when the control plane is killed, and go on being counted while it is away', async () => {
     await berth.signal('SIGKILL')
     await Promise.all(CLIENTS.map((client) => traffic(client, 10)))
@@ -287,6 +313,43 @@ test('no web page of another name can read it, and it says what there is', async
   expect([evil.status, evil.body]).toEqual([403, 'This Host is not served. Use 127.0.0.1.\n'])
   expect((await berth.call(berth.metricsPort, '/')).status).toBe(404)
   expect((await berth.call(berth.metricsPort, '/metrics', { method: 'POST' })).status).toBe(405)
+})
+
+test('go where ports.metrics and bind say, at once; what cannot be is said, and off loopback a token is needed', async () => {
+  const config = (more: object): object => ({ services: SERVICES, clients: LIMITED, ...more })
+  const [first, taken, second] = [berth.metricsPort, berth.metricsPort + 1, berth.metricsPort + 2]
+  const holder = createServer().listen(taken, '127.0.0.1')
+  await once(holder, 'listening')
+  berth.write(config({ ports: { metrics: taken } }))
+  await eventually(async () =>
+    expect((await berth.cli('problems')).out).toContain(`on 127.0.0.1:${taken}: the port is taken by another program`),
+  )
+  holder.close()
+  expect((await berth.status()).metrics).toBe(null)
+  berth.write(config({ ports: { metrics: second } }))
+  await eventually(async () => expect((await berth.call(second, '/metrics')).status).toBe(200))
+  await expect(berth.call(first, '/metrics')).rejects.toThrow('ECONNREFUSED')
+  expect((await berth.cli('status')).out).toContain(`Metrics: http://127.0.0.1:${second}/metrics\n`)
+  expect((await berth.cli('problems')).out).not.toContain('metrics')
+
+  berth.write(config({ bind: '0.0.0.0', auth: { mode: 'none' } }))
+  const read = (authorization?: string) =>
+    berth.call(first, '/metrics', { headers: authorization === undefined ? {} : { authorization } })
+  const refused = await eventually(() => read())
+  expect([refused.status, refused.headers['www-authenticate']]).toEqual([401, 'Bearer realm="berth metrics"'])
+  const file = join(berth.home, 'metrics-token')
+  const token = readFileSync(file, 'utf8').trim()
+  expect(statSync(file).mode & 0o777).toBe(0o600)
+  expect(refused.body).not.toContain(token)
+  const admin = readFileSync(join(berth.home, 'admin-token'), 'utf8').trim()
+  for (const wrong of ['Bearer ', 'Bearer x', `Bearer ${admin}`, `Basic ${token}`, token, `Bearer ${token}x`])
+    expect((await read(wrong)).status, wrong).toBe(401)
+  for (const right of [`Bearer ${token}`, `bearer  ${token}`]) {
+    const { status, body } = await read(right)
+    expect([status, body.includes('mcp_requests_total')]).toEqual([200, true])
+  }
+  berth.write(config({}))
+  await eventually(async () => expect((await read()).status).toBe(200))
 })
 
 test('without Envoy there is the rest', async () => {

@@ -14,6 +14,7 @@ import { OperatorError } from '../../src/model/operator-error.ts'
 import { KeyFile, newKey } from '../../src/store/encryption-keys.ts'
 import type { EncryptionKey } from '../../src/store/sealing.ts'
 import { SecretStore } from '../../src/store/secret-store.ts'
+import { secretRows } from '../../src/store/secrets.ts'
 import { openStore, type Store } from '../../src/store/store.ts'
 
 const VALUE = 'hunter2-is-the-value'
@@ -56,6 +57,20 @@ function messageOf(work: () => unknown): string {
   }
   return expect.fail('it did not throw')
 }
+
+test('that cannot be stored, because somebody else has the database, leaves the rest as it was', () => {
+  const path = join(folder, 'berth.db')
+  const [other, db] = [new DatabaseSync(path), new DatabaseSync(path, { timeout: 0 })]
+  db.exec('PRAGMA synchronous = NORMAL')
+  const rows = secretRows(db)
+  const before = db.prepare('PRAGMA synchronous').get()
+  other.exec('BEGIN IMMEDIATE')
+  expect(() => rows.remove('A')).toThrow('database is locked')
+  other.exec('COMMIT')
+  expect(db.prepare('PRAGMA synchronous').get()).toEqual(before)
+  expect(rows.remove('A')).toBe(false)
+  for (const each of [db, other]) each.close()
+})
 
 describe('a secret', () => {
   test('is there for the next process, until it is removed', () => {

@@ -3,10 +3,13 @@
 import { appendFileSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
 import type { RequestRecord } from '../../src/model/request.ts'
+import { recordsIn } from '../../src/store/records.ts'
+import { inTransaction } from '../../src/store/transaction.ts'
 import { openStore, type Store } from '../../src/store/store.ts'
 import { Age, Recorder } from '../../src/traffic/recorder.ts'
 import { eventually } from '../e2e/berth.ts'
@@ -83,6 +86,24 @@ describe('what is kept', () => {
   })
 })
 
+test('a full disk is called that, nothing of the batch is kept, and it goes on when there is room', () => {
+  const db = new DatabaseSync(join(folder, 'other.db'))
+  const records = recordsIn(
+    db,
+    (text) => db.prepare(text),
+    (work) => inTransaction(db, work),
+  )
+  const pages = (count: number) => db.exec(`PRAGMA max_page_count = ${count}`)
+  pages(30)
+  const many = Array.from({ length: 4000 }, (_, at) => request({ at }))
+  expect(() => records.keep(many, { head: 'h', headBytes: 1, offset: 1 })).toThrow('database or disk is full')
+  expect([records.requests({ limit: 10 }), records.positions()]).toEqual([[], []])
+  pages(1000)
+  records.keep(many, { head: 'h', headBytes: 1, offset: 1 })
+  expect(records.requests({ limit: 10 })).toHaveLength(10)
+  db.close()
+})
+
 test('after a clock was set nothing is too old for an hour, whichever way it was set', () => {
   const hour = 3_600_000
   const age = new Age()
@@ -127,6 +148,23 @@ test('with `keep: none` what was open is read to its end, and no more is kept or
   expect(new Set(kept().slice(0, -2))).toEqual(new Set([204]))
 })
 
+test('lines that tell of no request are told of', async () => {
+  const file = join(folder, 'access.jsonl')
+  const line = JSON.stringify({ time: '2026-01-01T00:00:00.000Z', client: 'codex', status: 200 })
+  appendFileSync(file, `${line.slice(5)}\n${line}\nx\n`)
+  const told: object[] = []
+  const recorder = new Recorder({
+    file,
+    reopen: async () => undefined,
+    records: store.records,
+    changed: () => undefined,
+    log: (_, fields) => told.push(fields),
+  })
+  await eventually(() => expect(store.records.requests({ limit: 10 })).toHaveLength(1))
+  await recorder.close(true)
+  expect(told).toEqual([{ lines: 2 }])
+})
+
 test('how long each is kept may change', async () => {
   const day = 86_400_000
   keep([10, 3, 1].map((days) => request({ at: Date.now() - days * day, status: days })))
@@ -142,6 +180,7 @@ test('how long each is kept may change', async () => {
       records: store.records,
       changed: () => undefined,
       keepMs: () => keepMs,
+      pruneEveryMs: 0,
     })
     await recorder.close(true)
     expect(kept()).toEqual(left)
@@ -177,6 +216,67 @@ test('what is read gives way to traffic until somebody asks for it', async () =>
   isBusy = false
   await eventually(() => expect(kept()).toEqual([202, 201]))
   await recorder.close(false)
+})
+
+test('what is too much is forgotten, however fast it came, and others get their turn meanwhile', async () => {
+  const rows = Array.from({ length: 50_000 }, (_, at) => request({ at }))
+  keep(rows)
+  let turns = 0
+  const looks: number[] = []
+  const ticking = setInterval(() => turns++, 0)
+  const recorder = new Recorder({
+    file: join(folder, 'access.jsonl'),
+    reopen: async () => undefined,
+    records: {
+      ...store.records,
+      prune: (retention) => {
+        looks.push(turns)
+        return store.records.prune(retention)
+      },
+    },
+    changed: () => undefined,
+    keepMs: () => Date.now(),
+    keepRows: 10,
+    pruneEveryMs: 1,
+  })
+  await eventually(() => expect(store.records.requests({ limit: 100 }).length).toBe(10))
+  clearInterval(ticking)
+  await recorder.close(false)
+  expect(looks.length).toBeGreaterThan(20)
+  expect(new Set(looks).size).toBeGreaterThan(10)
+})
+
+test('a database that somebody else has is tried again, and nobody waits for it meanwhile', async () => {
+  const file = join(folder, 'access.jsonl')
+  appendFileSync(file, `${JSON.stringify({ time: '2026-01-01T00:00:00.000Z', client: 'codex', status: 200 })}\n`)
+  const other = new DatabaseSync(join(folder, 'berth.db'))
+  const db = new DatabaseSync(join(folder, 'berth.db'), { timeout: 5000 })
+  const waits: unknown[] = []
+  const waitOf = (): unknown => db.prepare('PRAGMA busy_timeout').get()!['timeout']
+  const records = recordsIn(
+    db,
+    (text) => db.prepare(text),
+    (work) => {
+      waits.push(waitOf())
+      return inTransaction(db, work)
+    },
+  )
+  other.exec('BEGIN IMMEDIATE')
+  const problems: number[] = []
+  const recorder = new Recorder({
+    file,
+    reopen: async () => undefined,
+    records,
+    changed: () => problems.push(recorder.problems().length),
+  })
+  await eventually(() => expect(waits.length).toBeGreaterThan(0))
+  other.exec('COMMIT')
+  await eventually(() => expect(store.records.requests({ limit: 10 })).toMatchObject([{ client: 'codex' }]))
+  await recorder.close(false)
+  expect(problems).toEqual([])
+  expect(waits.every((ms) => ms === 100)).toBe(true)
+  expect(waitOf()).toBe(5000)
+  for (const each of [db, other]) each.close()
 })
 
 test('a log that cannot be kept is a problem until it can', async () => {
