@@ -13,7 +13,7 @@ import { makeFolders } from '../../src/slots/folders.ts'
 import type { Adapter, Adapters } from '../../src/slots/slot-parts.ts'
 import { openStore, type Store } from '../../src/store/store.ts'
 import { modern } from '../adapter/modern-support.ts'
-import { adapterBundle, initializeMessage, post, until } from '../adapter/support.ts'
+import { adapterBundle, initializeMessage, openSession, post, toolCall, until } from '../adapter/support.ts'
 import { service } from '../fixtures/world.ts'
 
 const FIXTURE = join(import.meta.dirname, '..', 'conformance', 'fixture', 'server.ts')
@@ -99,6 +99,16 @@ describe('an adapter that is to sleep', () => {
     expect(await adapter.sleep(now.activeAt)).toBe(true)
     expect(store.processes()).toEqual([])
     await expect(adapter.status()).rejects.toThrow()
+  })
+
+  test('does what it is told last, however long it takes to say what was before', async () => {
+    const { adapter, socket } = await start(speaking('legacy'))
+    const session = await openSession(socket)
+    const none = { tools: { allow: [[]], deny: [] } }
+    const many = Object.fromEntries(Array.from({ length: 5000 }, (_, i) => [`client-${i}`, none]))
+    const settings = service('s', {})
+    await Promise.all([adapter.adjust(settings, { ...many, alice: none }), adapter.adjust(settings, undefined)])
+    expect((await post(socket, toolCall(1, 'echo'), { session })).status).toBe(200)
   })
 
   test('is found under the name of the life that it serves now', async () => {
