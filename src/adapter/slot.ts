@@ -274,7 +274,7 @@ export class Slot {
     return [...this.#sessions.values()].map((session) => ({
       id: session.record,
       client: session.client,
-      tier: session.tier,
+      tier: this.#pool.clients.tierOf(session.client) ?? session.tier,
       version: session.version,
       startedAt: session.startedAt,
       lastUsed: session.lastUsed,

@@ -319,4 +319,23 @@ describe('the room of a slot', () => {
       expect([room.waiting, room.lacks('a', 1e9)]).toEqual([0, undefined])
     }
   })
+
+  it('gives a client as many places as it may have requests, as long as a tenth is left', () => {
+    for (const [due, most] of [
+      [20, 50],
+      [84, 84],
+      [400, 90],
+    ] as const) {
+      const room = new WaitingRoom(100, 1e9, true)
+      const fill = (client: string, due: number) => {
+        let waiting = 0
+        for (; room.lacks(client, 1, due) === undefined; waiting++)
+          room.enter({ client, bytes: 1, value: undefined, since: 0 })
+        return waiting
+      }
+      expect(fill('a', due)).toBe(most)
+      expect(fill('b', 400)).toBeGreaterThan(0)
+      expect(fill('c', 0)).toBeGreaterThan(0)
+    }
+  })
 })
