@@ -1,19 +1,23 @@
 // Adapters as the control plane starts them: real programs, and what is remembered of what they find out.
 
+import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
+import { DEFAULT_LIMITS } from '../../src/config/limits.ts'
 import type { AdapterStatus } from '../../src/adapter/spec.ts'
 import type { Era, Service } from '../../src/model/service.ts'
+import { birthOf } from '../../src/slots/process.ts'
 import { createAdapters } from '../../src/slots/adapters.ts'
 import { makeFolders } from '../../src/slots/folders.ts'
 import type { Adapter, Adapters } from '../../src/slots/slot-parts.ts'
 import { openStore, type Store } from '../../src/store/store.ts'
 import { modern } from '../adapter/modern-support.ts'
-import { adapterBundle, initializeMessage, openSession, post, toolCall, until } from '../adapter/support.ts'
+import { adapterBundle, initializeMessage, post, until } from '../adapter/support.ts'
 import { service } from '../fixtures/world.ts'
 
 const FIXTURE = join(import.meta.dirname, '..', 'conformance', 'fixture', 'server.ts')
@@ -101,16 +105,6 @@ describe('an adapter that is to sleep', () => {
     await expect(adapter.status()).rejects.toThrow()
   })
 
-  test('does what it is told last, however long it takes to say what was before', async () => {
-    const { adapter, socket } = await start(speaking('legacy'))
-    const session = await openSession(socket)
-    const none = { tools: { allow: [[]], deny: [] } }
-    const many = Object.fromEntries(Array.from({ length: 5000 }, (_, i) => [`client-${i}`, none]))
-    const settings = service('s', {})
-    await Promise.all([adapter.adjust(settings, { ...many, alice: none }), adapter.adjust(settings, undefined)])
-    expect((await post(socket, toolCall(1, 'echo'), { session })).status).toBe(200)
-  })
-
   test('is found under the name of the life that it serves now', async () => {
     const { adapter } = await start(speaking('legacy'))
     const [record] = store.processes()
@@ -118,4 +112,37 @@ describe('an adapter that is to sleep', () => {
     adapter.rename('s|alice@2')
     expect(store.processes()).toEqual([{ ...record, name: 's|alice@2' }])
   })
+})
+
+test('an adapter is told one thing after another, so that the last is what counts', async () => {
+  const child = spawn('sleep', ['600'])
+  const sockets = [join(folder, 'h.sock'), join(folder, 'c.sock')] as const
+  const limits: string[] = []
+  const policies: (() => void)[] = []
+  // What comes while another is not answered is answered before it.
+  const control = createServer((req, res) => {
+    if (req.url!.startsWith('/policy')) {
+      policies.push(() => res.end())
+      setTimeout(() => policies.pop()?.(), 100)
+    } else if (req.url!.startsWith('/adjust')) {
+      limits.push(new URLSearchParams(req.url!.split('?')[1]).get('queue')!)
+      res.end()
+    }
+  })
+  await new Promise<void>((settle) => void control.listen(sockets[1], settle))
+  const record = { kind: 'adapter' as const, name: 's|alice@1', pid: child.pid!, birth: birthOf(child.pid!)! }
+  const events = { status: () => undefined, ended: () => undefined }
+  const adapter = adapters.adopt({ ...record, fingerprint: '', sockets }, events)!
+  try {
+    const queues = [1, 2, 3]
+    await Promise.all(
+      queues.map((queue) => adapter.adjust(service('s', { limits: { ...DEFAULT_LIMITS, queue } }), undefined)),
+    )
+    expect(limits).toEqual(['1', '2', '3'])
+  } finally {
+    adapter.release()
+    control.close()
+    control.closeAllConnections()
+    child.kill()
+  }
 })
