@@ -127,7 +127,7 @@ describe.each([
   })
 
   it('have as many requests at a shared server as their tier lets run, and leave some room for others', async () => {
-    await start(server, { alice: ofTier({ concurrent: 10 }), bob: {} }, { limits: { concurrency: 1, queue: 10 } })
+    await start(server, { alice: ofTier({ concurrent: 21 }), bob: {} }, { limits: { concurrency: 1, queue: 30 } })
     // Sessions begin while nothing else is there.
     for (const client of ['alice', 'bob']) {
       const warm = ask(`warm ${client}`, { client })
@@ -135,14 +135,14 @@ describe.each([
       finish(`warm ${client}`)
       await warm
     }
-    const names = Array.from({ length: 10 }, (_, i) => `a${i}`)
+    const names = Array.from({ length: 21 }, (_, i) => `a${i}`)
     const answers = names.map((name) => ask(name))
-    await state(1, 9)
+    await state(1, 20)
     const refused = await ask('one more')
-    expect([refused.status, errorOf(refused).message]).toEqual([429, expect.stringContaining('limits.queue (10)')])
+    expect([refused.status, errorOf(refused).message]).toEqual([429, expect.stringContaining('limits.queue (30)')])
     answers.push(ask('b', { client: 'bob' }))
-    await state(1, 10)
-    for (let left = 10; left >= 0; left--) {
+    await state(1, 21)
+    for (let left = 21; left >= 0; left--) {
       finish(reached().at(-1)!)
       await state(Math.min(1, left), Math.max(0, left - 1))
     }

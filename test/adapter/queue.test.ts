@@ -320,12 +320,13 @@ describe('the room of a slot', () => {
     }
   })
 
-  it('gives a client as many places as it may have requests, as long as a tenth is left', () => {
+  it('gives a client as many places as it may have requests, as long as ten are left', () => {
     for (const [due, most, places] of [
       [20, 50, 100],
       [84, 84, 100],
       [400, 90, 100],
-      [400, 4, 5],
+      [400, 15, 25],
+      [400, 3, 5],
       [400, 1, 2],
       [400, 1, 1],
     ] as const) {
