@@ -7,7 +7,7 @@
 
 import type { Limits } from '../model/service.ts'
 import type { Bounds } from './bounds.ts'
-import { fullOf, NO_CLAIM, occupy, vacate, type Claim } from './client-limits.ts'
+import { dueOf, fullOf, NO_CLAIM, occupy, vacate, type Claim } from './client-limits.ts'
 import { CHOKED, CODE, type Refusal } from './error.ts'
 import { RequestQueue, type Tier, type WaitingRoom, type Waiter } from './queue.ts'
 
@@ -86,11 +86,10 @@ export class Admission<T extends Turn = Turn> {
     this.#queue = new RequestQueue(limits.concurrency, ageOf(limits, bounds.ageMs), room)
   }
 
-  /** The limits have changed. What waits keeps the time that it was given. */
+  /** The limits have changed; turns are given by the caller. What waits keeps the time that it was given. */
   limited(): void {
     this.#queue.limit = this.#limits.concurrency
     this.#queue.ageMs = ageOf(this.#limits, this.#ageMs)
-    this.giveTurns()
   }
 
   /** Takes a place at the server; false: the request has to wait. */
@@ -195,7 +194,7 @@ export class Admission<T extends Turn = Turn> {
   }
 
   #full({ client, bytes, claim = NO_CLAIM }: Comer): Refusal | undefined {
-    const lacking = this.#room.lacks(client, bytes)
+    const lacking = this.#room.lacks(client, bytes, dueOf(claim))
     if (lacking === undefined) return undefined
     const { concurrency, queue } = this.#limits
     const own = lacking === 'bytes' ? undefined : fullOf(claim)

@@ -1,11 +1,12 @@
 // Clients of the modern era before a server of the legacy era (mcp.md §4.1): which process serves a request, what its
 // answer becomes, and what the server asks in the middle of a call.
 
-import { Admission, type Turn } from './admission.ts'
+import { Admission, needsPlace, type Turn } from './admission.ts'
 import type { Bounds } from './bounds.ts'
 import { levelOf, LISTS, urlElicitations, type BridgedCall, type BridgeEvents, type Listen } from './bridged-call.ts'
 import { BridgedProcess } from './bridged-process.ts'
 import { canonical } from './capabilities.ts'
+import { fullOf, NO_CLAIM, type Claim } from './client-limits.ts'
 import { CHOKED, CODE, RefusalError, type Refusal } from './error.ts'
 import { modernResult } from './era-wire.ts'
 import { HeldCalls, inputResponses, stateOf } from './held.ts'
@@ -37,6 +38,8 @@ interface Bridged {
 interface LeaseTurn extends Turn {
   readonly key: string
   readonly alone: boolean
+  /** Where it will count while it runs. */
+  readonly claim: Claim
   /** What it gets. */
   found?: Bridged | RefusalError
 }
@@ -50,6 +53,7 @@ export class BridgeToLegacy implements BridgeEvents {
   readonly #held: HeldCalls<Continuation>
   /** Requests that wait for a process. */
   readonly #line: Admission<LeaseTurn>
+  #offering = false
 
   constructor(spec: AdapterSpec, pool: ProcessPool, bounds: Bounds) {
     this.#pool = pool
@@ -59,6 +63,7 @@ export class BridgeToLegacy implements BridgeEvents {
     this.#held = new HeldCalls(bounds.heldCalls, bounds.heldMs)
     const state = { choked: false, busy: 'all processes of the server are busy.' }
     this.#line = new Admission(spec.limits, bounds, pool.room, state)
+    pool.vacated = () => this.#offer()
   }
 
   /** The limits have changed. */
@@ -100,8 +105,8 @@ export class BridgeToLegacy implements BridgeEvents {
       if (process.choked) throw new RefusalError(CHOKED)
       if (method === 'server/discover') return exchange.answer(process.discovered(id))
       if (method !== LISTEN) {
-        begun = true
-        return process.call(exchange, request, alone, timeoutMs)
+        begun = process.call(exchange, request, alone, timeoutMs)
+        return
       }
     } finally {
       process.coming--
@@ -162,6 +167,11 @@ export class BridgeToLegacy implements BridgeEvents {
     if (!this.#strict) return void this.#settle(process)
     for (const bridged of this.#all) if (bridged.process === process) this.#all.delete(bridged)
     this.#pool.release(process)
+  }
+
+  notSent(process: BridgedProcess, alone: boolean): void {
+    if (alone) this.#free(process)
+    else this.#offer()
   }
 
   #over(process: BridgedProcess, call: BridgedCall, outcome: (exchange: ModernExchange) => void): void {
@@ -261,7 +271,9 @@ export class BridgeToLegacy implements BridgeEvents {
     exchange: ModernExchange,
     request: ModernRequest,
   ): Promise<{ process: BridgedProcess; timeoutMs: number } | undefined> {
-    const turn = this.#now(key, alone) ?? (await this.#turn(key, alone, exchange, request))
+    const { client, message, method } = request
+    const claim = needsPlace(method) ? this.#pool.clients.claim(client, message) : NO_CLAIM
+    const turn = this.#now(key, alone, claim) ?? (await this.#turn({ key, alone, claim }, exchange, request))
     if (!turn) return undefined
     const { bridged, timeoutMs } = turn
     const { process, begun } = bridged
@@ -277,30 +289,30 @@ export class BridgeToLegacy implements BridgeEvents {
     }
   }
 
-  /** One that can be had at once; nobody overtakes who waits. */
-  #now(key: string, alone: boolean): { bridged: Bridged; timeoutMs: number } | undefined {
-    const bridged = this.#line.waiting === 0 ? (this.#usable(key, alone) ?? this.#open(key)) : undefined
+  /** One that can be had at once; nobody overtakes who waits for one. */
+  #now(key: string, alone: boolean, claim: Claim): { bridged: Bridged; timeoutMs: number } | undefined {
+    const ahead = this.#line.all().some(({ value: { turn } }) => !keptBack(turn.alone, turn.claim))
+    const may = !ahead && !keptBack(alone, claim)
+    const bridged = may ? (this.#usable(key, alone) ?? this.#open(key)) : undefined
     return bridged && { bridged: given(bridged, alone), timeoutMs: this.#limits.timeoutMs }
   }
 
   /** Waits for one. Resolves with undefined when the client leaves. */
   #turn(
-    key: string,
-    alone: boolean,
+    wanted: Pick<LeaseTurn, 'key' | 'alone' | 'claim'>,
     exchange: ModernExchange,
     { client, tier, message }: ModernRequest,
   ): Promise<{ bridged: Bridged; timeoutMs: number } | undefined> {
     return new Promise((settle, reject) => {
       const turn: LeaseTurn = {
-        key,
-        alone,
+        ...wanted,
         go: (timeoutMs) => {
           if (turn.found instanceof RefusalError) reject(turn.found)
           else settle({ bridged: turn.found!, timeoutMs })
         },
         refuse: (refusal) => reject(new RefusalError(refusal)),
       }
-      const place = this.#line.wait(turn, { client, tier, bytes: message.text.length })
+      const place = this.#line.wait(turn, { client, tier, bytes: message.text.length, claim: wanted.claim })
       if (!place) return
       exchange.left = () => {
         this.#line.withdraw(place)
@@ -316,8 +328,12 @@ export class BridgeToLegacy implements BridgeEvents {
    * more: those behind it must not go on using it.
    */
   #offer(): void {
+    // What is offered may make room for others: whoever can have a process is looked for again then anyway.
+    if (this.#offering) return
+    this.#offering = true
     const stuck = new Set<string>()
     this.#line.offer((turn) => {
+      if (keptBack(turn.alone, turn.claim)) return false
       try {
         const bridged = this.#usable(turn.key, turn.alone, stuck) ?? (stuck.size > 0 ? undefined : this.#open(turn.key))
         if (!bridged) {
@@ -331,6 +347,7 @@ export class BridgeToLegacy implements BridgeEvents {
       }
       return true
     })
+    this.#offering = false
   }
 
   /**
@@ -383,6 +400,11 @@ export class BridgeToLegacy implements BridgeEvents {
     process.lastUsed = Date.now()
     this.#offer()
   }
+}
+
+/** A client that has enough running keeps no process from others: none is leased that would only wait for its turn. */
+function keptBack(alone: boolean, claim: Claim): boolean {
+  return alone && fullOf(claim) !== undefined
 }
 
 /** Who has found a process counts until it is with it. */

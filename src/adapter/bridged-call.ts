@@ -40,6 +40,8 @@ export interface BridgeEvents {
   failed(process: BridgedProcess, call: BridgedCall, refusal: Refusal): void
   /** Its client has left; the server was told. */
   abandoned(process: BridgedProcess): void
+  /** A request that waited for its turn will never be sent; `alone`: the process was leased for it. */
+  notSent(process: BridgedProcess, alone: boolean): void
 }
 
 /** One `subscriptions/listen` and what it hears. */

@@ -65,12 +65,14 @@ export class BridgedProcess extends Connection<BridgedPending> {
   }
 
   override get idle(): boolean {
-    return this.pending.size === 0 && !this.leased && this.coming === 0 && this.listens.size === 0
+    const { waiting } = this.admission
+    return this.pending.size + waiting + this.coming + this.listens.size === 0 && !this.leased
   }
 
   /** Runs requests of clients, or will at once. */
   get inUse(): boolean {
-    return this.coming > 0 || this.pending.all().some(([, { call }]) => call !== undefined)
+    // Those who wait may have nobody here to wait for: their clients have enough running elsewhere.
+    return this.coming + this.admission.waiting > 0 || this.pending.all().some(([, { call }]) => call !== undefined)
   }
 
   /** The handshake, once. Rejects with a RefusalError, or with NotInitialized. */
@@ -114,22 +116,36 @@ export class BridgedProcess extends Connection<BridgedPending> {
     return found !== undefined && (part === undefined || Object(found)[part] !== undefined)
   }
 
-  /** Sends a client's request when it is its turn, at once if the process is leased for it (`alone`). */
-  call(exchange: ModernExchange, request: ModernRequest, alone: boolean, timeoutMs: number): void {
-    if (!needsPlace(request.method)) return this.#send(exchange, request, { alone, placed: undefined, timeoutMs })
+  /**
+   * Sends a client's request when it is its turn; `alone`: the process is leased for it.
+   * @returns false when it was refused at once
+   */
+  call(exchange: ModernExchange, request: ModernRequest, alone: boolean, timeoutMs: number): boolean {
     const { client, tier, message } = request
-    const claim = this.claimOf(client, message)
-    if (this.admission.enter(claim)) return this.#send(exchange, request, { alone, placed: claim, timeoutMs })
+    const claim = needsPlace(request.method) ? this.claimOf(client, message) : undefined
+    if (!claim || this.admission.enter(claim)) {
+      this.#send(exchange, request, { alone, placed: claim, timeoutMs })
+      return true
+    }
+    let waits = false
     const place = this.admission.wait(
       {
         go: (timeoutMs) => this.#send(exchange, request, { alone, placed: claim, timeoutMs }),
-        refuse: (refusal) => exchange.refuse(request.id, refusal),
+        refuse: (refusal) => {
+          exchange.refuse(request.id, refusal)
+          if (waits) this.#events.notSent(this, alone)
+        },
       },
       { client, tier, bytes: message.text.length, claim, timeoutMs },
     )
-    if (!place) return
-    exchange.left = () => this.admission.withdraw(place)
+    if (!place) return false
+    waits = true
+    exchange.left = () => {
+      this.admission.withdraw(place)
+      this.#events.notSent(this, alone)
+    }
     exchange.begin()
+    return true
   }
 
   /** `placed`: it has a place at the server. */

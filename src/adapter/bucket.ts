@@ -32,10 +32,11 @@ export class Bucket {
 
   /**
    * Takes so many.
+   * @param clock what the clock says, where `now` is when something came that may have been held for long since
    * @returns 0, or in how many milliseconds so many can be had; Infinity: never at once. Then nothing is taken.
    */
-  take(count: number, now: number): number {
-    this.#fill(now)
+  take(count: number, now: number, clock = now): number {
+    this.#fill(now, clock)
     if (this.#tokens + SLACK >= count) {
       this.#tokens -= count
       return 0
@@ -44,11 +45,11 @@ export class Bucket {
     return ((count - this.#tokens) / this.#perMinute) * MINUTE_MS
   }
 
-  #fill(now: number): void {
+  #fill(now: number, clock: number): void {
     const at = this.#at ?? now
     const passed = now - at
-    // What comes a little late fills nothing, and takes nothing from what was filled.
-    if (passed < 0 && passed > -SET_BACK_MS) return
+    // What comes late fills nothing, and takes nothing from what was filled.
+    if (passed < 0 && (passed > -SET_BACK_MS || clock >= at)) return
     this.#at = now
     if (passed <= 0) return
     this.#tokens = Math.min(this.#perMinute, this.#tokens + (passed / MINUTE_MS) * this.#perMinute)

@@ -10,14 +10,16 @@ import { CODE, type Refusal } from './error.ts'
 import type { HttpRequest } from './http1.ts'
 import { uniqueMembers } from './json.ts'
 import { stringAt, type Message, type RequestMessage } from './message.ts'
-import { isMethod } from './policy.ts'
+import { isMethod, misspelled } from './policy.ts'
 
 /** Requests that run, of those that count together. */
 export interface Running {
   count: number
   most: number
+  /** All requests of a client, and not only those for some tools. */
+  readonly ofAll: boolean
   /** Why one more has to wait, and what to do about it. */
-  readonly words: string
+  words: string
 }
 
 /** Where a request counts while it runs. Of a client without limits: nowhere. */
@@ -71,10 +73,11 @@ export class ClientLimitTable {
     const rule = this.#rules.get(client)
     if (!rule) return undefined
     const requests = messages.filter(({ kind }) => kind === 'request').length
+    const now = Date.now()
     const at = Number(req.headers[AT])
     // Until Envoy hears of a limit that is new it is the client's own word, which must not break the bucket for good.
-    const came = Number.isFinite(at) ? at : Date.now()
-    const wait = rule.bucket?.take(Math.max(1, requests), came) ?? 0
+    const came = Number.isFinite(at) && at > 0 ? at : now
+    const wait = rule.bucket?.take(Math.max(1, requests), came, now) ?? 0
     // An answer or a notification that Envoy has let through would be missed by the server.
     if (wait > 0 && requests > 0) return this.#tooOften(client, rule, rule.bucket!, wait)
     for (const { glob, bucket } of rule.tools.length === 0 ? [] : toolRules(rule, messages)) {
@@ -82,6 +85,11 @@ export class ClientLimitTable {
       if (wait > 0) return this.#tooOften(client, rule, bucket!, wait, glob)
     }
     return undefined
+  }
+
+  /** What its tier is called; undefined: nobody has said. */
+  tierOf(client: string): string | undefined {
+    return this.#rules.get(client)?.limits.tier
   }
 
   /** Where a request counts while it runs. */
@@ -120,6 +128,12 @@ export function fullOf(claim: Claim): Running | undefined {
   return claim.find(({ count, most }) => count >= most)
 }
 
+/** How many more the client may have running, by what its tier says of all its requests; 0: it says nothing. */
+export function dueOf(claim: Claim): number {
+  const all = claim.find(({ ofAll }) => ofAll)
+  return all ? Math.max(0, all.most - all.count) : 0
+}
+
 export function occupy(claim: Claim): void {
   for (const running of claim) running.count++
 }
@@ -133,6 +147,7 @@ export function vacate(claim: Claim): boolean {
 
 function toolRules({ tools }: Rule, messages: readonly Message[]): readonly ToolRule[] {
   return messages.flatMap((message) => {
+    if (misspelled(message)) return tools
     // Also a notification: a careless server may run it all the same.
     if (message.kind === 'response' || !isMethod(message.method, CALL)) return []
     const found = message.params && uniqueMembers(message.text, message.params.start, NAME)
@@ -152,13 +167,13 @@ function ruleOf(service: string, client: string, limits: ClientLimits, before: R
     return {
       glob,
       bucket: bucketOf(pace.perMinute, was?.bucket),
-      running: runningOf(pace.concurrent, words, was?.running),
+      running: runningOf(pace.concurrent, { ofAll: false, words }, was?.running),
     }
   })
   return {
     limits,
     bucket: bucketOf(perMinute, before?.bucket),
-    running: runningOf(concurrent, crowdWords({ client, tier, service }), before?.running),
+    running: runningOf(concurrent, { ofAll: true, words: crowdWords({ client, tier, service }) }, before?.running),
     tools,
   }
 }
@@ -171,9 +186,13 @@ function bucketOf(perMinute: number | undefined, before: Bucket | undefined): Bu
 }
 
 /** One that had no limit counts what begins from now on. */
-function runningOf(most: number | undefined, words: string, before: Running | undefined): Running | undefined {
+function runningOf(
+  most: number | undefined,
+  what: Pick<Running, 'ofAll' | 'words'>,
+  before: Running | undefined,
+): Running | undefined {
   // What runs must not keep anybody waiting for a limit that is none any more.
-  if (before) before.most = most ?? Infinity
+  if (before) Object.assign(before, { most: most ?? Infinity, words: what.words })
   if (most === undefined) return undefined
-  return before ?? { count: 0, most, words }
+  return before ?? { count: 0, most, ...what }
 }

@@ -94,7 +94,7 @@ export class PostExchange implements Exchange {
   }
 
   refuse(id: string, refusal: Refusal): void {
-    if (this.#stream || this.#batch) return this.answer(errorMessage(id, refusal.code, refusal.message))
+    if (this.#stream || this.#batch) return this.answer(errorMessage(id, refusal.code, refusal.message, refusal.data))
     this.#unanswered--
     sendRefusal(this.#res, refusal, id)
     this.#allAnswered()

@@ -50,7 +50,7 @@ export class ModernProcess extends Connection<ModernPending> {
   #lateSession: Caller['session']
 
   override get idle(): boolean {
-    return this.pending.all().every(([, { caller }]) => caller.own)
+    return this.admission.waiting === 0 && this.pending.all().every(([, { caller }]) => caller.own)
   }
 
   /** Sends a request under an id of its own. @returns that id */

@@ -96,6 +96,16 @@ export class Modern {
     }
   }
 
+  /** Ends the subscriptions of clients that may not use the service any more. */
+  dismiss(isGone: (client: string) => boolean): void {
+    for (const [exchange, { id, client }] of this.#listens) {
+      if (exchange.over || !isGone(client)) continue
+      exchange.answer(listenEnd(id))
+      // The server, too, is told that nobody listens.
+      exchange.left()
+    }
+  }
+
   sweep(now: number): void {
     this.#bridge.sweep(now)
   }

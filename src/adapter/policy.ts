@@ -3,7 +3,7 @@
 
 import { folded, toolAllowed, type Policies, type ToolPolicy } from '../model/policy.ts'
 import { CODE, type Refusal } from './error.ts'
-import { findPath, isRecord, scanArray, scanObject, splice, uniqueMembers, type Span } from './json.ts'
+import { findPath, fromWire, isRecord, scanArray, scanObject, splice, uniqueMembers, type Span } from './json.ts'
 import { idText, stringAt, type Message } from './message.ts'
 
 /** What a client is that no policy names: whoever may use the service is named before Envoy lets it in. */
@@ -18,6 +18,11 @@ const KNOWN_CHARACTERS = 128
 const CALL = 'tools/call'
 const LIST = 'tools/list'
 const PLAIN_METHOD = /^[a-z/_]+$/
+/** What says which tool is called, in a message and in its parameters. */
+const TELLING: ReadonlySet<string> = new Set(['method', 'params'])
+/** Most messages have no such key, however it is written. */
+const MAYBE_MISSPELLED =
+  /[\\\x80-\xff]|"(?!(?:method|params|name)")(?:[mM][eE][tT][hH][oO][dD]|[pP][aA][rR][aA][mM][sS]|[nN][aA][mM][eE])"/
 
 /** A refused message: why, and the id of its request as it is written, or `null`. */
 export interface Denied {
@@ -58,6 +63,12 @@ export class PolicyTable {
     const rule = this.#rule(client)
     if (!rule) return undefined
     for (const message of messages) {
+      const other = misspelled(message)
+      if (other !== undefined) {
+        const words = `The member ${printable(other)} could be taken for another one.`
+        const refusal = { status: 400, code: CODE.invalidRequest, message: words }
+        return { refusal, id: message.kind === 'request' ? idText(message) : 'null' }
+      }
       // Also a notification: a careless server may run it all the same.
       if (message.kind === 'response' || !isMethod(message.method, CALL)) continue
       const refusal = this.#callRefusal(rule, message.text, message.params)
@@ -131,6 +142,24 @@ function isAllowed({ tools, known }: Rule, name: string): boolean {
 /** Other spellings count, too: what is no method to most servers may be one to some. */
 export function isMethod(written: string, method: string): boolean {
   return written === method || (!PLAIN_METHOD.test(written) && written.length < 100 && folded(written) === method)
+}
+
+/**
+ * A member whose name is another spelling of one that says which tool is called: servers whose JSON does not mind case,
+ * as that of Go, take it for that one, and the last of several counts. Undefined: there is none.
+ */
+export function misspelled(message: Message): string | undefined {
+  const { text } = message
+  if (!MAYBE_MISSPELLED.test(text)) return undefined
+  const params = message.kind === 'response' ? undefined : message.params
+  return misspelledAt(text, 0, TELLING) ?? (params && misspelledAt(text, params.start, NAME))
+}
+
+function misspelledAt(text: string, at: number, telling: ReadonlySet<string>): string | undefined {
+  return scanObject(text, at)?.members.find(
+    // There may be a million of them.
+    ({ key }) => key.length <= 12 && !telling.has(key) && telling.has(fromWire(key).toUpperCase().toLowerCase()),
+  )?.key
 }
 
 /** A list of tools as wire text, without those that are not allowed; what is no tool is none. */

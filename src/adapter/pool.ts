@@ -47,6 +47,8 @@ export class ProcessPool {
   readonly room: WaitingRoom
   /** How much each client gets of all of them. */
   readonly clients: ClientLimitTable
+  /** Called when a client may have one more running: it may wait for a process, and not for its turn at one. */
+  vacated: () => void = () => undefined
   readonly #spec: AdapterSpec
   #scale: Scale
   readonly #start: StartStdio
@@ -113,6 +115,7 @@ export class ProcessPool {
   limited(): void {
     this.room.places = this.#spec.limits.queue
     for (const { admission } of this.#all.keys()) admission.limited()
+    this.#giveTurns()
   }
 
   /** Clients get more or less from now on. */
@@ -363,6 +366,7 @@ export class ProcessPool {
   #giveTurns(): void {
     const waited = [...this.#all.keys()].map(({ admission }) => admission).filter(({ waiting }) => waiting > 0)
     for (const admission of waited.toSorted((a, b) => a.oldest - b.oldest)) admission.giveTurns()
+    this.vacated()
   }
 
   #create(): ServerProcess {

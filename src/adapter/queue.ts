@@ -59,6 +59,9 @@ class List<N extends Node<N>> {
   }
 }
 
+/** Places of a room that clients share, which even one that may have many requests at once leaves free. */
+const FOR_OTHERS = 10
+
 /** What of a slot is with its servers and what waits, over the queues of all its processes, and what has been. */
 export class WaitingRoom {
   /** How many may wait. */
@@ -88,13 +91,16 @@ export class WaitingRoom {
    * Why one more of this client cannot wait: everything is taken (`places`, `bytes`), or the client's share is
    * (`share`). Where clients share a slot, one of them has to leave as many places free as it takes: alone it gets half
    * of them, each of n gets 1/(n + 1), and a client that has nothing waiting finds a place as long as there is one.
+   * Until so many wait as its tier lets run (`due`, without those that do) it has to leave no more than ten.
    */
-  lacks(client: string, bytes: number): 'places' | 'bytes' | 'share' | undefined {
+  lacks(client: string, bytes: number, due = 0): 'places' | 'bytes' | 'share' | undefined {
     const free = this.places - this.#waiting
     if (free <= 0) return 'places'
     if (this.#bytes + bytes > this.#limitBytes) return 'bytes'
-    if (this.#shared && (this.#own.get(client) ?? 0) >= free) return 'share'
-    return undefined
+    if (!this.#shared) return undefined
+    const own = this.#own.get(client) ?? 0
+    const kept = own < due ? Math.min(own, FOR_OTHERS) : own
+    return free > kept ? undefined : 'share'
   }
 
   enter({ client, bytes }: Waiter<unknown>): void {

@@ -150,11 +150,19 @@ export class Slot {
     this.#changed()
   }
 
-  /** From now on, for requests that come and lists that are answered; who has another list now is told so. */
+  /**
+   * From now on, for requests that come and lists that are answered; who has another list now is told so, and who may not
+   * use the service any more hears nothing more of it.
+   */
   police(policies: Policies | undefined): void {
     const differs = this.policies.set(policies)
     this.#pool.limitClients(policies)
-    for (const session of this.#sessions.values()) if (differs(session.client)) session.toolsChanged()
+    const isGone = (client: string) => policies !== undefined && !Object.hasOwn(policies, client)
+    for (const session of this.#sessions.values()) {
+      if (isGone(session.client)) this.close(session)
+      else if (differs(session.client)) session.toolsChanged()
+    }
+    this.modern.dismiss(isGone)
     this.modern.toolsChanged(differs)
   }
 
@@ -274,7 +282,7 @@ export class Slot {
     return [...this.#sessions.values()].map((session) => ({
       id: session.record,
       client: session.client,
-      tier: session.tier,
+      tier: this.#pool.clients.tierOf(session.client) ?? session.tier,
       version: session.version,
       startedAt: session.startedAt,
       lastUsed: session.lastUsed,

@@ -184,8 +184,8 @@ class Connection implements StreamOwner {
    * Of what nobody did wrong, and of a tool that a client may not call: over the stream, like what is refused later. After a POST with another status than 202 clients
    * on the Python SDK never write again, and what they have asked for hangs.
    */
-  #refuse(message: RequestMessage, { code, message: words }: Refusal): void {
-    this.stream.append(errorMessage(idText(message), code, words))
+  #refuse(message: RequestMessage, { code, message: words, data }: Refusal): void {
+    this.stream.append(errorMessage(idText(message), code, words, data))
   }
 
   async #initialize(message: RequestMessage, parsed: unknown): Promise<void> {
@@ -244,8 +244,8 @@ class SseExchange implements Exchange {
     this.#onEnd()
   }
 
-  refuse(id: string, { code, message }: Refusal): void {
-    this.answer(errorMessage(id, code, message))
+  refuse(id: string, { code, message, data }: Refusal): void {
+    this.answer(errorMessage(id, code, message, data))
   }
 
   /** Nothing has to end here, so a client gets no answer that it does not wait for. */

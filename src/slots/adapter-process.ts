@@ -41,6 +41,8 @@ export class AdapterProcess {
   readonly #fingerprint: string
   readonly #events: AdapterEvents
   readonly #released = new AbortController()
+  /** Resolves when it has heard, or not, what it was told last. */
+  #told: Promise<void> = Promise.resolve()
   /** Settles when its end has been told and its record removed. */
   readonly #watching: Promise<void>
 
@@ -139,8 +141,14 @@ export class AdapterProcess {
     this.#records.addProcess({ kind: 'adapter', name, ...this.identity, fingerprint: this.#fingerprint, sockets })
   }
 
-  /** From now on; rejects when it does not hear. */
-  async adjust(
+  /** From now on; rejects when it does not hear. What is said last is what counts. */
+  adjust(settings: Adjustable, policies: Policies | undefined): Promise<void> {
+    const told = this.#told.then(() => this.#adjust(settings, policies))
+    this.#told = told.catch(() => undefined)
+    return told
+  }
+
+  async #adjust(
     { scale: { warm, max, min }, limits: { concurrency, queue, timeoutMs } }: Adjustable,
     policies: Policies | undefined,
   ): Promise<void> {

@@ -32,9 +32,10 @@ export function adjust(entry: Entry, life: Life, service: Service, owner: Adjust
   adapter.adjust(service, entry.policies).catch((error: Error) => {
     life.adjusted = before
     owner.log('an adapter was not told of its new settings', { reason: error.message })
-    // A client must not go on with what it may not do any more.
-    if (error instanceof PolicyNotTaken && entry.current === life) owner.renew(entry)
-    owner.again(AGAIN_MS)
+    // A client must not go on with what it may not do any more: Envoy has to lead it to another adapter at once.
+    const replaced = error instanceof PolicyNotTaken && entry.current === life
+    if (replaced) owner.renew(entry)
+    owner.again(replaced ? 0 : AGAIN_MS)
   })
   return true
 }

@@ -75,6 +75,17 @@ describe('a bucket', () => {
     expect(bucket.take(1, hour + 30_000)).toBe(0)
   })
 
+  test('is not filled again and again by what was held for long and comes in any order', () => {
+    const bucket = new Bucket(60)
+    for (let i = 0; i < 60; i++) bucket.take(1, START)
+    let taken = 0
+    for (let i = 0; i < 30; i++) {
+      const came = START + (i % 2 === 0 ? 8000 : 1000)
+      if (bucket.take(1, came, START + 9000) === 0) taken++
+    }
+    expect(taken).toBe(8)
+  })
+
   test('stays as full as it is when it becomes another', () => {
     const bucket = new Bucket(60)
     for (let i = 0; i < 30; i++) bucket.take(1, START)

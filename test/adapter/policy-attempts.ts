@@ -31,6 +31,7 @@ export interface Attempt {
 const NOT_ALLOWED = { status: 403, code: -32000, id: 7 }
 const INVALID_PARAMS = { status: 400, code: -32602, id: 7 }
 const INVALID_REQUEST = { status: 400, code: -32600, id: null }
+const MISSPELLED = { ...INVALID_REQUEST, id: 7 }
 const NOT_JSON = { status: 400, code: -32700, id: null }
 
 const call = (params: string, method = '"tools/call"') =>
@@ -99,7 +100,38 @@ export const ATTEMPTS: readonly Attempt[] = [
     ...INVALID_PARAMS,
   },
   { what: 'the key escaped', body: call(String.raw`"\u006eame":"delete_all",META`), ...NOT_ALLOWED },
-  { what: 'the key in upper case', body: call('"Name":"delete_all",META'), ...INVALID_PARAMS },
+  { what: 'the key in upper case', body: call('"Name":"delete_all",META'), ...MISSPELLED },
+  {
+    what: 'an allowed name, and the key in upper case',
+    body: call('"name":"echo","Name":"delete_all",META'),
+    ...MISSPELLED,
+  },
+  { what: 'the same before it', body: call('"NAME":"delete_all","name":"echo",META'), ...MISSPELLED },
+  {
+    what: 'the same, escaped',
+    body: call(String.raw`"name":"echo","\u004eame":"delete_all",META`),
+    ...MISSPELLED,
+  },
+  {
+    what: 'other params in upper case',
+    body: '{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo",META},"Params":{"name":"delete_all"}}',
+    ...MISSPELLED,
+  },
+  {
+    what: 'other params with the long s',
+    body: '{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo",META},"paramſ":{"name":"delete_all"}}',
+    ...MISSPELLED,
+  },
+  {
+    what: 'another method in upper case',
+    body: '{"jsonrpc":"2.0","id":7,"method":"ping","Method":"tools/call","params":{"name":"delete_all",META}}',
+    ...MISSPELLED,
+  },
+  {
+    what: 'an answer with a method',
+    body: '{"jsonrpc":"2.0","id":7,"result":{},"METHOD":"tools/call","params":{"name":"delete_all"}}',
+    ...INVALID_REQUEST,
+  },
   { what: 'the method escaped', body: call('"name":"delete_all",META', String.raw`"tools\/call"`), ...NOT_ALLOWED },
   {
     what: 'a letter of it escaped',

@@ -159,6 +159,36 @@ describe.each(SETTINGS)('a client of the $client era before a server of the $ser
     expect(running.servers).toHaveLength(servers)
     for (const each of streams) each.close()
   })
+
+  it('hears no more once it may not use the service, as others do', async () => {
+    const streams = await Promise.all(
+      ['bob', 'carol'].map((who) =>
+        client === 'legacy'
+          ? stream(socket, 'GET', { client: who, session: sessions[who]! })
+          : modernStream(
+              socket,
+              'subscriptions/listen',
+              { notifications: { toolsListChanged: true } },
+              { client: who, id: who },
+            ),
+      ),
+    )
+    if (client === 'modern') for (const each of streams) await each.next()
+    const { bob: _, ...others } = POLICIES
+    running.slot.police(others)
+    const rest = await streams[0]!.rest()
+    // The end of a subscription says that it is one.
+    if (client === 'modern') expect(rest.at(-1)?.json).toMatchObject({ id: 'bob', result: {} })
+    expect(running.slot.status.streams).toBe(1)
+    running.slot.police({ ...others, carol: { tools: { allow: [['echo']], deny: [] } } })
+    expect((await streams[1]!.next())?.json.method).toBe('notifications/tools/list_changed')
+    streams[1]!.close()
+    if (client === 'legacy')
+      expect((await post(socket, toolCall(1, 'echo'), { client: 'carol', session: sessions['carol']! })).status).toBe(
+        200,
+      )
+    expect(running.slot.status.sessions).toBe(client === 'legacy' ? 2 : 0)
+  })
 })
 
 describe('HTTP+SSE', () => {

@@ -319,4 +319,28 @@ describe('the room of a slot', () => {
       expect([room.waiting, room.lacks('a', 1e9)]).toEqual([0, undefined])
     }
   })
+
+  it('gives a client as many places as it may have requests, as long as ten are left', () => {
+    for (const [due, most, places] of [
+      [20, 50, 100],
+      [84, 84, 100],
+      [400, 90, 100],
+      [400, 15, 25],
+      [400, 3, 5],
+      [400, 1, 2],
+      [400, 1, 1],
+    ] as const) {
+      const room = new WaitingRoom(places, 1e9, true)
+      const fill = (client: string, due: number) => {
+        let waiting = 0
+        for (; room.lacks(client, 1, due) === undefined; waiting++)
+          room.enter({ client, bytes: 1, value: undefined, since: 0 })
+        return waiting
+      }
+      expect(fill('a', due)).toBe(most)
+      const left = places - most
+      expect(fill('b', 400) > 0).toBe(left > 0)
+      expect(fill('c', 0) > 0).toBe(left > 1)
+    }
+  })
 })

@@ -44,6 +44,7 @@ function config(clients: object = {}): object {
       metered: { ...counting, port: berth.port, limits: { concurrency: 100, queue: 100 } },
       crowded: { ...counting, port: berth.port + 1, isolation: 'shared', limits: { concurrency: 1000, queue: 1000 } },
       sleepy: { ...counting, command: [...counting.command, 'sleepy'], port: berth.port + 2, scale: { idle: '1s' } },
+      common: { ...counting, port: berth.port + 3, isolation: 'shared' },
     },
     tiers: { wide: { requests_per_minute: 'unlimited', concurrent_requests: 400 } },
     clients: {
@@ -171,6 +172,16 @@ test('a thousand requests of three clients at once are all answered', { timeout:
   const served = statuses.filter((status) => status === 200).length
   expect(served / statuses.length).toBeGreaterThan(0.995)
   await eventually(() => expect(clients.reduce((sum, client) => sum + counted(client).calls, 0)).toBe(served))
+})
+
+test('a client of the tier enterprise has a hundred requests at once at a server that all share, too', async () => {
+  const text = request('is-enterprise', { ms: 20 })
+  const open = await Promise.all(Array.from({ length: 100 }, () => Connection.open({ port: berth.port + 3 })))
+  for (let round = 0; round < 3; round++) {
+    const answers = await Promise.all(open.map((connection) => connection.exchange(text)))
+    expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([200]))
+  }
+  for (const connection of open) connection.close()
 })
 
 test('a request over the rate is refused in words, and wakes nobody', async () => {

@@ -1,13 +1,17 @@
 // Adapters as the control plane starts them: real programs, and what is remembered of what they find out.
 
+import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
+import { DEFAULT_LIMITS } from '../../src/config/limits.ts'
 import type { AdapterStatus } from '../../src/adapter/spec.ts'
 import type { Era, Service } from '../../src/model/service.ts'
+import { birthOf } from '../../src/slots/process.ts'
 import { createAdapters } from '../../src/slots/adapters.ts'
 import { makeFolders } from '../../src/slots/folders.ts'
 import type { Adapter, Adapters } from '../../src/slots/slot-parts.ts'
@@ -108,4 +112,37 @@ describe('an adapter that is to sleep', () => {
     adapter.rename('s|alice@2')
     expect(store.processes()).toEqual([{ ...record, name: 's|alice@2' }])
   })
+})
+
+test('an adapter is told one thing after another, so that the last is what counts', async () => {
+  const child = spawn('sleep', ['600'])
+  const sockets = [join(folder, 'h.sock'), join(folder, 'c.sock')] as const
+  const limits: string[] = []
+  const policies: (() => void)[] = []
+  // What comes while another is not answered is answered before it.
+  const control = createServer((req, res) => {
+    if (req.url!.startsWith('/policy')) {
+      policies.push(() => res.end())
+      setTimeout(() => policies.pop()?.(), 100)
+    } else if (req.url!.startsWith('/adjust')) {
+      limits.push(new URLSearchParams(req.url!.split('?')[1]).get('queue')!)
+      res.end()
+    }
+  })
+  await new Promise<void>((settle) => void control.listen(sockets[1], settle))
+  const record = { kind: 'adapter' as const, name: 's|alice@1', pid: child.pid!, birth: birthOf(child.pid!)! }
+  const events = { status: () => undefined, ended: () => undefined }
+  const adapter = adapters.adopt({ ...record, fingerprint: '', sockets }, events)!
+  try {
+    const queues = [1, 2, 3]
+    await Promise.all(
+      queues.map((queue) => adapter.adjust(service('s', { limits: { ...DEFAULT_LIMITS, queue } }), undefined)),
+    )
+    expect(limits).toEqual(['1', '2', '3'])
+  } finally {
+    adapter.release()
+    control.close()
+    control.closeAllConnections()
+    child.kill()
+  }
 })

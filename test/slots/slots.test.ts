@@ -325,14 +325,16 @@ describe('slots', () => {
   })
 
   test('one that an earlier version has started and that takes no policies is replaced', async () => {
-    const { slots, starts } = setUp()
+    const { slots, starts, changed } = setUp()
     slots.sync([service('a')], ALICE)
     slots.demand('a|alice@1')
     const adapter = await starts[0]!.up()
     adapter.old = true
+    changed.mockClear()
     slots.sync([service('a')], [client('alice', { tools: { '*': [] } })])
-    await vi.advanceTimersByTimeAsync(1)
+    await vi.advanceTimersByTimeAsync(10)
     expect(stateOf(slots)).toEqual(['alice@2 asleep'])
+    expect(changed, 'Envoy still leads to the one that refuses nothing').toHaveBeenCalled()
   })
 
   test('other settings reach one that did not hear at first, and one that was falling asleep', async () => {
