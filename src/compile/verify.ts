@@ -7,6 +7,7 @@ import { policyOf, type ToolPolicy } from '../model/policy.ts'
 import type { Service } from '../model/service.ts'
 import { because, expression } from './auth-replies.ts'
 import { any, type Json } from './resource.ts'
+import { METHOD_HEADER } from './told-by-adapter.ts'
 
 /** The filter that reads bodies, and the one that decides by what it read; no patch takes them (patch-bounds.ts). */
 export const VERIFY_FILTER = 'berth.verify'
@@ -22,6 +23,13 @@ const DENIED = 'tools'
 const LARGEST_BODY = 10 * 1024 * 1024
 /** The one revision with batches, which the filter cannot read, and those that may not say that they are it. */
 const WITH_BATCHES = '2024-11-05|2025-03-26'
+
+/**
+ * Envoy refuses an expression that becomes more than 100 instructions, and with it all routes of the service: one for each
+ * character of ASCII, and so many for `.*`.
+ */
+const LONGEST_REGEX = 90
+const STAR = 12
 
 type Members = { readonly [key: string]: Json }
 
@@ -88,14 +96,13 @@ const ANYBODY: Json = { any: true }
 /** A permission: what is no call, and calls of tools that the policy allows. */
 function allowed({ allow, deny }: ToolPolicy): Json {
   // As lax as the adapter is with how it is written: what is no method to most servers may be one to some.
-  const isCall = said(['method'], String.raw`(?i)\s*tools/call\s*`)
-  const tool = (regex: string) => said(['params', 'name'], regex)
+  const isCall = said(['method'], { safe_regex: { regex: String.raw`(?i)\s*tools/call\s*` } })
   const rules = [
     // Also where nothing is allowed by name: it must have one name.
-    tool('(?s).*'),
-    ...allow.map((list) => (list.length === 0 ? not(ANYBODY) : tool(`(?s)${anyOf(list)}`))),
+    named({ safe_regex: { regex: '(?s).*' } }),
+    ...allow.map((list) => anyOf(list.map((glob) => fits(glob, false) ?? mayFit(glob)))),
     // Of other spellings of what is denied, those in upper case; the adapter knows more (model/policy.ts).
-    ...(deny.length === 0 ? [] : [not(tool(`(?is)${anyOf(deny)}`))]),
+    not(anyOf(deny.flatMap((glob) => fits(glob, true) ?? []))),
   ]
   return { or_rules: { rules: [not(isCall), { and_rules: { rules } }] } }
 }
@@ -104,18 +111,47 @@ function not(rule: Json): Json {
   return { not_rule: rule }
 }
 
-/** A permission: what was read there is text and, as a whole, this. */
-function said(path: readonly string[], regex: string): Json {
-  const metadata_matcher = {
-    filter: READ,
-    path: path.map((key) => ({ key })),
-    value: { string_match: { safe_regex: { regex } } },
-  }
-  return { sourced_metadata: { metadata_matcher, metadata_source: 'DYNAMIC' } }
+/** A permission: a name that fits the glob, as a whole; undefined: Envoy cannot say it. */
+function fits(glob: string, ignore_case: boolean): Json | undefined {
+  if (!glob.includes('*')) return named({ exact: glob, ignore_case })
+  const parts = partsOf(glob)
+  if (parts.length === 1) return named({ ...parts[0], ignore_case })
+  const texts = glob.split('*')
+  const regex = `(?s${ignore_case ? 'i' : ''})${texts.map(escaped).join('.*')}`
+  return /^[ -~]*$/.test(regex) && regex.length + texts.length * STAR <= LONGEST_REGEX
+    ? named({ safe_regex: { regex } })
+    : undefined
 }
 
-function anyOf(globs: readonly string[]): string {
-  return globs.map((glob) => glob.split('*').map(escaped).join('.*')).join('|')
+/** A permission: at least all names that fit. */
+function mayFit(glob: string): Json {
+  return { and_rules: { rules: partsOf(glob).map(named) } }
+}
+
+/** What a name must have each of, at least. */
+function partsOf(glob: string): Matcher[] {
+  const parts = glob.split('*')
+  const last = parts.length - 1
+  const where = (i: number) => (i === 0 ? 'prefix' : i === last ? 'suffix' : 'contains')
+  const found = parts.flatMap((text, i): Matcher[] => (text === '' ? [] : [{ [where(i)]: text }]))
+  return found.length > 0 ? found : [{ safe_regex: { regex: '(?s).*' } }]
+}
+
+/** Without a rule: nothing. */
+function anyOf(rules: readonly Json[]): Json {
+  return rules.length === 0 ? not(ANYBODY) : { or_rules: { rules } }
+}
+
+type Matcher = { readonly [key: string]: Json }
+
+function named(string_match: Matcher): Json {
+  return said(['params', 'name'], string_match)
+}
+
+/** A permission: what was read there is text, and this. */
+function said(path: readonly string[], string_match: Matcher): Json {
+  const metadata_matcher = { filter: READ, path: path.map((key) => ({ key })), value: { string_match } }
+  return { sourced_metadata: { metadata_matcher, metadata_source: 'DYNAMIC' } }
 }
 
 function escaped(text: string): string {
@@ -134,7 +170,7 @@ export const VERIFY_REPLIES: readonly Json[] = [
   reply(
     because(`rbac_access_denied_matched_policy[${DENIED}]`),
     `The tool %DYNAMIC_METADATA(${READ}:params:name):100% is not allowed for this client. tools/list says which are; services.*.tools and clients.*.tools in berth.yaml say so.`,
-    { code: REFUSED, id: `%DYNAMIC_METADATA(${READ}:id)%` },
+    { code: REFUSED, id: `%DYNAMIC_METADATA(${READ}:id)%`, method: 'tools/call' },
   ),
   reply(
     because('mcp_body_too_large'),
@@ -159,14 +195,19 @@ export const VERIFY_REPLIES: readonly Json[] = [
   ),
 ]
 
-function reply(
-  filter: Json,
-  message: string,
-  { code = INVALID, id = null, status }: { readonly code?: number; readonly id?: Json; readonly status?: number } = {},
-): Json {
+interface Details {
+  readonly code?: number
+  readonly id?: Json
+  readonly status?: number
+  /** For records and statistics, in the place of the adapter; a tool's name is not, since anybody may write anything there. */
+  readonly method?: string
+}
+
+function reply(filter: Json, message: string, { code = INVALID, id = null, status, method }: Details = {}): Json {
   return {
     filter,
     ...(status === undefined ? {} : { status_code: status }),
+    ...(method === undefined ? {} : { headers_to_add: [{ header: { key: METHOD_HEADER, value: method } }] }),
     body_format_override: {
       content_type: 'application/json',
       json_format: { jsonrpc: '2.0', id, error: { code, message } },

@@ -332,6 +332,30 @@ test('it is switched, and gets other rules, without a change of a listener, and 
   expect([...envoy.snapshot.get(TYPE_OF.listeners)!.values()].map(({ version }) => version)).toEqual(listeners)
 })
 
+test('Envoy takes the longest lists that a service may have', async () => {
+  const long = (i: number, middle: string) => `${String(i).padEnd(40, 'ſ')}${middle}`.padEnd(128, 'x')
+  const deny = Array.from(
+    { length: 900 },
+    (_, i) => [long(i, ''), long(i, '*'), `*${long(i, '')}`.slice(0, 128)][i % 3]!,
+  )
+  const short = 'a*'.repeat(4).padEnd(40, 'z')
+  const allow = [...deny, ...Array.from({ length: 50 }, (_, i) => `${i}${short}`), 'echo']
+  const services = given.services.map(({ service: each, port }) => ({
+    ...each,
+    port,
+    tools: { deny: [...deny, short], allow },
+  }))
+  envoy.publish(world(services.slice(0, 1), { clients: CLIENTS.slice(1, 2), slots: given.slots }))
+  await envoy.synced()
+  expect(envoy.xds.refusals().map(({ message }) => message.slice(0, 100) + '…' + message.slice(-300))).toEqual([])
+  const last = deny.findLast((glob) => !glob.includes('*'))!
+  await envoy.eventually(async () => {
+    expect((await send('bob', call(last, 'legacy'), envoy.ports[0])).status).toBe(403)
+  })
+  expect((await send('bob', call('echo', 'legacy'), envoy.ports[0])).status).toBe(200)
+  envoy.publish(given)
+})
+
 test('whoever is refused wakes nobody, and with a token it is the client of the token that is asked for', async () => {
   const auth: Auth = {
     mode: 'jwt',
