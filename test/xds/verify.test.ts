@@ -332,25 +332,35 @@ test('it is switched, and gets other rules, without a change of a listener, and 
   expect([...envoy.snapshot.get(TYPE_OF.listeners)!.values()].map(({ version }) => version)).toEqual(listeners)
 })
 
-test('Envoy takes the longest lists that a service may have', async () => {
+test('Envoy takes long lists, and the longest globs of every kind', async () => {
   const long = (i: number, middle: string) => `${String(i).padEnd(40, 'ſ')}${middle}`.padEnd(128, 'x')
-  const deny = Array.from(
-    { length: 900 },
-    (_, i) => [long(i, ''), long(i, '*'), `*${long(i, '')}`.slice(0, 128)][i % 3]!,
-  )
-  const short = 'a*'.repeat(4).padEnd(40, 'z')
-  const allow = [...deny, ...Array.from({ length: 50 }, (_, i) => `${i}${short}`), 'echo']
-  const services = given.services.map(({ service: each, port }) => ({
-    ...each,
-    port,
-    tools: { deny: [...deny, short], allow },
-  }))
-  envoy.publish(world(services.slice(0, 1), { clients: CLIENTS.slice(1, 2), slots: given.slots }))
+  const wide = Array.from({ length: 300 }, (_, i) => [long(i, ''), long(i, '*'), `*${long(i, '')}`][i % 3]!)
+  // Up to the longest that become expressions, and beyond.
+  const expressions = Array.from({ length: 80 }, (_, i) =>
+    ['a*b', 'a*b*c', 'a**b', 'a*b*c*d*e', `a${'*'.repeat(12)}b`].map((stars) => stars.padEnd(i + 8, 'z')),
+  ).flat()
+  const publish = (tools: Service['tools']) => {
+    const first = given.services.slice(0, 1).map(({ service: each, port }) => ({ ...each, port, tools: tools! }))
+    envoy.publish(world(first, { clients: CLIENTS.slice(1, 2), slots: given.slots }))
+  }
+  const names = [...wide.slice(0, 3), ...expressions.slice(-5)].map((glob) => glob.replaceAll('*', '-'))
+  const becomes = (status: number) =>
+    envoy.eventually(async () => {
+      for (const name of names) {
+        const answer = await send('bob', call(name, 'legacy'), envoy.ports[0])
+        expect([name, answer.status]).toEqual([name, status])
+      }
+    })
+  publish({ allow: [...wide, ...expressions] })
   await envoy.synced()
-  expect(envoy.xds.refusals().map(({ message }) => message.slice(0, 100) + '…' + message.slice(-300))).toEqual([])
-  const last = deny.findLast((glob) => !glob.includes('*'))!
+  expect(envoy.xds.refusals()).toEqual([])
+  await becomes(200)
+  expect((await send('bob', call('echo', 'legacy'), envoy.ports[0])).status).toBe(403)
+  publish({ deny: [...wide, ...expressions] })
+  await envoy.synced()
+  expect(envoy.xds.refusals()).toEqual([])
   await envoy.eventually(async () => {
-    expect((await send('bob', call(last, 'legacy'), envoy.ports[0])).status).toBe(403)
+    expect((await send('bob', call(names[0]!, 'legacy'), envoy.ports[0])).status).toBe(403)
   })
   expect((await send('bob', call('echo', 'legacy'), envoy.ports[0])).status).toBe(200)
   envoy.publish(given)
