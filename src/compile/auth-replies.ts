@@ -49,11 +49,14 @@ function both(...filters: Json[]): Json {
 }
 
 /** Envoy's reason for an answer of its own begins so; it has no flag for these. */
-function because(details: string): Json {
+export function because(details: string): Json {
+  return expression(`response.code_details.startsWith("${details}")`)
+}
+
+/** In the Common Expression Language. */
+export function expression(expression: string): Json {
   const type = 'envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter'
-  return {
-    extension_filter: extension('cel', type, { expression: `response.code_details.startsWith("${details}")` }),
-  }
+  return { extension_filter: extension('cel', type, { expression }) }
 }
 
 function status(value: number): Json {

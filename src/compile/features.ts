@@ -5,6 +5,7 @@ import type { Problem } from '../model/problem.ts'
 import type { Resources } from './compile.ts'
 import type { Json, Resource } from './resource.ts'
 import { STATISTICS } from './statistics.ts'
+import { VERIFY_FILTER } from './verify.ts'
 
 /** A field of a message, and the first release that has it (test/compile/features.test.ts asks the releases). */
 export interface Feature {
@@ -13,6 +14,8 @@ export interface Feature {
   readonly since: string
   /** What an older release says the same with, as far as it can; then nobody is told. */
   readonly instead?: { readonly [field: string]: Json }
+  /** Without the field more is of no use: the member of this name goes with it, and what that is called in the configuration. */
+  readonly whole?: { readonly member: string; readonly called: string }
 }
 
 const HTTP = 'envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager'
@@ -64,7 +67,14 @@ export const FEATURES: readonly Feature[] = [
     field: 'enable_retry_after_header',
     since: '1.40',
   },
-  { message: 'envoy.extensions.filters.http.mcp.v3.Mcp', field: 'attribute_source', since: '1.40' },
+  // In every listener, where it is asleep: what would wake it is left out.
+  { message: 'envoy.extensions.filters.http.mcp.v3.Mcp', field: 'attribute_source', since: '1.40', instead: {} },
+  {
+    message: 'envoy.extensions.filters.http.mcp.v3.Mcp',
+    field: 'attribute_source',
+    since: '1.40',
+    whole: { member: VERIFY_FILTER, called: '`envoy.verify`' },
+  },
   { message: 'envoy.extensions.filters.http.mcp.v3.Mcp', field: 'early_terminate_when_routable', since: '1.40' },
   { message: 'envoy.extensions.filters.http.mcp.v3.Mcp', field: 'max_supported_protocol_version', since: '1.40' },
   { message: HTTP, field: 'record_route_resolution_stats', since: '1.40' },
@@ -86,7 +96,9 @@ export function knownTo(
   resources: Resources,
 ): { readonly resources: Resources; readonly leftOut: readonly LeftOut[] } {
   const unknown = new Map(
-    FEATURES.flatMap((feature) => (isBefore(version, feature.since) ? [[feature.field, feature] as const] : [])),
+    FEATURES.flatMap((feature) =>
+      isBefore(version, feature.since) ? [[feature.whole?.member ?? feature.field, feature] as const] : [],
+    ),
   )
   if (unknown.size === 0) return { resources, leftOut: [] }
   const found = new Map<Feature, Set<string>>()
@@ -123,12 +135,12 @@ export function knownTo(
 const SHOWN = 3
 
 export function leftOutProblems(version: string | undefined, leftOut: readonly LeftOut[]): Problem[] {
-  return leftOut.map(({ feature: { field, since }, resources }) => {
+  return leftOut.map(({ feature: { field, since, whole }, resources }) => {
     const more = resources.length > SHOWN ? ` and ${resources.length - SHOWN} more` : ''
     return {
       about: 'envoy',
       where: 'envoy',
-      message: `Envoy ${version} does not know ${field}, which is new in ${since}: ${resources.slice(0, SHOWN).join(', ')}${more} go without it.`,
+      message: `Envoy ${version} does not know ${field}, which is new in ${since}: ${resources.slice(0, SHOWN).join(', ')}${more} go without ${whole?.called ?? 'it'}.`,
       remedy: `Use Envoy ${since} or newer: unset BERTH_ENVOY or name a newer one, start Berth again, and \`berth envoy restart\`.`,
     }
   })

@@ -15,6 +15,7 @@ import { requestLog } from './request-log.ts'
 import { transportSocket } from './secret.ts'
 import { requestStatistics } from './statistics.ts'
 import { toldByAdapter } from './told-by-adapter.ts'
+import { VERIFY_REPLIES, verifyFilters } from './verify.ts'
 
 /** JSON-RPC codes of Envoy's own answers: refused requests, and failures behind Envoy. */
 const REFUSED = -32000
@@ -149,6 +150,7 @@ function connectionManager(owner: string, routes: Routes, knobs: Settings): Json
         ...(auth === undefined ? [] : authFilters()),
         rateFilter(),
         toldByAdapter(),
+        ...verifyFilters(),
         extension('envoy.filters.http.on_demand', 'envoy.extensions.filters.http.on_demand.v3.OnDemand'),
         extension('envoy.filters.http.router', 'envoy.extensions.filters.http.router.v3.Router', {
           suppress_envoy_headers: true,
@@ -192,6 +194,7 @@ const LOCAL_REPLIES: readonly Json[] = [
   // A circuit breaker: whoever waits a little is served (contract: a concurrency limit is 429).
   reply({ flags: ['UO'] }, REFUSED, CROWD_REPLY, { status: 429, retryAfter: 1 }),
   reply({ statusFrom: RATE_STATUS, statusTo: RATE_STATUS }, REFUSED, RATE_REPLY, { status: 429 }),
+  ...VERIFY_REPLIES,
   reply({ flags: ['SI', 'UT', 'DT', 'UMSDR'] }, FAILED, 'The request timed out.', { status: 504 }),
   reply({ statusFrom: 503, statusTo: 503 }, FAILED, '%LOCAL_REPLY_BODY%', { retryAfter: 5 }),
   reply({ statusFrom: 500, statusTo: 599 }, FAILED, '%LOCAL_REPLY_BODY% (%RESPONSE_CODE_DETAILS%)'),

@@ -7,6 +7,7 @@ import { AUTH_FILTERS, JWT_FILTER } from './auth.ts'
 import { jsonEqual } from './json-patch.ts'
 import { METADATA } from './route-metadata.ts'
 import { OWN } from './told-by-adapter.ts'
+import { TOOLS_FILTER, VERIFY_FILTER } from './verify.ts'
 
 /** What is missing or different in words that name the path; undefined: nothing that Berth needs. */
 export function taken(type: PatchType, before: JsonObject, after: JsonObject): string | undefined {
@@ -80,7 +81,12 @@ export const BOUNDS: Readonly<Record<PatchType, readonly Bound[]>> = {
     {
       path: '/typed_per_filter_config',
       because: 'it says who needs a token, and what adapters are not shown; write `auth`',
-      part: (route) => [field('request_headers_to_remove')(route), identities(route)],
+      part: (route) => [field('request_headers_to_remove')(route), told(route, JWT_FILTER)],
+    },
+    {
+      path: '/virtual_hosts/…/typed_per_filter_config',
+      because: 'it says what tools a client has; write `tools`, or `verify`',
+      part: (route) => [told(route, VERIFY_FILTER), told(route, TOOLS_FILTER)],
     },
     {
       path: '/virtual_hosts/…/route/cluster',
@@ -139,16 +145,17 @@ function routeActions(value: Json): Json[] {
   return [...targets, ...Object.values(value).flatMap(routeActions)]
 }
 
-/** What the filter of tokens is told, wherever. */
-function identities(value: Json): Json[] {
-  if (isJsonList(value)) return value.flatMap(identities)
+/** What a filter is told, wherever. */
+function told(value: Json, filter: string): Json[] {
+  const within = (each: Json) => told(each, filter)
+  if (isJsonList(value)) return value.flatMap(within)
   if (!isJsonObject(value)) return []
   // Not everywhere: a client may have that name, too.
   const own = ['typed_per_filter_config', 'typedPerFilterConfig'].flatMap((key) => {
     const filters = object(value[key])
-    return Object.hasOwn(filters, JWT_FILTER) ? [filters[JWT_FILTER] ?? null] : []
+    return Object.hasOwn(filters, filter) ? [filters[filter] ?? null] : []
   })
-  return [...own, ...Object.values(value).flatMap(identities)]
+  return [...own, ...Object.values(value).flatMap(within)]
 }
 
 /** Whom routes serve, in the order in which it is written. */

@@ -20,6 +20,7 @@ import { allowedOrigins, cors, PREFLIGHT, READABLE } from './cors.ts'
 import { clusterOf, waysOf, type Target, type Way } from './way.ts'
 import { countedAt } from './limits.ts'
 import { whatFor, whomFor } from './route-metadata.ts'
+import { verified, verifying } from './verify.ts'
 import { bounded } from './words.ts'
 import { any, extension, seconds, type Json, type Resource, XDS_SERVICE } from './resource.ts'
 
@@ -72,6 +73,7 @@ export function serviceRoutes(
           matcher: clientMatcher(service, served, ways, unhealthy, options.knobs, identity),
           typed_per_filter_config: {
             ...cors(service.origins),
+            ...verifying(options.knobs.verify),
             'envoy.filters.http.on_demand': onDemand(service.scale.startMs ?? options.holdMs),
           },
         },
@@ -258,6 +260,7 @@ function clientRoutes(
       ? {}
       : { max_stream_duration: { max_stream_duration: seconds(timeouts.max_stream_duration) } }),
   }
+  const read = knobs.verify ? verified(service, client) : undefined
   const endpoint = (path: string, kind: 'mcp' | 'sse', rewrite: { readonly prefix_rewrite?: string }) => {
     return ways.flatMap(({ to, when, postsOnly, mirror }): Json[] => {
       const matched = when?.[kind]
@@ -275,24 +278,29 @@ function clientRoutes(
         ...whom(to),
         ...traced(knobs),
       }
-      return [
-        ...(postsOnly ? [] : [stream]),
-        {
-          match: { path, ...matched },
-          route: {
-            ...clusterOf(to, 'request'),
-            ...mirror,
-            timeout: timeouts.route === 'none' ? '0s' : seconds(timeouts.route),
-            ...rewrite,
-            ...quiet,
-            ...retryPolicy(knobs),
-          },
-          ...told,
-          ...whom(to),
-          ...traced(knobs),
-          ...(knobs.buffers.request === 'none' ? {} : { request_body_buffer_limit: knobs.buffers.request }),
+      const rest = {
+        match: { path, ...matched },
+        route: {
+          ...clusterOf(to, 'request'),
+          ...mirror,
+          timeout: timeouts.route === 'none' ? '0s' : seconds(timeouts.route),
+          ...rewrite,
+          ...quiet,
+          ...retryPolicy(knobs),
         },
-      ]
+        ...told,
+        ...whom(to),
+        ...traced(knobs),
+        ...(knobs.buffers.request === 'none' ? {} : { request_body_buffer_limit: knobs.buffers.request }),
+      }
+      // What the filter reads is a message of `/mcp`; all else there is none.
+      const posts = read &&
+        kind === 'mcp' && {
+          ...rest,
+          match: { ...rest.match, headers: [...(matched?.headers ?? []), ...read.headers] },
+          typed_per_filter_config: read.filters,
+        }
+      return [...(postsOnly ? [] : [stream]), ...(posts ? [posts] : []), rest]
     })
   }
   const mcp = folders.flatMap((folder) =>

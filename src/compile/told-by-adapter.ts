@@ -8,6 +8,9 @@ import { METADATA } from './route-metadata.ts'
 /** What names of filters and loggers that are Berth's own begin with: no patch takes them (patch-bounds.ts). */
 export const OWN = 'berth.'
 
+/** Says the method of a request; the filter takes it off. */
+export const METHOD_HEADER = 'x-berth-method'
+
 /** The filter, and with it the keys in the dynamic metadata of the namespace `berth`. */
 export function toldByAdapter(): Json {
   return extension(`${OWN}told_by_adapter`, 'envoy.extensions.filters.http.header_to_metadata.v3.Config', {

@@ -18,7 +18,6 @@ import type { GlobalTuning } from '../model/tuning.ts'
 import { authOf } from './auth.ts'
 import { DEFAULT_LIMITS } from './limits.ts'
 import { mistakesOf, problemAt } from './mistakes.ts'
-import { usesOfNotYet } from './not-yet.ts'
 import { patchesOf } from './patches.ts'
 import { releaseOf } from './release.ts'
 import { brokenRules, DEFAULT_PORTS } from './rules.ts'
@@ -92,7 +91,6 @@ export function loadConfig({ text, file, folder }: ConfigText): { config: Config
   const parsed = fileSchema.safeParse(source.value)
   for (const mistake of [
     ...(parsed.error ? mistakesOf(parsed.error, source.value) : []),
-    ...usesOfNotYet(source.value),
     ...brokenRules(source.value, folder),
   ]) {
     const offset = source.offsetOf(mistake.path)

@@ -10,7 +10,6 @@ import type { ImageBackend, Service } from '../model/service.ts'
 import { fromCompose, type Translated } from './compose-keys.ts'
 import { configOf, problemsInOrder, type Config, type ConfigText } from './load.ts'
 import { mistakesOf, problemAt, valueAt, type Mistake } from './mistakes.ts'
-import { usesOfNotYet } from './not-yet.ts'
 import { brokenRules, brokenServiceRules } from './rules.ts'
 import { isNamedVolume, mistake } from './scalars.ts'
 import { file as fileSchema } from './schema.ts'
@@ -72,7 +71,6 @@ export function loadManifest(
     ...[...translated].flatMap(([name, { mistakes }]) => inService(name, mistakes)),
     ...inOriginal(translated, [
       ...(parsed.error ? mistakesOf(parsed.error, document) : []),
-      ...usesOfNotYet(document),
       ...(around.config
         ? brokenRules({ ...document, ...settings(around.config) }, folder)
         : brokenServiceRules(document, folder)),

@@ -1,5 +1,5 @@
 // The shape of the configuration file: Berth's own keys and the two foreign shapes (contract, "Configuration").
-// Rules between values are in rules.ts; keys that this version knows but does not carry out are in not-yet.ts.
+// Rules between values are in rules.ts.
 
 import { isIP } from 'node:net'
 

@@ -167,7 +167,7 @@ type Written = z.output<typeof own>
 
 /** @param folder where relative paths start */
 export function tuningOf(from: Partial<Written>, folder: string): Tuning {
-  const { verify: _, tls, access_log, retries, ...rest } = from
+  const { tls, access_log, retries, ...rest } = from
   const budget = retries?.budget
   return {
     ...rest,

@@ -153,6 +153,12 @@ export const KNOBS: readonly Knob[] = [
     'spans to an OpenTelemetry collector (OTLP over gRPC), as `service_name` (berth)',
   ),
   route('tracing.sampling', '100', '10', 'per cent of the requests'),
+  route(
+    'verify',
+    'false',
+    'true',
+    'Envoy reads the body of each request, too, and refuses calls of tools that the client does not have (“A second look at bodies”)',
+  ),
   ofProcess('drain.time', '5s', '30s', 'how long requests and streams live on a listener that goes'),
   ofProcess(
     'drain.strategy',

@@ -145,6 +145,8 @@ export interface Knobs {
   readonly tls: Tls | None
   readonly access_log: readonly AccessLog[]
   readonly tracing: Tracing | None
+  /** Whether Envoy reads the bodies of requests, too, and refuses calls of tools by them. */
+  readonly verify: boolean
 }
 
 type Written<Group> = { readonly [Key in keyof Group]?: Group[Key] | undefined }
@@ -221,6 +223,7 @@ export const DEFAULT_KNOBS: Knobs = {
   tls: 'none',
   access_log: [],
   tracing: 'none',
+  verify: false,
 }
 
 /** What a group gets that is off by default, once somebody switches it on. */
@@ -254,7 +257,7 @@ export function knobsOf(...layers: readonly (Tuning | undefined)[]): Knobs {
   for (const layer of layers)
     for (const [group, written] of Object.entries(layer ?? {})) {
       if (!(group in DEFAULT_KNOBS) || written === undefined) continue
-      const isWhole = written === 'none' || Array.isArray(written)
+      const isWhole = typeof written !== 'object' || Array.isArray(written)
       const below = knobs[group] === 'none' ? WHEN_ON[group as keyof typeof WHEN_ON] : knobs[group]
       knobs[group] = isWhole ? written : { ...(below as object), ...defined(written) }
     }

@@ -43,7 +43,18 @@ test('an older one is sent the rest, and it is said what is missing where', () =
 })
 
 test('what Berth writes of itself is known to the oldest one', () => {
-  for (const each of Object.values(WORLDS)) expect(knownTo('1.38.0', compile(each)).leftOut).toEqual([])
+  const { verified: _, ...worlds } = WORLDS
+  for (const each of Object.values(worlds)) expect(knownTo('1.38.0', compile(each)).leftOut).toEqual([])
+})
+
+test('an Envoy that cannot compare headers with bodies verifies nothing, and it is said whose requests', () => {
+  const given = compile(WORLDS['verified']!)
+  const { resources, leftOut } = knownTo('1.39.3', given)
+  expect(leftOutProblems('1.39.3', leftOut).map(({ message }) => message)).toEqual([
+    'Envoy 1.39.3 does not know attribute_source, which is new in 1.40: files go without `envoy.verify`.',
+  ])
+  expect(JSON.stringify(given.routes)).toContain('"berth.verify":')
+  expect(JSON.stringify(resources)).not.toMatch(/"berth\.verify":|attribute_source|NOOP/)
 })
 
 test('what is the same for an older one stays the same object, and a key stays sealed', () => {

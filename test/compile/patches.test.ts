@@ -6,6 +6,7 @@ import { beforeAll, describe, expect, test } from 'vitest'
 import { compile } from '../../src/compile/compile.ts'
 import { BOUNDS } from '../../src/compile/patch-bounds.ts'
 import { patchAll, patchResource, stateOf, type PatchOptions } from '../../src/compile/patches.ts'
+import { TOOLS_FILTER, VERIFY_FILTER } from '../../src/compile/verify.ts'
 import type { JsonObject } from '../../src/model/json.ts'
 import { PATCH_TYPES, type Operation, type Patch, type PatchType } from '../../src/model/patch.ts'
 import { createCodec, type Codec } from '../../src/xds/codec.ts'
@@ -158,6 +159,11 @@ describe('no patch takes', () => {
     ['listener', { op: 'replace', path: '', value: [] }, /no resource/],
     ['route', { op: 'remove', path: '/request_headers_to_remove' }, /^\/typed_per_filter_config cannot/],
     ['route', { op: 'add', path: '/virtual_hosts/0/typed_per_filter_config/identity', value: {} }, /who needs a token/],
+    ...[VERIFY_FILTER, TOOLS_FILTER].map((name): [PatchType, Operation, RegExp] => [
+      'route',
+      { op: 'add', path: `/virtual_hosts/0/typed_per_filter_config/${name}`, value: {} },
+      /what tools a client has/,
+    ]),
     ['listener', { op: 'add', path: `${HTTP}/early_header_mutation_extensions`, value: [] }, /early_header/],
     ['route', { op: 'replace', path: '/virtual_hosts', value: [] }, /^\/virtual_hosts cannot/],
     ['route', { op: 'add', path: '/virtual_hosts/0/domains/-', value: '*' }, /^\/virtual_hosts cannot/],
@@ -196,7 +202,7 @@ describe('no patch takes', () => {
       ['listener', { op: 'add', path: `${HTTP}/http_filters/0`, value: filter }],
       ['listener', { op: 'add', path: `${HTTP}/access_log/-`, value: { name: 'own' } }],
       ['listener', { op: 'add', path: `${HTTP}/http_filters/1`, value: filter }],
-      ['listener', { op: 'replace', path: `${HTTP}/http_filters/6/typed_config/suppress_envoy_headers`, value: false }],
+      ['listener', { op: 'replace', path: `${HTTP}/http_filters/8/typed_config/suppress_envoy_headers`, value: false }],
       ['route', { op: 'add', path: '/virtual_hosts/2', value: { name: 'x', domains: ['x.test'], routes: [] } }],
       ['route', { op: 'add', path: `${FIRST}/timeout`, value: '30s' }],
       ['cluster', { op: 'add', path: '/metadata/filter_metadata/own', value: { a: 1 } }],

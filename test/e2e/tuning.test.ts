@@ -38,7 +38,11 @@ beforeAll(async () => {
         health_check: { interval: '100ms' },
       },
     },
-    small: { ...port('small'), envoy: { headers: { max_count: 20 }, connections: { max: 2 } } },
+    small: {
+      ...port('small'),
+      tools: { deny: ['crash'] },
+      envoy: { headers: { max_count: 20 }, connections: { max: 2 }, verify: true },
+    },
     secure: { ...port('secure'), envoy: { tls: { certificate: 'tls/cert.pem', key: 'tls/key.pem' } } },
     watched: {
       ...port('watched'),
@@ -152,6 +156,26 @@ describe('of a service that is bounded', () => {
 })
 
 describe('of a service that is small', () => {
+  test('a tool that a client does not have is refused by Envoy, which reads bodies there', async () => {
+    const headers = await session('small')
+    expect((await post('small', tool('echo', { text: 'x' }), headers)).status).toBe(200)
+    const refused = await post('small', tool('crash', {}), headers)
+    expect([refused.status, refused.headers['x-berth-method']]).toEqual([403, undefined])
+    expect(refused.json).toMatchObject({ id: 7, error: { code: -32000 } })
+    const line = await eventually(() => {
+      const lines = readFileSync(join(berth.home, 'logs', 'access.jsonl'), 'utf8')
+        .trim()
+        .split('\n')
+      const found = lines
+        .map((each) => JSON.parse(each) as object)
+        .find((each) => 'status' in each && each.status === 403)
+      expect(found).toBeDefined()
+      return found
+    })
+    const details = 'rbac_access_denied_matched_policy[tools]'
+    expect(line).toMatchObject({ service: 'small', client: 'codex', method: 'tools/call', tool: null, details })
+  })
+
   test('too many headers are answered 431', async () => {
     const many = Object.fromEntries(Array.from({ length: 25 }, (_, i) => [`x-${i}`, '1']))
     const answer = await post('small', initialize(), many)

@@ -128,7 +128,8 @@ export class ServedEnvoy {
   /** One POST to a port, on a connection of its own. */
   post(port: number, client: string, path = '/mcp'): Promise<Answer> {
     return new Promise((resolve, reject) => {
-      const headers = { 'x-mcp-client': client, 'content-type': 'application/json' }
+      const accept = 'application/json, text/event-stream'
+      const headers = { 'x-mcp-client': client, 'content-type': 'application/json', accept }
       const call = request({ host: '127.0.0.1', port, path, method: 'POST', headers, agent: false }, (response) => {
         let body = ''
         response.setEncoding('utf8').on('data', (text: string) => (body += text))
@@ -136,7 +137,7 @@ export class ServedEnvoy {
         response.on('end', () => resolve({ status: response.statusCode!, headers: response.headers, body }))
       })
       call.on('error', reject)
-      call.end('{}')
+      call.end('{"jsonrpc":"2.0","id":1,"method":"ping"}')
     })
   }
 
