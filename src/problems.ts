@@ -51,3 +51,13 @@ export function withReasons(problems: readonly Problem[], reasons: readonly Prob
   const explained = new Set(reasons.map(({ about }) => about))
   return [...problems.filter(({ about }) => !explained.has(about)), ...reasons]
 }
+
+/** What is said while the port of the gateway cannot be had. */
+export function gatewayStays(port: number, current: number): Problem {
+  return {
+    about: 'gateway',
+    where: 'ports.gateway',
+    message: `Port ${port} is taken by another process, so the gateway stays on port ${current}.`,
+    remedy: 'End that process or choose another port; Berth tries again by itself.',
+  }
+}

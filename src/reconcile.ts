@@ -14,7 +14,6 @@ import { DEFAULT_LIMITS } from './config/limits.ts'
 import type { EngineState } from './docker/provider.ts'
 import { previewAuth } from './model/auth.ts'
 import { MANAGED_LABEL, SLOT_LABEL, type LabelledContainer } from './model/container.ts'
-import { servicesFromContainers } from './model/labels.ts'
 import { idleToolLists } from './model/policy.ts'
 import type { Lease } from './model/port.ts'
 import type { Problem } from './model/problem.ts'
@@ -24,8 +23,9 @@ import type { Service } from './model/service.ts'
 import { mergeServices, rememberedServices } from './model/world.ts'
 import type { Patching } from './patching.ts'
 import { leasePorts } from './port-leases.ts'
+import { gatewayStays } from './problems.ts'
 import { previewSlots, type SlotsPreview } from './slots/preview.ts'
-import { worldOf, type Placed } from './served-world.ts'
+import { foundServices, isForeign, worldOf, type Placed } from './served-world.ts'
 import type { Slots } from './slots/slots.ts'
 import type { Store } from './store/store.ts'
 
@@ -330,7 +330,7 @@ export class Reconciler {
 
   /** The services that a configuration makes of the world as it is seen now, with their ports. Remembers nothing. */
   async #survey(config: Config, engines: readonly EngineView[], versionsOf: (service: Service) => Versions) {
-    const found = this.#found()
+    const found = foundServices(this.#engines, this.#lastSeen)
     const versions = new Map<Service, Versions>()
     const { withRevisions = (service: Service) => service } = this.#options
     const onEngines = (services: readonly Service[]) =>
@@ -366,34 +366,13 @@ export class Reconciler {
     return { units, withPorts, gateway: gateway.port, leases, stored, isPortTaken, problems }
   }
 
-  #found(): ReturnType<typeof servicesFromContainers> {
-    const containers: LabelledContainer[] = []
-    const unreachable: Problem[] = []
-    for (const [name, state] of this.#engines) {
-      const seen = this.#lastSeen.get(name) ?? []
-      if (state?.reachable === false && 'problem' in state) unreachable.push(state.problem)
-      // Nobody knows how its containers are, so they stay services, answered with 503.
-      containers.push(
-        ...(state?.reachable === false ? seen.map((each) => ({ ...each, state: 'unreachable' as const })) : seen),
-      )
-    }
-    const { services, problems } = servicesFromContainers(containers.filter(isForeign), DEFAULT_LIMITS)
-    return { services, problems: [...unreachable, ...problems] }
-  }
-
   /** A gateway that runs is not given up for a port that cannot be had. */
   async #gatewayPort(config: Config): Promise<{ port: number; problems: Problem[] }> {
     const port = config.ports.gateway
     const current = this.#gateway
     if (current === undefined || port === current || this.#held.has(port) || (await this.#options.canBind(port)))
       return { port, problems: [] }
-    const problem: Problem = {
-      about: 'gateway',
-      where: 'ports.gateway',
-      message: `Port ${port} is taken by another process, so the gateway stays on port ${current}.`,
-      remedy: 'End that process or choose another port; Berth tries again by itself.',
-    }
-    return { port: current, problems: [problem] }
+    return { port: current, problems: [gatewayStays(port, current)] }
   }
 
   /** The engines that do not answer, in words; undefined: all do. */
@@ -452,11 +431,6 @@ export class Reconciler {
     if (this.#closed || next === Infinity) return
     this.#again = setTimeout(() => this.changed(), Math.max(COALESCE_MS, Math.min(next, 2 ** 31 - 1)))
   }
-}
-
-/** What Berth creates is no service that was found, whichever node of it did. */
-function isForeign({ labels }: LabelledContainer): boolean {
-  return labels[MANAGED_LABEL] === undefined
 }
 
 function portsOf(placed: readonly Placed[], gateway: number): ReadonlySet<number> {

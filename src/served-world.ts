@@ -3,9 +3,14 @@
 import type { World } from './compile/compile.ts'
 import { tlsOf } from './compile/secret.ts'
 import type { Certificates } from './config/certificates.ts'
+import { DEFAULT_LIMITS } from './config/limits.ts'
 import type { Config } from './config/load.ts'
+import type { EngineState } from './docker/provider.ts'
 import { bracketed, isWildcard } from './model/address.ts'
+import { MANAGED_LABEL, type LabelledContainer } from './model/container.ts'
 import { downReason, unhealthy } from './model/health.ts'
+import { servicesFromContainers } from './model/labels.ts'
+import type { Problem } from './model/problem.ts'
 import type { Versions } from './model/release.ts'
 import type { Service } from './model/service.ts'
 import type { SlotView } from './slots/slots.ts'
@@ -76,4 +81,33 @@ function healthWords(service: Service, views: readonly SlotView[]): string | und
   if (down !== undefined) return down
   const own = views.filter((slot) => slot.variant === service.variant)
   return unhealthy(service, own) === undefined ? undefined : 'The last server of this service failed.'
+}
+
+/** What Berth creates is no service that was found, whichever node of it did. */
+export function isForeign({ labels }: LabelledContainer): boolean {
+  return labels[MANAGED_LABEL] === undefined
+}
+
+/**
+ * Services of the containers that run on the engines.
+ *
+ * @param engines undefined: it has not been seen yet
+ * @param lastSeen what ran on them when they answered last
+ */
+export function foundServices(
+  engines: ReadonlyMap<string, EngineState | undefined>,
+  lastSeen: ReadonlyMap<string, readonly LabelledContainer[]>,
+): ReturnType<typeof servicesFromContainers> {
+  const containers: LabelledContainer[] = []
+  const unreachable: Problem[] = []
+  for (const [name, state] of engines) {
+    const seen = lastSeen.get(name) ?? []
+    if (state?.reachable === false && 'problem' in state) unreachable.push(state.problem)
+    // Nobody knows how its containers are, so they stay services, answered with 503.
+    containers.push(
+      ...(state?.reachable === false ? seen.map((each) => ({ ...each, state: 'unreachable' as const })) : seen),
+    )
+  }
+  const { services, problems } = servicesFromContainers(containers.filter(isForeign), DEFAULT_LIMITS)
+  return { services, problems: [...unreachable, ...problems] }
 }
