@@ -57,11 +57,6 @@ describe('a wrong configuration', () => {
   test('a file that does not exist', async () => {
     expect(await upFails()).toMatch(/berth\.yaml.*does not exist.*-c/)
   })
-
-  test('what this version does not do yet is said, never ignored', async () => {
-    berth.write({ services: { everything }, auth: { mode: 'jwt' } })
-    expect(await upFails()).toMatch(/auth\.mode.*not available/)
-  })
 })
 
 describe('Envoy', () => {
