@@ -9,9 +9,11 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node'
  */
 const FIRST = [
   'test/e2e/fleet.test.ts',
+  'test/e2e/limits.test.ts',
   'test/e2e/image.test.ts',
   'test/e2e/trouble.test.ts',
   'test/chaos/kill.test.ts',
+  'test/e2e/changes.test.ts',
   'test/e2e/consul.test.ts',
   'test/e2e/sleep.test.ts',
   'test/e2e/ssh.test.ts',

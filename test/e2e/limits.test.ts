@@ -106,7 +106,7 @@ interface Tally {
 
 /** Asks again and again over so many connections, and after a refusal a moment later. */
 async function overload(client: string, connections: number): Promise<Tally> {
-  const text = request(client, { ms: 200 })
+  const text = request(client, { ms: 400 })
   const open = await Promise.all(Array.from({ length: connections }, () => Connection.open({ port: berth.port })))
   const tally: Tally = { statuses: new Map(), firstMs: performance.now(), lastMs: 0 }
   await Promise.all(
@@ -119,7 +119,8 @@ async function overload(client: string, connections: number): Promise<Tally> {
         if (status === 200) continue
         // Envoy has answered before it has read the body, so it closes.
         connection.close()
-        await delay(20)
+        // Many ask, so that somebody always does, and this machine has others to serve.
+        await delay(250)
         connection = await Connection.open({ port: berth.port })
       }
       connection.close()
