@@ -1,29 +1,17 @@
 // Prometheus' promtool: that of this machine, or that of a Debian package, which is not installed.
 
 import { spawn } from 'node:child_process'
-import { accessSync, constants, existsSync, renameSync, rmSync } from 'node:fs'
-import { delimiter, join } from 'node:path'
-import { debianRelease, unpackPackages } from './debian.ts'
-import { cacheFolder, cacheName, fingerprint, makeFolder } from './folders.ts'
-import { withLock } from './lock.ts'
+
+import { debianProgram } from './debian-program.ts'
+import { debianRelease } from './debian.ts'
+import { cacheFolder } from './folders.ts'
 
 const SUITE = 'bookworm'
 
 /** Found in PATH, in the cache, or fetched. Throws where neither is possible. */
-export async function promtool(): Promise<string> {
-  const installed = (process.env['PATH'] ?? '').split(delimiter).map((folder) => join(folder, 'promtool'))
-  const found = installed.find(isProgram)
-  if (found !== undefined) return found
-  const cache = cacheFolder(process.env)
-  const folder = join(cache, 'prometheus', fingerprint(debianRelease(), process.arch, SUITE))
-  await withLock(`${cacheName(cache)}-prometheus`, async () => {
-    if (existsSync(folder)) return
-    const work = `${folder}.new`
-    rmSync(work, { recursive: true, force: true })
-    await unpackPackages(cache, SUITE, ['prometheus'], makeFolder(work))
-    renameSync(work, folder)
-  })
-  return join(folder, 'usr/bin/promtool')
+export function promtool(): Promise<string> {
+  const made = [debianRelease(), process.arch, SUITE]
+  return debianProgram(cacheFolder(process.env), { program: 'promtool', name: 'prometheus', suite: SUITE, made })
 }
 
 /** What it says, and its exit code. @param input for its stdin */
@@ -38,13 +26,4 @@ export async function runPromtool(args: readonly string[], input = ''): Promise<
     child.once('close', resolve)
   })
   return { code, said }
-}
-
-function isProgram(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK)
-    return true
-  } catch {
-    return false
-  }
 }
