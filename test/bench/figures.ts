@@ -52,3 +52,8 @@ export function digits(number: number): string {
   if (!Number.isFinite(number)) return '–'
   return Math.abs(number) >= 100 ? number.toFixed(0) : number.toPrecision(Math.abs(number) < 1 ? 2 : 3)
 }
+
+/** The time to the next of events that know nothing of each other: those who ask in step are a load of their own. */
+export function exponential(meanMs: number): number {
+  return -meanMs * Math.log(1 - Math.random())
+}

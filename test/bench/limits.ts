@@ -10,7 +10,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { Berth } from '../e2e/berth.ts'
 import { marksOf, withLines } from '../fixtures/readme.ts'
 import { Connection } from './connection.ts'
-import { latencyOf, median } from './figures.ts'
+import { exponential, latencyOf, median } from './figures.ts'
 import { instantServer } from './instant.ts'
 import { bench } from './program.ts'
 import { modernCall } from './session.ts'
@@ -30,8 +30,8 @@ const BUDGET_P99 = 1.2
 const BUDGET_AVERAGE_MS = 200
 
 await bench(LIMIT_MS, async ({ quick, write, signal, progress }) => {
-  const rounds = quick ? 4 : 12
-  const windowMs = quick ? 800 : 2500
+  const rounds = quick ? 4 : 16
+  const windowMs = quick ? 800 : 5000
   await using berth = await Berth.make()
   const program = join(berth.folder, 'instant.cjs')
   writeFileSync(program, instantServer())
@@ -59,7 +59,7 @@ await bench(LIMIT_MS, async ({ quick, write, signal, progress }) => {
     const end = performance.now() + ms
     await Promise.all(
       open.map(async (connection) => {
-        for (let next = performance.now(); next < end; next += EVERY_MS) {
+        for (let next = performance.now() + exponential(EVERY_MS); next < end; next += exponential(EVERY_MS)) {
           await delay(Math.max(0, next - performance.now()), undefined, { signal })
           const began = performance.now()
           const { status } = await connection.exchange(text)
