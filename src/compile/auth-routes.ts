@@ -5,6 +5,7 @@ import { RESOURCE_METADATA, type Auth, type ServiceAuth } from '../model/auth.ts
 import { GATEWAY } from '../model/names.ts'
 import { JWT_FILTER, tokenClientHeader } from './auth.ts'
 import { READABLE } from './cors.ts'
+import { all, any as either, begins, contains, matches, present } from './matcher.ts'
 import { any, extension, type Json, type Resource } from './resource.ts'
 
 const PER_ROUTE = 'envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig'
@@ -100,7 +101,10 @@ function rest(auth: Identity['auth'], scheme: string): Json {
 /** A matcher: the metadata of a service, at its own listener. */
 export function atMetadata({ auth, scheme }: Identity): Json {
   return {
-    predicate: predicate(':path', `${RESOURCE_METADATA.replaceAll('.', String.raw`\.`)}([/?].*)?`),
+    predicate: all(
+      begins(':path', RESOURCE_METADATA),
+      matches(':path', `${RESOURCE_METADATA.replaceAll('.', String.raw`\.`)}([/?].*)?`),
+    ),
     on_match: action('metadata', ownMetadata(auth, scheme)),
   }
 }
@@ -115,12 +119,12 @@ export function atMetadata({ auth, scheme }: Identity): Json {
 export function byVerifiedToken({ auth }: Identity, what: Members, clients: Json): Json[] {
   return [
     {
-      predicate: predicate('authorization', '.*,.*'),
+      predicate: contains('authorization', ','),
       on_match: refusal('Send one token, and nothing behind it.', what),
     },
-    { predicate: predicate(tokenClientHeader(auth), '.+'), on_match: clients },
+    { predicate: present(tokenClientHeader(auth)), on_match: clients },
     {
-      predicate: predicate('authorization', '(?s).*'),
+      predicate: either(begins('authorization', 'Bearer '), matches('authorization', '(?s).*')),
       on_match: refusal('The token names no client, or this is none. Send Authorization: Bearer <token>.', what),
     },
   ]
@@ -149,9 +153,4 @@ function refusal(words: string, what: Members): Json {
 
 function action(name: string, routes: readonly Json[]): Json {
   return { action: extension(name, 'envoy.config.route.v3.RouteList', { routes }) }
-}
-
-function predicate(header: string, regex: string): Json {
-  const input = extension(header, 'envoy.type.matcher.v3.HttpRequestHeaderMatchInput', { header_name: header })
-  return { single_predicate: { input, value_match: { safe_regex: { google_re2: {}, regex } } } }
 }

@@ -3,6 +3,7 @@
 // what it asks of a token is named after the service, and the routes of a service name it.
 
 import { audiencesOf, COUNT_CLAIM, type Auth, type ServiceAuth } from '../model/auth.ts'
+import { headerInput, present } from './matcher.ts'
 import { ADS_SOURCE, any, extension, type Json, type Resource } from './resource.ts'
 
 /** Headers in which the filter tells what a token says. Nobody else can set them, or knows their names. */
@@ -190,14 +191,4 @@ function byHeader(header: string, map: readonly (readonly [string, Json])[], oth
       on_no_match: otherwise,
     },
   }
-}
-
-function present(header: string): Json {
-  return {
-    single_predicate: { input: headerInput(header), value_match: { safe_regex: { google_re2: {}, regex: '.+' } } },
-  }
-}
-
-function headerInput(header: string): Json {
-  return extension(header, 'envoy.type.matcher.v3.HttpRequestHeaderMatchInput', { header_name: header })
 }

@@ -36,13 +36,13 @@ export function requestLog(path: string): Json {
   return { ...(logger as { readonly [key: string]: Json }), filter: NO_HEALTH_CHECK }
 }
 
-/** Those are asked for every few seconds, and serve nobody (route.ts). */
+/** Those are asked for every few seconds, and serve nobody (route.ts). Of all others the first look is enough. */
 export const NO_HEALTH_CHECK: Json = {
-  header_filter: {
-    header: {
-      name: ':path',
-      string_match: { safe_regex: { regex: '(/[^/?]+)?/healthz' } },
-      invert_match: true,
-    },
+  or_filter: {
+    filters: [pathIsNot({ suffix: '/healthz' }), pathIsNot({ safe_regex: { regex: '(/[^/?]+)?/healthz' } })],
   },
+}
+
+function pathIsNot(string_match: Json): Json {
+  return { header_filter: { header: { name: ':path', string_match, invert_match: true } } }
 }

@@ -19,6 +19,7 @@ import {
 import { allowedOrigins, cors, PREFLIGHT, READABLE } from './cors.ts'
 import { clusterOf, waysOf, type Target, type Way } from './way.ts'
 import { countedAt } from './limits.ts'
+import { all, any as either, equals, headerInput, matches, present } from './matcher.ts'
 import { whatFor, whomFor } from './route-metadata.ts'
 import { verified, verifying } from './verify.ts'
 import { bounded } from './words.ts'
@@ -140,18 +141,14 @@ function clientMatcher(
         ),
       ])
   const ofElsewhere: Json = { not_matcher: matches('origin', allowedOrigins(service.origins)) }
-  const preflight: Json = {
-    and_matcher: { predicate: [matches(':method', 'OPTIONS'), present('access-control-request-method')] },
-  }
+  const preflight = all(equals(':method', 'OPTIONS'), present('access-control-request-method'))
   return {
     matcher_list: {
       matchers: [
         ...(identity ? [atMetadata(identity)] : []),
         health(service, unhealthy, identity !== undefined),
         {
-          predicate: {
-            and_matcher: { predicate: [present('origin'), { or_matcher: { predicate: [ofElsewhere, preflight] } }] },
-          },
+          predicate: all(present('origin'), either(ofElsewhere, preflight)),
           on_match: {
             matcher: {
               matcher_list: {
@@ -212,7 +209,7 @@ function health(service: Service, unhealthy: string | undefined, isAuth: boolean
   const open = isAuth ? FOR_EVERYBODY : {}
   const answer = unhealthy === undefined ? plain(200, 'healthy', open) : plain(503, unhealthy, open)
   return {
-    predicate: matches(':path', `(/${service.name})?/healthz`),
+    predicate: either(equals(':path', '/healthz'), equals(':path', `/${service.name}/healthz`)),
     on_match: routeAction('health', [answer]),
   }
 }
@@ -379,18 +376,4 @@ function plain(status: number, words: string, members = {}): Json {
 
 function said(status: number, words: string): Json {
   return { status, body: { inline_string: bounded(words) } }
-}
-
-function headerInput(header: string): Json {
-  return extension(header, 'envoy.type.matcher.v3.HttpRequestHeaderMatchInput', { header_name: header })
-}
-
-function present(header: string): Json {
-  return matches(header, '.+')
-}
-
-function matches(header: string, regex: string): Json {
-  return {
-    single_predicate: { input: headerInput(header), value_match: { safe_regex: { google_re2: {}, regex } } },
-  }
 }

@@ -14,7 +14,7 @@ import { closedLoop, ECHO, openSessions, type Session, type Target } from './ses
 
 const README = join(import.meta.dirname, '..', '..', 'README.md')
 const MARKS = marksOf('bench-costs', 'npm run bench -- costs --write')
-const LIMIT_MS = 10 * 60_000
+const LIMIT_MS = 15 * 60_000
 const WARM_UP_MS = 1000
 const CLIENT = 'codex'
 /** More than the load has under way: what is compared is not how it is refused. */
@@ -25,7 +25,10 @@ const UNLIMITED = { requests_per_minute: 'unlimited', concurrent_requests: 1000 
 /** As somebody would write it who knows the server: some names, a pattern, an exception. */
 const TOOLS = { allow: ['echo', 'bulk', 'read_*', 'list_*', 'search_*'], deny: ['*_secret', 'write_*'] }
 
-/** At least this share of the calls per second without any of it. */
+/**
+ * At least this share of the calls per second without any of it: the mean of all cells. Each of them has processes of its
+ * own, several times: the same program started again differs by some percent, however often it is measured.
+ */
 const BUDGETS = { full: 0.85, policy: 0.83 } as const
 
 type Variant = 'plain' | keyof typeof BUDGETS
@@ -53,13 +56,18 @@ interface Contender {
 }
 
 await bench(LIMIT_MS, async ({ quick, write, signal, progress }) => {
-  const size = quick ? { rounds: 3, ms: 1000 } : { rounds: 9, ms: 2000 }
-  const results = []
+  const { starts, ...size } = quick ? { starts: 1, rounds: 3, ms: 1000 } : { starts: 4, rounds: 10, ms: 600 }
+  const results: { readonly name: string; readonly contenders: Measured }[] = []
   for (const era of [undefined, 'modern'] as const) {
     for (const connections of quick ? [32] : [8, 32]) {
       const name = `${era ? 'modern ' : ''}${connections}`
       progress(`connections: ${name} …`)
-      results.push({ name, contenders: await measure(era, connections, size, signal) })
+      const runs: Measured[] = []
+      for (let i = 0; i < starts; i++) runs.push(await measure(era, connections, size, signal))
+      const contenders = runs[0]!.map(({ variant }, i) => {
+        return { variant, rounds: runs.flatMap((run) => run[i]!.rounds) }
+      })
+      results.push({ name, contenders })
     }
   }
   const rows = results.flatMap(({ name, contenders }) =>
@@ -69,16 +77,22 @@ await bench(LIMIT_MS, async ({ quick, write, signal, progress }) => {
       digits(median(rounds.map(({ p99 }) => p99))),
       ...['envoy', 'adapter'].map((hop) => digits(median(rounds.map(({ cpu }) => cpu[hop]!)))),
       share(contenders, variant).toFixed(2),
-      variant === 'plain' ? '' : `≥ ${BUDGETS[variant]}`,
       Math.max(...rounds.map(({ foreign }) => foreign)).toFixed(2),
     ]),
   )
-  const head = ['connections', 'calls/s', 'p99 ms', 'Envoy µs', 'adapter µs', 'share', 'wanted', 'others']
+  const head = ['connections', 'calls/s', 'p99 ms', 'Envoy µs', 'adapter µs', 'share', 'others']
+  const verdicts = (['full', 'policy'] as const).map((variant) => {
+    const logarithms = results.map(({ contenders }) => Math.log(share(contenders, variant)))
+    const mean = Math.exp(logarithms.reduce((sum, each) => sum + each, 0) / logarithms.length)
+    const verdict = mean >= BUDGETS[variant] ? 'held' : 'MISSED'
+    return `${TITLES[variant]}, mean of all: ${mean.toFixed(3)} of the calls per second without (at least ${BUDGETS[variant]}: ${verdict})`
+  })
   if (write) {
     const lines = [head, head.map((_, i) => (i === 0 ? '---' : '---:')), ...rows].map((row) => `| ${row.join(' | ')} |`)
-    writeFileSync(README, withLines(readFileSync(README, 'utf8'), MARKS, lines))
+    const text = [...lines, '', ...verdicts.map((verdict) => `- ${verdict}`)]
+    writeFileSync(README, withLines(readFileSync(README, 'utf8'), MARKS, text))
   }
-  return { json: { costs: results }, text: table([head, ...rows]) }
+  return { json: { costs: results }, text: [table([head, ...rows]), ...verdicts].join('\n') }
 })
 
 type Measured = readonly Pick<Contender, 'variant' | 'rounds'>[]
