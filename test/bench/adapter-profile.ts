@@ -26,7 +26,7 @@ const ROWS = 40
 const WARM_UP_MS = 1000
 const GC = '(garbage collector)'
 /** As the control plane starts it. */
-const FLAGS = ['--max-semi-space-size=1']
+const FLAGS = ['--max-semi-space-size=2', '--heap-growing-percent=100']
 
 /** Who has no more than the profile needs, by lists as long as a careful person writes. */
 const PATTERNS = 40

@@ -26,6 +26,8 @@ const PORTS = {
   files: 19_511,
 }
 const IMAGES = ['mcp/everything', 'mcp/filesystem']
+/** Only one of the two is set. */
+const JWT_SECRET = 'of whoever starts this, in a test'
 /** A first build fetches the npm packages. */
 const START_MS = 600_000
 
@@ -50,6 +52,7 @@ describeWithSpareEngine('docker compose', () => {
     BERTH_CONSUL_PORT: String(PORTS.consul),
     // The bed's engine has no way out for containers, only for those in the network of the machine.
     BERTH_BUILD_NETWORK: 'host',
+    MCP_JWT_SECRET: JWT_SECRET,
     ...(process.env['NODE_EXTRA_CA_CERTS'] && { NODE_EXTRA_CA_CERTS: process.env['NODE_EXTRA_CA_CERTS'] }),
     ...(process.env['NPM_CONFIG_USERCONFIG'] && { NPM_CONFIG_USERCONFIG: process.env['NPM_CONFIG_USERCONFIG'] }),
   }
@@ -155,6 +158,11 @@ describeWithSpareEngine('docker compose', () => {
     const addresses = [...published.matchAll(/"HostIp":"([^"]*)"/g)].map(([, address]) => address)
     // Ten services, gateway, API, metrics, engine, Consul.
     expect(addresses).toEqual(Array.from({ length: 15 }, () => '127.0.0.1'))
+  })
+
+  test('keys come from the variables of whoever starts it, and are not empty where there are none', async () => {
+    const said = await inside('sh', '-c', 'echo "$MCP_JWT_SECRET, ${MCP_ENCRYPTION_KEY-unset}"')
+    expect(said).toBe(`${JWT_SECRET}, unset`)
   })
 
   test('Prometheus reads the metrics from outside, with the token', async () => {
