@@ -5,7 +5,7 @@ import { RESOURCE_METADATA, type Auth, type ServiceAuth } from '../model/auth.ts
 import { GATEWAY } from '../model/names.ts'
 import { JWT_FILTER, tokenClientHeader } from './auth.ts'
 import { READABLE } from './cors.ts'
-import { all, any as either, begins, contains, matches, present } from './matcher.ts'
+import { all, begins, contains, either, matches, present } from './matcher.ts'
 import { any, extension, type Json, type Resource } from './resource.ts'
 
 const PER_ROUTE = 'envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig'

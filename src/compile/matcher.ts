@@ -36,7 +36,7 @@ export function all(...predicate: readonly Json[]): Json {
 }
 
 /** In this order, until one holds. */
-export function any(...predicate: readonly Json[]): Json {
+export function either(...predicate: readonly Json[]): Json {
   return { or_matcher: { predicate } }
 }
 

@@ -19,7 +19,7 @@ import {
 import { allowedOrigins, cors, PREFLIGHT, READABLE } from './cors.ts'
 import { clusterOf, waysOf, type Target, type Way } from './way.ts'
 import { countedAt } from './limits.ts'
-import { all, any as either, equals, headerInput, matches, present } from './matcher.ts'
+import { all, either, equals, headerInput, matches, present } from './matcher.ts'
 import { whatFor, whomFor } from './route-metadata.ts'
 import { verified, verifying } from './verify.ts'
 import { bounded } from './words.ts'

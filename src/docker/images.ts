@@ -28,7 +28,7 @@ export class Images {
   readonly #changed: () => void
   readonly #log: (message: string, fields?: object) => void
   readonly #stopped = new AbortController()
-  #timer: NodeJS.Timeout | undefined
+  readonly #timers = new Set<NodeJS.Timeout>()
 
   constructor(changed: () => void, log: (message: string, fields?: object) => void) {
     this.#changed = changed
@@ -57,7 +57,7 @@ export class Images {
 
   close(): void {
     this.#stopped.abort()
-    clearTimeout(this.#timer)
+    for (const timer of this.#timers) clearTimeout(timer)
   }
 
   async #look(engine: EngineAddress, image: string, known: Known): Promise<void> {
@@ -95,9 +95,27 @@ export class Images {
       told = Math.floor(share)
       this.#set(known, { state: 'pulling', progress: `${told} %` })
     }
-    await client.pull(image, progress, this.#within(PULL_DEADLINE_MS))
-    this.#log('fetched an image', { image })
+    if (await this.#untilThere(client, image, progress)) this.#log('fetched an image', { image })
     this.#present(known)
+  }
+
+  /** False: somebody has built or loaded it meanwhile. A registry that does not answer may take minutes to say so. */
+  async #untilThere(client: EngineClient, image: string, progress: (line: PullProgress) => void): Promise<boolean> {
+    const there = new AbortController()
+    const look = async (): Promise<void> => {
+      const found = await client.hasImage(image, this.#within(LOOK_DEADLINE_MS)).catch(() => false)
+      if (found) there.abort()
+    }
+    const looking = setInterval(() => void look(), MISSING_AGAIN_MS)
+    try {
+      await client.pull(image, progress, AbortSignal.any([there.signal, this.#within(PULL_DEADLINE_MS)]))
+      return true
+    } catch (error) {
+      if (there.signal.aborted) return false
+      throw error
+    } finally {
+      clearInterval(looking)
+    }
   }
 
   #present(known: Known): void {
@@ -113,8 +131,12 @@ export class Images {
 
   #again(known: Known): void {
     known.lookAt = Date.now() + MISSING_AGAIN_MS
-    clearTimeout(this.#timer)
-    this.#timer = setTimeout(this.#changed, MISSING_AGAIN_MS)
+    // One for each: that of one image shall not be put off by another that is missing, too.
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer)
+      this.#changed()
+    }, MISSING_AGAIN_MS)
+    this.#timers.add(timer)
   }
 
   #within(ms: number): AbortSignal {

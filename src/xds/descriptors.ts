@@ -96,6 +96,8 @@ function startOfDescriptor(bytes: Buffer, end: number): number | undefined {
   return undefined
 }
 
+const FILE_NAME = /^[\w./-]*[\w-]\.proto$/
+
 function isNameCharacter(byte: number): boolean {
   return /[\w./-]/.test(String.fromCharCode(byte))
 }
@@ -133,6 +135,8 @@ function parse(serialized: Uint8Array): { name: string; dependency: string[] } |
   try {
     const descriptor = fromBinary(FileDescriptorProtoSchema, serialized)
     const { messageType, enumType, extension, service, dependency } = descriptor
+    // Other bytes may begin like a descriptor and go on into the next one.
+    if (!dependency.every((name) => FILE_NAME.test(name))) return undefined
     const declares = messageType.length + enumType.length + extension.length + service.length + dependency.length
     return declares > 0 ? descriptor : undefined
   } catch {

@@ -1,3 +1,6 @@
+import { once } from 'node:events'
+import { createServer, type AddressInfo, type Socket } from 'node:net'
+
 import { afterEach, expect, test } from 'vitest'
 
 import { Images } from '../../src/docker/images.ts'
@@ -23,5 +26,24 @@ describeWithDocker('an image', (docker) => {
     expect(images.state(engine, name, true).state).toBe('unknown')
     await expect.poll(() => images.state(engine, name).state).toBe('present')
     expect(images.state(engine, name, true).state).toBe('present')
+  })
+
+  test('that is built while its registry does not answer is there soon', async () => {
+    const asking: Socket[] = []
+    const registry = createServer((socket) => asking.push(socket)).listen(0, '127.0.0.1')
+    await once(registry, 'listening')
+    const slow = `127.0.0.1:${(registry.address() as AddressInfo).port}/berth-test/slow:1`
+    const nothing = () => undefined
+    images = new Images(nothing, nothing)
+    const engine = { name: 'host', socketPath: docker.socketPath }
+    await expect.poll(() => images.state(engine, slow).state).toBe('pulling')
+    await docker.cli('tag', SMALL_IMAGE, slow)
+    try {
+      await expect.poll(() => images.state(engine, slow).state, { timeout: 15_000 }).toBe('present')
+    } finally {
+      registry.close()
+      for (const socket of asking) socket.destroy()
+      await docker.cli('rmi', slow)
+    }
   })
 })

@@ -61,6 +61,7 @@ describe('the scan', () => {
         const around = [...before, embedded('known/file.proto'), ...after]
         expect(namesIn(descriptorsIn(Buffer.concat(around)))).toContain('known/file.proto')
       }),
+      { examples: [[[Buffer.from('\n\u0007a.proto'), Buffer.of(26)], []]] },
     )
   })
 
