@@ -222,6 +222,7 @@ async function start(
     trial: (service, until) => trials.run(service, until),
     token: (client) => authenticating.desk.own(client),
     settled: () => reconciler.settled(),
+    synced: (service) => xds.has(TYPE_OF.routes, service),
     changed: () => reconciler.changed(),
     log: (message, fields) => log.info(fields, message),
   })

@@ -1,5 +1,7 @@
 // What the control plane does about releases: their decisions, the watch over them, and what the control API shows.
 
+import { setTimeout } from 'node:timers/promises'
+
 import { asClient, ownFetch } from './api/own-fetch.ts'
 import type { ReleaseRow, ReleaseVersion, Releasing } from './api/release.ts'
 import type { ServiceRow } from './api/view.ts'
@@ -38,6 +40,8 @@ export interface ReleasingOptions extends Omit<ReleasesOptions, 'now'> {
   readonly token: (client: string) => string | undefined
   /** Resolves when everything that is known is published. */
   readonly settled: () => Promise<void>
+  /** Whether Envoy has the newest routes of a service. */
+  readonly synced: (service: string) => boolean
 }
 
 export interface ReleaseParts extends Releasing {
@@ -56,9 +60,12 @@ export interface ReleaseParts extends Releasing {
 
 /** As long as Envoy holds a request for a slot that starts. */
 const KNOCK_MS = 60_000
+/** Whoever has decided is answered when Envoy does it, or has not done it for so long: then problems say why. */
+const SYNC_MS = 2000
+const SYNC_LOOK_MS = 5
 
 export function createReleasing(options: ReleasingOptions): ReleaseParts {
-  const { placed, clients, trial, settled, log } = options
+  const { placed, clients, trial, settled, synced, log } = options
   const stopped = new AbortController()
   const releases = new Releases({ ...options, now: Date.now })
   const find = (name: string): Placed => placed().find(({ service }) => service.name === name)!
@@ -173,6 +180,8 @@ export function createReleasing(options: ReleasingOptions): ReleaseParts {
         releases.promote(name)
       }
       await settled()
+      const deadline = performance.now() + SYNC_MS
+      while (!synced(name) && performance.now() < deadline) await setTimeout(SYNC_LOOK_MS)
       return show(name)
     },
     versions: (service) => releases.versions(service),

@@ -49,6 +49,7 @@ test.for(['http', 'https'] as const)('the slot of a warm canary is asked for at 
     url: (each, at) => urlOf(each, at, '127.0.0.1', undefined),
     trial: () => Promise.resolve(),
     settled: () => Promise.resolve(),
+    synced: () => true,
     changed: () => undefined,
     log: (message, fields) => {
       if (message === 'a slot was not woken') asked.reject(new Error(JSON.stringify(fields)))
