@@ -1,8 +1,6 @@
 // Authentication in a running control plane: which keys and revocations Envoy is told of, and the desk where tokens are
 // made (contract, "Who the client is").
 
-import { setTimeout } from 'node:timers/promises'
-
 import type { TokenDesk } from './api/tokens.ts'
 import { KeyRing } from './auth/key-ring.ts'
 import { Tokens } from './auth/tokens.ts'
@@ -15,6 +13,7 @@ import { problemLine, type Problem } from './model/problem.ts'
 import type { Reconciler } from './reconcile.ts'
 import { readSecrets } from './slots/secrets.ts'
 import type { Store } from './store/store.ts'
+import { untilSynced } from './synced.ts'
 import { createDesk } from './token-desk.ts'
 
 export interface AuthenticatingOptions {
@@ -43,7 +42,6 @@ export interface Authenticating {
 
 /** How long an Envoy that does not answer is waited for; whoever asks waits longer (commands/token.ts). */
 const SYNC_MS = 10_000
-const SYNC_LOOK_MS = 5
 /** What is over is forgotten once an hour, so that it leaves Envoy's configuration, too. */
 const PRUNE_MS = 60 * 60_000
 
@@ -99,14 +97,10 @@ export function createAuthenticating(options: AuthenticatingOptions, syncMs = SY
         // Nobody checks tokens, and whoever will has the list from the beginning.
         if (!ring.keys && !options.config().auth) return
         await reconciler().settled()
-        const deadline = performance.now() + syncMs
-        while (!synced()) {
-          if (performance.now() >= deadline)
-            throw new OperatorError(
-              'It is revoked, but Envoy has not taken that up, and may let requests in until it does. `berth problems` and `berth status` show why.',
-            )
-          await setTimeout(SYNC_LOOK_MS)
-        }
+        if (!(await untilSynced(synced, syncMs)))
+          throw new OperatorError(
+            'It is revoked, but Envoy has not taken that up, and may let requests in until it does. `berth problems` and `berth status` show why.',
+          )
       },
     }),
     close() {

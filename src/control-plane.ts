@@ -37,7 +37,7 @@ import { startRecording } from './recording.ts'
 import { createReleasing } from './releasing.ts'
 import { restartProblems, telling, withReasons } from './problems.ts'
 import { refusalProblem, registrationOf, urlOf } from './rows.ts'
-import { createAdapters, logFile } from './slots/adapters.ts'
+import { ADAPTER_FLAGS, createAdapters, logFile } from './slots/adapters.ts'
 import { oldest } from './slots/envoy-binary.ts'
 import { ExternalEnvoy, externalEnvoy } from './slots/envoy-external.ts'
 import {
@@ -61,9 +61,7 @@ import { createCodec } from './xds/codec.ts'
 import { createView, servedPorts } from './viewing.ts'
 import { XdsServer } from './xds/server.ts'
 
-/** An adapter has two thirds of the memory after load that it has without these flags, and is not slower [measured]. */
-const LEAN = ['--max-semi-space-size=2', '--heap-growing-percent=100'] as const
-const ADAPTER = [process.execPath, ...LEAN, join(import.meta.dirname, 'adapter.cjs')] as const
+const ADAPTER = [process.execPath, ...ADAPTER_FLAGS, join(import.meta.dirname, 'adapter.cjs')] as const
 /** How long an Envoy that has just been ended may still hold the gateway's port. */
 const PORT_DEADLINE_MS = 3000
 /** How long running requests may take when everything stops. */

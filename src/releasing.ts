@@ -1,7 +1,5 @@
 // What the control plane does about releases: their decisions, the watch over them, and what the control API shows.
 
-import { setTimeout } from 'node:timers/promises'
-
 import { asClient, ownFetch } from './api/own-fetch.ts'
 import type { ReleaseRow, ReleaseVersion, Releasing } from './api/release.ts'
 import type { ServiceRow } from './api/view.ts'
@@ -26,6 +24,7 @@ import { ReleaseWatch } from './release-watch.ts'
 import { Releases, type ReleasesOptions } from './releases.ts'
 import type { Slots } from './slots/slots.ts'
 import { unitStats } from './slots/unit-stats.ts'
+import { untilSynced } from './synced.ts'
 
 export interface ReleasingOptions extends Omit<ReleasesOptions, 'now'> {
   readonly adminSocket: string
@@ -62,7 +61,6 @@ export interface ReleaseParts extends Releasing {
 const KNOCK_MS = 60_000
 /** Whoever has decided is answered when Envoy does it, or has not done it for so long: then problems say why. */
 const SYNC_MS = 2000
-const SYNC_LOOK_MS = 5
 
 export function createReleasing(options: ReleasingOptions): ReleaseParts {
   const { placed, clients, trial, settled, synced, log } = options
@@ -180,8 +178,7 @@ export function createReleasing(options: ReleasingOptions): ReleaseParts {
         releases.promote(name)
       }
       await settled()
-      const deadline = performance.now() + SYNC_MS
-      while (!synced(name) && performance.now() < deadline) await setTimeout(SYNC_LOOK_MS)
+      await untilSynced(() => synced(name), SYNC_MS)
       return show(name)
     },
     versions: (service) => releases.versions(service),

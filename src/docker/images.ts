@@ -1,5 +1,7 @@
 // Images of services: whether an engine has them, and fetching those that it has not, in the background.
 
+import { setTimeout } from 'node:timers/promises'
+
 import type { ImageState } from '../model/runtime.ts'
 import { EngineClient, type PullProgress } from './client.ts'
 import type { EngineAddress } from './engine.ts'
@@ -28,7 +30,6 @@ export class Images {
   readonly #changed: () => void
   readonly #log: (message: string, fields?: object) => void
   readonly #stopped = new AbortController()
-  readonly #timers = new Set<NodeJS.Timeout>()
 
   constructor(changed: () => void, log: (message: string, fields?: object) => void) {
     this.#changed = changed
@@ -57,7 +58,6 @@ export class Images {
 
   close(): void {
     this.#stopped.abort()
-    for (const timer of this.#timers) clearTimeout(timer)
   }
 
   async #look(engine: EngineAddress, image: string, known: Known): Promise<void> {
@@ -132,11 +132,7 @@ export class Images {
   #again(known: Known): void {
     known.lookAt = Date.now() + MISSING_AGAIN_MS
     // One for each: that of one image shall not be put off by another that is missing, too.
-    const timer = setTimeout(() => {
-      this.#timers.delete(timer)
-      this.#changed()
-    }, MISSING_AGAIN_MS)
-    this.#timers.add(timer)
+    setTimeout(MISSING_AGAIN_MS, undefined, { signal: this.#stopped.signal }).then(this.#changed, () => undefined)
   }
 
   #within(ms: number): AbortSignal {

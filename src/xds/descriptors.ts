@@ -82,6 +82,7 @@ export function descriptorsIn(bytes: Buffer): Uint8Array {
 const FILE = 1
 
 const SUFFIX = '.proto'
+const FILE_NAME = /^[\w./-]*[\w-]\.proto$/
 const NAME_TAG = 0x0a
 /** The length is looked for in one byte; Envoy 1.40.0 has no name over 125 characters. */
 const LONGEST_NAME = 127
@@ -95,8 +96,6 @@ function startOfDescriptor(bytes: Buffer, end: number): number | undefined {
   }
   return undefined
 }
-
-const FILE_NAME = /^[\w./-]*[\w-]\.proto$/
 
 function isNameCharacter(byte: number): boolean {
   return /[\w./-]/.test(String.fromCharCode(byte))

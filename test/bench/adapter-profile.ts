@@ -12,6 +12,7 @@ import type { AdapterSpec } from '../../src/adapter/spec.ts'
 import { DEFAULT_LIMITS } from '../../src/config/limits.ts'
 import type { Policies } from '../../src/model/policy.ts'
 import { DEFAULT_SCALE } from '../../src/model/service.ts'
+import { ADAPTER_FLAGS } from '../../src/slots/adapters.ts'
 import { digits, median, table } from './figures.ts'
 import { instantServer } from './instant.ts'
 import { cpuMs } from './processes.ts'
@@ -25,9 +26,6 @@ const SAMPLE_US = 250
 const ROWS = 40
 const WARM_UP_MS = 1000
 const GC = '(garbage collector)'
-/** As the control plane starts it. */
-const FLAGS = ['--max-semi-space-size=2', '--heap-growing-percent=100']
-
 /** Who has no more than the profile needs, by lists as long as a careful person writes. */
 const PATTERNS = 40
 const POLICIES: Policies = {
@@ -74,7 +72,9 @@ await bench(LIMIT_MS, async ({ quick, signal }) => {
       },
     }
     const profiling = ['--cpu-prof', `--cpu-prof-dir=${folder}`, `--cpu-prof-interval=${SAMPLE_US}`]
-    const adapter = spawn(process.execPath, [...FLAGS, ...profiling, ADAPTER], { stdio: ['pipe', 'ignore', 'inherit'] })
+    const adapter = spawn(process.execPath, [...ADAPTER_FLAGS, ...profiling, ADAPTER], {
+      stdio: ['pipe', 'ignore', 'inherit'],
+    })
     const exit = once(adapter, 'exit')
     adapter.stdin.end(JSON.stringify(spec))
     try {
